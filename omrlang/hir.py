@@ -1,0 +1,54 @@
+"""The checked recipe: what ``check`` makes of a resolved file and ``lower`` turns into a plan.
+
+Alone knows where each value came from (``Provenance``); the values themselves are the schema's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from omrlang.schema import Spec
+from omrlang.source import Span
+from omrlang.types import Model, Range
+
+Layer: TypeAlias = Literal["default", "stdlib", "file", "amend", "sweep", "set"]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Which layer set a value, and where. ``span`` is None for a default."""
+
+    layer: Layer
+    span: Span | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """``settings`` maps a dotted setting path (``lr``, ``checkpoint.every``) to the layer that set it."""
+
+    span: Span
+    spec: Spec
+    settings: dict[str, Provenance] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on the whole recipe, in dollars: of the middle estimate and of its 90th percentile."""
+
+    p50_usd: float | None = None
+    p90_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """``stages`` in an order in which each stands after the stages it names. ``folder`` is what paths are relative to."""
+
+    path: Path
+    folder: Path
+    seed: int
+    stages: tuple[Stage, ...]
+    models: tuple[Model, ...] = ()
+    budget: Budget | None = None
+    expects: dict[str, Range] = field(default_factory=dict)

@@ -1,0 +1,148 @@
+"""The plan: the one object between compiler and runtime, typed, frozen, versioned, serialisable.
+
+``omr run`` executes only a plan; text, JSON and Markdown are views of it.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+from omrlang.schema import Spec
+from omrlang.types import Frozen, Model
+
+FORMAT_VERSION = "1.0"
+
+Origin: TypeAlias = Literal["measured", "calibrated", "formula", "declared", "assumed", "unknown"]
+Action: TypeAlias = Literal["new", "partial", "cached", "redo", "removed", "unknown"]
+Reason: TypeAlias = Literal[
+    "new",
+    "removed",
+    "param_changed",
+    "parent_changed",
+    "source_revision_changed",
+    "model_revision_changed",
+    "code_version_changed",
+    "cache_missing",
+    "cache_corrupt",
+    "partial_cache",
+    "forced",
+    "previous_run_failed",
+]
+
+SYMBOL: dict[Action, str] = {
+    "new": "+",
+    "partial": "~",
+    "cached": "=",
+    "redo": "-/+",
+    "removed": "-",
+    "unknown": "?",
+}
+
+
+class Estimate(Frozen):
+    """A number as a range with an origin. ``mid`` is None exactly when the origin is ``unknown``.
+
+    ``formula`` says in field terms how it was made; ``inputs`` are the (name, value with unit, origin) it was made of.
+    """
+
+    lo: float | None
+    mid: float | None
+    hi: float | None
+    unit: str
+    origin: Origin
+    formula: str = ""
+    inputs: tuple[tuple[str, str, Origin], ...] = ()
+
+
+class Memory(Frozen):
+    """Per GPU (or per process without one), in bytes, by part."""
+
+    parts: dict[str, Estimate]
+    total: Estimate
+    capacity_bytes: float | None
+    verdict: Literal["fits", "uncertain", "does not fit", "unknown"]
+    flips: tuple[str, ...] = ()
+
+
+class Costs(Frozen):
+    """What one stage takes. ``usd`` is a decimal string in JSON. ``rows_by_source`` is the funnel by the column `source`."""
+
+    rows_in: Estimate
+    rows_out: Estimate
+    tokens: Estimate
+    seconds: Estimate
+    gpu_hours: Estimate
+    usd: Estimate
+    memory: Memory | None = None
+    rows_by_source: dict[str, Estimate] = {}
+    extra: dict[str, Estimate] = {}
+
+
+class PlanStage(Frozen):
+    """``address`` is ``kind.name``. ``fingerprint`` names the stage's artifact in the store; ``parents`` are names of
+    stages in this plan. ``revision`` pins what lies outside the recipe: the content of a source's file, a hub revision.
+    ``unpinned`` is set where that could not be known now."""
+
+    address: str
+    name: str
+    spec: Spec
+    fingerprint: str
+    parents: tuple[str, ...]
+    revision: str | None = None
+    action: Action
+    reasons: tuple[Reason, ...] = ()
+    reason_text: str = ""
+    costs: Costs | None = None
+
+
+class Totals(Frozen):
+    rows_sampled: Estimate
+    tokens: Estimate
+    seconds: Estimate
+    gpu_hours: Estimate
+    usd: Estimate
+    not_estimated: int
+
+
+class PlanDiagnostic(Frozen):
+    code: str
+    severity: Literal["error", "warning", "note"]
+    message: str
+    path: str
+    line: int
+    column: int
+    hint: str | None = None
+
+
+class Exit(Frozen):
+    code: int
+    reason: str
+
+
+class Plan(Frozen):
+    """``recipe`` is the file as given, ``folder`` what its relative paths are relative to (absolute)."""
+
+    format_version: str = FORMAT_VERSION
+    omr_version: str
+    recipe: str
+    folder: str
+    seed: int
+    stages: tuple[PlanStage, ...]
+    models: tuple[Model, ...]
+    totals: Totals
+    diagnostics: tuple[PlanDiagnostic, ...] = ()
+    budget_p50_usd: Decimal | None = None
+    budget_p90_usd: Decimal | None = None
+    applyable: bool = True
+    complete: bool = True
+    errored: bool = False
+    exit: Exit = Exit(code=0, reason="ok")
+    not_in_it: tuple[str, ...] = ("queue time", "storage", "failed nodes")
+
+    def stage(self, name: str) -> PlanStage:
+        """The stage of that name. KeyError if there is none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)

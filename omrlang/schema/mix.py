@@ -1,0 +1,20 @@
+"""``mix NAME from [a: amount, …] { … }``: the diversity of the data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from omrlang.schema.stage import StageSpec
+from omrlang.types import Clause, MixPart, Setting
+
+
+class Mix(StageSpec):
+    kind: Literal["mix"] = "mix"
+
+    parts: Annotated[tuple[MixPart, ...], Clause("from", "rows", "row sets with their amounts")]
+    total: Annotated[int | None, Setting(cls="rows", unit="rows", ge=1, doc="how many rows the shares are shares of")] = None
+    unique: Annotated[
+        Literal["exact", "none"],
+        Setting(cls="rows", doc="exact: of rows with the same content and response the first in the order of the parts stays"),
+    ] = "exact"
+    shuffle: Annotated[bool, Setting(cls="rows", doc="order by sha256(seed, id); otherwise part after part")] = True

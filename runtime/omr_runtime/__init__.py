@@ -1,0 +1,1 @@
+"""The executor: a plan in, artifacts and lineage out."""

@@ -1,0 +1,201 @@
+"""The contract between the driver and a stage worker: one work order in, shards and progress out.
+
+A worker is a process that the driver starts with the path of a ``work.json``. It never opens the lineage database.
+It leaves shards: numbered sets of Parquet files that become visible by one atomic rename of their manifest, which
+the driver then commits to DuckDB. Whatever has no manifest does not exist and is overwritten by the next worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omrlang.plan import PlanStage
+from omrlang.types import Frozen
+
+ROW = pa.schema(
+    [
+        ("id", pa.string()),
+        ("parent", pa.string()),
+        ("content", pa.string()),
+        ("source", pa.string()),
+        ("question", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("options", pa.list_(pa.string())),
+        ("answer", pa.string()),
+        ("variant", pa.string()),
+        ("extra", pa.string()),
+        ("prompt", pa.string()),
+        ("response", pa.string()),
+        ("thinking", pa.string()),
+        ("final_answer", pa.string()),
+        ("sample_index", pa.int64()),
+        ("num_tokens", pa.int64()),
+        ("finish", pa.string()),
+        ("engine", pa.string()),
+        ("pass_rate", pa.float64()),
+    ]
+)
+"""The row schema. ``images`` holds sha256 digests of files under ``store/images``; ``extra`` a JSON object;
+``prompt`` the name and hash of the prompt that a response was sampled under; ``finish`` is stop, length or error."""
+
+TABLES: dict[str, pa.Schema] = {
+    "row": ROW,
+    "edge": pa.schema([("child", pa.string()), ("parent", pa.string()), ("role", pa.string())]),
+    "verdict": pa.schema(
+        [
+            ("row", pa.string()),
+            ("rule", pa.string()),
+            ("ok", pa.bool_()),
+            ("reason", pa.string()),
+            ("score", pa.float64()),
+        ]
+    ),
+    "dropped": pa.schema([("row", pa.string()), ("source", pa.string()), ("reason", pa.string())]),
+    "use": pa.schema([("row", pa.string()), ("step", pa.int64())]),
+    "metric": pa.schema([("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())]),
+    "rollout": pa.schema(
+        [
+            ("id", pa.string()),
+            ("step", pa.int64()),
+            ("row", pa.string()),
+            ("sample_index", pa.int64()),
+            ("response", pa.string()),
+            ("final_answer", pa.string()),
+            ("finish", pa.string()),
+            ("num_tokens", pa.int64()),
+            ("reward", pa.float64()),
+            ("parts", pa.string()),
+            ("advantage", pa.float64()),
+            ("mean_logprob", pa.float64()),
+        ]
+    ),
+}
+"""What a shard may hold. ``verdict.ok`` null is unknown. ``dropped`` has one line for each input row that a stage lets
+go, so that in = kept + dropped. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
+
+
+class InputRows(Frozen):
+    """The artifact of a stage that gives rows: its shards' ``row`` files, in order."""
+
+    name: str
+    fingerprint: str
+    folder: str
+
+
+class Work(Frozen):
+    """Everything a stage worker is told. ``out`` is ``store/<fingerprint>``; ``model_folders`` maps the name of a model
+    or of a training stage to a Hugging Face folder that exists; ``base`` is what the recipe's paths are relative to;
+    ``num_steps_hint`` is what the plan made of steps or epochs."""
+
+    stage: PlanStage
+    seed: int
+    base: str
+    state: str
+    out: str
+    progress: str
+    inputs: tuple[InputRows, ...] = ()
+    model_folders: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
+
+    @staticmethod
+    def read(path: str | Path) -> Work:
+        return Work.model_validate_json(Path(path).read_text())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside and rename, flushed to disk, so that a reader sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(beside, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One committed unit: ``files`` maps a table's name to its Parquet file."""
+
+    number: int
+    files: dict[str, Path]
+    num_rows: dict[str, int]
+
+
+class Shards:
+    """The shards of one artifact folder, written in order and found again after a kill."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def read(self) -> list[Shard]:
+        """All finished shards, by number."""
+        found = []
+        for manifest in sorted(self.folder.glob("shard-*.json")):
+            data = json.loads(manifest.read_text())
+            files = {table: self.folder / name for table, name in data["files"].items()}
+            found.append(Shard(data["number"], files, data["num_rows"]))
+        return found
+
+    def write(self, number: int, tables: dict[str, pa.Table | Sequence[dict[str, Any]]]) -> None:
+        """Write the tables, then the manifest that makes them exist. ``tables`` maps names in ``TABLES`` to rows."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files: dict[str, str] = {}
+        num_rows: dict[str, int] = {}
+        for table, rows in tables.items():
+            data = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), TABLES[table])
+            name = f"{'part' if table == 'row' else table}-{number:05d}.parquet"
+            beside = self.folder / f".{name}.{os.getpid()}"
+            pq.write_table(data.cast(TABLES[table]), beside)
+            with open(beside, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, self.folder / name)
+            files[table], num_rows[table] = name, data.num_rows
+        manifest = {"number": number, "files": files, "num_rows": num_rows}
+        write_atomic(self.folder / f"shard-{number:05d}.json", json.dumps(manifest).encode())
+
+
+def read_rows(inputs: Iterable[InputRows], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of the inputs as dicts over the row schema, input after input, shard after shard."""
+    for entry in inputs:
+        for shard in Shards(entry.folder).read():
+            if "row" in shard.files:
+                for batch in pq.ParquetFile(shard.files["row"]).iter_batches(columns=columns):
+                    yield from batch.to_pylist()
+
+
+class Progress:
+    """Progress lines that the driver reads and shows: appended JSON, at most ten a second."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.last = 0.0
+
+    def update(self, done: int, total: int | None, unit: str, **live: float) -> None:
+        """``live`` are the figures of the live line, such as ``loss`` or ``tokens_per_s``."""
+        now = time.monotonic()
+        if now - self.last < 0.1 and done != total:
+            return
+        self.last = now
+        line = json.dumps({"done": done, "total": total, "unit": unit, "live": live})
+        with open(self.path, "a") as file:
+            file.write(line + "\n")
+
+
+def finish(work: Work, summary: dict[str, Any]) -> None:
+    """Say that the stage is done: the last thing a worker writes. ``summary`` becomes the stage's record."""
+    write_atomic(Path(work.out) / "done.json", json.dumps(summary).encode())
+
+
+def fail(work: Work, message: str, exit_code: int) -> None:
+    """Leave the reason for the driver: the message that a person reads."""
+    write_atomic(Path(work.out) / "error.json", json.dumps({"message": message, "exit_code": exit_code}).encode())
