@@ -1,0 +1,305 @@
+"""Encoded prompts in, sampled tokens out, with a transformers model: one loop that keeps a batch of slots full.
+
+A prompt is read once for all its samples. A sample that ends leaves the batch at once and the next takes its slot.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from omr_runtime.engines.sampling import next_tokens, uniform_rows
+from omr_runtime.engines.slots import PromptStates, Slots, slot_attending
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One prompt, tokenised, images expanded, and the seed of each sample that is wanted of it.
+
+    ``text`` is the prompt with one placeholder an image and ``images`` are the pictures themselves (PIL), for an engine
+    that expands and prepares them on its own.
+    """
+
+    input_ids: list[int]
+    seeds: tuple[int, ...]
+    pixel_values: Tensor | None = None
+    image_grid_thw: Tensor | None = None
+    text: str | None = None
+    images: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How tokens are drawn; ``stops`` end a sample and belong to it. With ``choices`` a sample is one of these token
+    sequences, each of which ends with a stop."""
+
+    temperature: float
+    max_tokens: int
+    stops: frozenset[int]
+    top_p: float = 1.0
+    top_k: int | None = None
+    choices: tuple[tuple[int, ...], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Sample number ``sample`` of ask number ``ask``; ``stopped`` tells a stop from the length limit."""
+
+    ask: int
+    sample: int
+    token_ids: list[int]
+    logprobs: list[float]
+    stopped: bool
+
+
+OnSampled: TypeAlias = Callable[[Sampled], None]
+Place: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefilled:
+    """Prompts that were read: their keys and values, the logits after each, and where their positions go on."""
+
+    states: PromptStates
+    lengths: Tensor
+    positions: Tensor
+    logits_BV: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A sample that waits for a slot: row ``row`` of a block, to be drawn with ``seed``."""
+
+    block: _Prefilled
+    row: int
+    place: Place
+    seed: int
+
+
+def decode(model: Any, asks: Iterable[Ask], draw: Draw, batch: int, done: OnSampled) -> None:
+    """Draw every sample of every ask, at most ``batch`` at once; ``done`` is called for each as soon as it ends.
+
+    ``asks`` are taken a window at a time, so that the images of a large set never stand in memory together.
+    """
+    decoder = model.get_decoder()
+    with torch.inference_mode(), slot_attending(decoder):
+        _Loop(model, decoder, asks, draw, batch, done).run()
+
+
+class _Loop:
+    """The state of one call of ``decode``. Row i of every table here belongs to slot i."""
+
+    def __init__(
+        self, model: Any, decoder: Any, asks: Iterable[Ask], draw: Draw, batch: int, done: OnSampled
+    ) -> None:
+        self.model, self.decoder, self.draw, self.done = model, decoder, draw, done
+        self.source = enumerate(asks)
+        self.window: deque[tuple[int, Ask]] = deque()
+        self.ready: deque[_Ready] = deque()
+        self._look_ahead(batch)
+        self.head = model.get_output_embeddings()
+        self.device = next(model.parameters()).device
+        self.capacity = max(1, min(batch, sum(len(ask.seeds) for _, ask in self.window)))
+        self.slots = Slots(self.capacity)
+        self.places: list[Place] = [(-1, -1)] * self.capacity
+        self.stops = torch.tensor(sorted(draw.stops) or [-1])
+        self.u = torch.zeros(self.capacity, draw.max_tokens, dtype=torch.float64)
+        self.tokens = torch.zeros(self.capacity, draw.max_tokens, dtype=torch.long)
+        self.logprobs = torch.zeros(self.capacity, draw.max_tokens)
+        self.counts = torch.zeros(self.capacity, dtype=torch.long)
+        self.positions = torch.zeros(self.capacity, dtype=torch.long)
+        self.active = 0
+
+    def run(self) -> None:
+        while self.active or self.ready or self.window:
+            if self._worth_filling():
+                self._fill()
+            if self.active:
+                self._step()
+
+    def _worth_filling(self) -> bool:
+        free = self.capacity - self.active
+        waiting = bool(self.ready or self.window)
+        return waiting and (self.active == 0 or free >= max(1, self.capacity // 8))
+
+    def _look_ahead(self, batch: int) -> None:
+        """Take the next asks, enough for two batches; the longest prompts of a window are read first."""
+        wanted, asks = 2 * batch, []
+        while wanted > 0 and (taken := next(self.source, None)) is not None:
+            asks.append(taken)
+            wanted -= len(taken[1].seeds)
+        self.window.extend(sorted(asks, key=lambda entry: -len(entry[1].input_ids)))
+
+    def _fill(self) -> None:
+        """Give the free slots to samples that wait, reading more prompts where none are ready."""
+        while self.active < self.capacity and (self.ready or self.window):
+            if not self.ready:
+                self._read_prompts()
+            block, free = self.ready[0].block, self.capacity - self.active
+            mine = [entry for entry in islice(self.ready, free) if entry.block is block]
+            for _ in mine:
+                self.ready.popleft()
+            self._admit(block, mine)
+
+    def _read_prompts(self, max_tokens: int = 8192) -> None:
+        """Prefill the next prompts: as many as the free slots can use, within a budget of padded tokens."""
+        free, chosen = self.capacity - self.active, []
+        longest = len(self.window[0][1].input_ids)
+        while self.window and (not chosen or (free > 0 and (len(chosen) + 1) * longest <= max_tokens)):
+            chosen.append(self.window.popleft())
+            free -= len(chosen[-1][1].seeds)
+        block = prefill(self.model, self.decoder, self.head, [ask for _, ask in chosen], self.device)
+        for row, (index, ask) in enumerate(chosen):
+            self.ready.extend(_Ready(block, row, (index, n), seed) for n, seed in enumerate(ask.seeds))
+        if not self.window:
+            self._look_ahead(self.capacity)
+
+    def _admit(self, block: _Prefilled, entries: list[_Ready]) -> None:
+        """New samples take the next slots and draw their first token from the prompt's last logits."""
+        slots = torch.arange(self.active, self.active + len(entries))
+        at = torch.tensor([entry.row for entry in entries])
+        self.slots.admit(slots, block.states, at, block.lengths[at])
+        self.u[slots] = uniform_rows([entry.seed for entry in entries], self.draw.max_tokens)
+        self.counts[slots] = 0
+        self.positions[slots] = block.positions[at]
+        for slot, entry in zip(slots.tolist(), entries, strict=True):
+            self.places[slot] = entry.place
+        self.active += len(entries)
+        self._draw(slots, block.logits_BV[at.to(self.device)])
+
+    def _step(self) -> None:
+        """One token for every active slot."""
+        rows = torch.arange(self.active)
+        mask = self.slots.begin(self.active)
+        last = self.tokens[rows, self.counts[: self.active] - 1]
+        hidden = self.decoder(
+            input_ids=last[:, None].to(self.device),
+            position_ids=self._position_ids(),
+            attention_mask=mask,
+            past_key_values=self.slots,
+            use_cache=True,
+        ).last_hidden_state
+        self.slots.end()
+        self.positions[: self.active] += 1
+        self._draw(rows, self.head(hidden[:, -1]))
+
+    def _position_ids(self) -> Tensor:
+        at = self.positions[: self.active, None].to(self.device)
+        return at.expand(3, -1, 1) if _has_vision(self.model) else at
+
+    def _draw(self, slots: Tensor, logits_BV: Tensor) -> None:
+        """Draw a token for each of ``slots``; samples that end with it are handed over and leave."""
+        at, draw = self.counts[slots], self.draw
+        if draw.choices is not None:
+            logits_BV = self._only_choices(slots.tolist(), logits_BV, draw.choices)
+        tokens, logprobs = next_tokens(
+            logits_BV, self.u[slots, at], draw.temperature, draw.top_p, draw.top_k
+        )
+        tokens, logprobs = tokens.cpu(), logprobs.cpu()
+        self.tokens[slots, at] = tokens
+        self.logprobs[slots, at] = logprobs
+        self.counts[slots] = at + 1
+        stopped = torch.isin(tokens, self.stops)
+        ended = stopped | (at + 1 >= draw.max_tokens)
+        if bool(ended.any()):
+            self._release(slots[ended].tolist(), stopped[ended].tolist())
+
+    def _only_choices(
+        self, slots: list[int], logits_BV: Tensor, choices: tuple[tuple[int, ...], ...]
+    ) -> Tensor:
+        """Logits in which only tokens that continue a choice can be drawn."""
+        allowed = torch.full_like(logits_BV, float("-inf"))
+        for row, slot in enumerate(slots):
+            count = int(self.counts[slot])
+            begun = tuple(self.tokens[slot, :count].tolist())
+            following = {one[count] for one in choices if len(one) > count and one[:count] == begun}
+            allowed[row, sorted(following)] = 0.0
+        return logits_BV + allowed
+
+    def _release(self, slots: list[int], stopped: list[bool]) -> None:
+        for slot, stop in zip(slots, stopped, strict=True):
+            count, (ask, sample) = int(self.counts[slot]), self.places[slot]
+            tokens = self.tokens[slot, :count].tolist()
+            self.done(Sampled(ask, sample, tokens, self.logprobs[slot, :count].tolist(), stop))
+        self._close_gaps(set(slots))
+
+    def _close_gaps(self, gone: set[int]) -> None:
+        """Move the last active slots into the freed ones, so that the active slots are the first again."""
+        left = self.active - len(gone)
+        targets = sorted(slot for slot in gone if slot < left)
+        sources = [slot for slot in range(left, self.active) if slot not in gone]
+        self.active = left
+        if not targets:
+            return
+        source, target = torch.tensor(sources), torch.tensor(targets)
+        self.slots.move(source, target)
+        for table in (self.u, self.tokens, self.logprobs, self.counts, self.positions):
+            table[target] = table[source]
+        for into, out_of in zip(targets, sources, strict=True):
+            self.places[into] = self.places[out_of]
+
+
+def _has_vision(model: Any) -> bool:
+    return hasattr(model.config, "vision_config")
+
+
+def prefill(model: Any, decoder: Any, head: Any, asks: Sequence[Ask], device: Any) -> _Prefilled:
+    """Read prompts side by side, padded at the right: a causal mask then keeps padding out of sight without more ado."""
+    lengths = torch.tensor([len(ask.input_ids) for ask in asks])
+    width = int(lengths.max())
+    ids_BL = torch.zeros(len(asks), width, dtype=torch.long)
+    for row, ask in enumerate(asks):
+        ids_BL[row, : len(ask.input_ids)] = torch.tensor(ask.input_ids)
+    mask = torch.ones(width, width, dtype=torch.bool, device=device).tril_()[None, None]
+    states = PromptStates()
+    images = _images(asks, device)
+    positions, following = _positions(model, asks, ids_BL)
+    ids_BL = ids_BL.to(device)
+    inputs: dict[str, Any] = {"position_ids": positions.to(device), "past_key_values": states, "use_cache": True}
+    reader = model.model if images else decoder
+    hidden = reader(input_ids=ids_BL, attention_mask=mask, **inputs, **images).last_hidden_state
+    last = hidden[torch.arange(len(asks), device=device), lengths.to(device) - 1]
+    return _Prefilled(states, lengths, following, head(last))
+
+
+def _images(asks: Sequence[Ask], device: Any) -> dict[str, Tensor]:
+    pixels = [ask.pixel_values for ask in asks if ask.pixel_values is not None]
+    grids = [ask.image_grid_thw for ask in asks if ask.image_grid_thw is not None]
+    if not pixels:
+        return {}
+    return {"pixel_values": torch.cat(pixels).to(device), "image_grid_thw": torch.cat(grids).to(device)}
+
+
+def _positions(model: Any, asks: Sequence[Ask], ids_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Position ids of the prompts (``[B, L]``, or ``[3, B, L]`` where images span two axes) and of each one's next token."""
+    lengths = [len(ask.input_ids) for ask in asks]
+    plain = torch.arange(ids_BL.shape[1]).expand(len(asks), -1)
+    if not _has_vision(model):
+        return plain, torch.tensor(lengths)
+    positions = plain.expand(3, -1, -1).clone()
+    following = torch.tensor(lengths)
+    for row, ask in enumerate(asks):
+        if ask.image_grid_thw is None:
+            continue
+        ids = torch.tensor([ask.input_ids])
+        own, delta = model.model.get_rope_index(
+            ids,
+            mm_token_type_ids=(ids == model.config.image_token_id).int(),
+            image_grid_thw=ask.image_grid_thw,
+        )
+        positions[:, row, : lengths[row]] = own[:, 0]
+        following[row] += int(delta)
+    return positions, following
+
+
+def samples(model: Any, asks: Sequence[Ask], draw: Draw, batch: int) -> list[Sampled]:
+    """``decode`` with its results collected, in the order of the asks and their samples."""
+    found: list[Sampled] = []
+    decode(model, asks, draw, batch, found.append)
+    return sorted(found, key=lambda one: (one.ask, one.sample))
