@@ -1,0 +1,1 @@
+"""The training loops: packed batches in, a model out."""

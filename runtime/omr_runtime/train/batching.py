@@ -1,0 +1,354 @@
+"""Token sequences to packed batches: several samples one after another in one sequence, no padding anywhere.
+
+Alone knows how positions restart per sample, how a vision model's three position rows are made, and which rows share
+a forward pass. Legend: T packed tokens, S samples (segments), N predicted response tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omr_runtime.train.attention import Segments
+
+DUMMY = ""
+"""The row id of a sample that only keeps ranks in step; its tokens have weight 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What positions depend on: a text model has no image token."""
+
+    image_token_id: int | None = None
+    merge_size: int = 2
+    patch_dim: int = 0
+
+    @staticmethod
+    def of(config: Any) -> Layout:
+        """From a transformers config."""
+        vision = getattr(config, "vision_config", None)
+        if vision is None:
+            return Layout()
+        patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        return Layout(config.image_token_id, vision.spatial_merge_size, patch_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt with its response. Response tokens carry loss, prompt tokens do not.
+
+    ``positions`` [3, L] are a vision model's temporal, height and width rows. ``pixel_values`` [patches, patch_dim] and
+    ``image_grid_thw`` [images, 3] are those of its images, in order.
+    """
+
+    id: str
+    input_ids: tuple[int, ...]
+    num_prompt: int
+    positions: NDArray[np.int64] | None = None
+    pixel_values: Tensor | None = None
+    image_grid_thw: Tensor | None = None
+    weight: float = 1.0
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def num_response(self) -> int:
+        return len(self.input_ids) - self.num_prompt
+
+
+def mrope_positions(
+    input_ids: Sequence[int], grids: Sequence[Sequence[int]], layout: Layout
+) -> NDArray[np.int64]:
+    """Temporal, height and width positions [3, L] as Qwen2.5-VL defines them (arXiv 2502.13923, section 2.1.3).
+
+    Text counts on in all three; an image's patches count rows and columns from where the text stopped, and the text
+    after it goes on from the longer side. ``grids`` are (t, h, w) in patches before merging.
+    """
+    ids = np.asarray(input_ids)
+    out = np.empty((3, len(ids)), dtype=np.int64)
+    at, position, images = 0, 0, iter(grids)
+    while at < len(ids):
+        if ids[at] == layout.image_token_id:
+            t, h, w = next(images)
+            h, w = h // layout.merge_size, w // layout.merge_size
+            out[:, at : at + t * h * w] = np.indices((t, h, w)).reshape(3, -1) + position
+            at, position = at + t * h * w, position + max(h, w)
+        else:
+            rest = np.flatnonzero(ids[at:] == layout.image_token_id)
+            num = int(rest[0]) if len(rest) else len(ids) - at
+            out[:, at : at + num] = np.arange(position, position + num)
+            at, position = at + num, position + num
+    return out
+
+
+def make_sample(
+    id: str,
+    prompt_ids: Sequence[int],
+    response_ids: Sequence[int],
+    layout: Layout,
+    pixel_values: Tensor | None = None,
+    image_grid_thw: Tensor | None = None,
+    weight: float = 1.0,
+) -> Sample:
+    """A sample with its positions; image placeholders in ``prompt_ids`` are already expanded."""
+    ids = (*prompt_ids, *response_ids)
+    positions = None
+    if layout.image_token_id is not None:
+        grids = [] if image_grid_thw is None else image_grid_thw.tolist()
+        positions = mrope_positions(ids, grids, layout)
+    return Sample(id, ids, len(prompt_ids), positions, pixel_values, image_grid_thw, weight)
+
+
+def dummy_sample(layout: Layout) -> Sample:
+    """A sample of weight 0 that touches every part of the model, the vision tower too."""
+    if layout.image_token_id is None:
+        return make_sample(DUMMY, [0], [0], layout, weight=0.0)
+    side = layout.merge_size
+    pixels = torch.zeros(side * side, layout.patch_dim)
+    grid = torch.tensor([[1, side, side]])
+    return make_sample(DUMMY, [layout.image_token_id], [0], layout, pixels, grid, weight=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Samples one after another as one sequence.
+
+    ``input_ids`` [1, T]; ``position_ids`` [1, T], or [4, 1, T] for a vision model: positions within the sample, then
+    the three M-RoPE rows. ``predict`` [N] are the places whose next token is a response token, ``targets`` [N] those
+    tokens, ``segment`` [N] the sample each belongs to, ``weight`` [N] 1, or 0 for a dummy's.
+    """
+
+    ids: tuple[str, ...]
+    input_ids: Tensor
+    position_ids: Tensor
+    segments: Segments
+    predict: Tensor
+    targets: Tensor
+    segment: Tensor
+    weight: Tensor
+    pixel_values: Tensor | None = None
+    image_grid_thw: Tensor | None = None
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.input_ids.shape[1])
+
+    @property
+    def num_weighted(self) -> int:
+        """Response tokens that count."""
+        return int(self.weight.sum())
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same batch with its tensors on ``device``."""
+
+        def move(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=True)
+
+        return PackedBatch(
+            self.ids,
+            self.input_ids.to(device),
+            self.position_ids.to(device),
+            self.segments,
+            self.predict.to(device),
+            self.targets.to(device),
+            self.segment.to(device),
+            self.weight.to(device),
+            move(self.pixel_values),
+            move(self.image_grid_thw),
+        )
+
+    def model_inputs(self) -> dict[str, Any]:
+        """Keyword arguments of a transformers model.
+
+        ``use_cache`` is off because with it transformers leaves the segment mask out and says nothing; the four
+        dimensional mask of one element keeps it from building one of T x T that segment attention does not read.
+        """
+        inputs: dict[str, Any] = {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "attention_mask": torch.zeros(1, 1, 1, 1, device=self.input_ids.device),
+            "segments": self.segments,
+            "use_cache": False,
+        }
+        if self.pixel_values is not None:
+            inputs |= {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
+        return inputs
+
+
+def _positions(samples: Sequence[Sample]) -> Tensor:
+    text = np.concatenate([np.arange(s.num_tokens) for s in samples])
+    if samples[0].positions is None:
+        return torch.from_numpy(text)[None]
+    rows = np.concatenate([s.positions for s in samples if s.positions is not None], axis=1)
+    return torch.from_numpy(np.concatenate([text[None], rows]))[:, None]
+
+
+def pack(samples: Sequence[Sample]) -> PackedBatch:
+    """Samples, in order, as one packed batch."""
+    starts = np.cumsum([0, *(s.num_tokens for s in samples)])
+    predict = [
+        np.arange(start + s.num_prompt, start + s.num_tokens) - 1
+        for start, s in zip(starts, samples, strict=False)
+    ]
+    input_ids = torch.tensor([token for s in samples for token in s.input_ids])
+    places = torch.from_numpy(np.concatenate(predict))
+    counts = torch.tensor([s.num_response for s in samples])
+    pixels = [s.pixel_values for s in samples if s.pixel_values is not None]
+    grids = [s.image_grid_thw for s in samples if s.image_grid_thw is not None]
+    return PackedBatch(
+        ids=tuple(s.id for s in samples),
+        input_ids=input_ids[None],
+        position_ids=_positions(samples),
+        segments=Segments(tuple(s.num_tokens for s in samples)),
+        predict=places,
+        targets=input_ids[places + 1],
+        segment=torch.arange(len(samples)).repeat_interleave(counts),
+        weight=torch.tensor([s.weight for s in samples]).repeat_interleave(counts),
+        pixel_values=torch.cat(pixels) if pixels else None,
+        image_grid_thw=torch.cat(grids) if grids else None,
+    )
+
+
+# ---- which samples share a sequence ----------------------------------------------------------------------------
+
+
+def order_key(seed: int, purpose: str, id: str) -> bytes:
+    """A place in an order that depends on nothing but seed, purpose and row."""
+    return hashlib.sha256(f"{seed}\0{purpose}\0{id}".encode()).digest()
+
+
+def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of ``lengths`` in bins of at most ``capacity``: longest first, each into the first bin with room."""
+    bins: list[list[int]] = []
+    room = np.zeros(len(lengths), dtype=np.int64)
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        open_bins = room[: len(bins)] >= lengths[i]
+        at = int(open_bins.argmax()) if len(bins) else 0
+        if not bins or not open_bins[at]:
+            at = len(bins)
+            bins.append([])
+            room[at] = capacity
+        bins[at].append(i)
+        room[at] -= lengths[i]
+    return bins
+
+
+def cost(num_tokens: int) -> float:
+    """Relative cost of a sample: linear layers plus the attention that grows with its square."""
+    return num_tokens + num_tokens * num_tokens / 8192
+
+
+def split_by_cost(costs: Sequence[float], num_parts: int) -> list[list[int]]:
+    """Indices in ``num_parts`` parts of like total cost: dearest first, each to the cheapest part so far."""
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    totals = [0.0] * num_parts
+    for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        cheapest = min(range(num_parts), key=lambda p: (totals[p], len(parts[p]), p))
+        parts[cheapest].append(i)
+        totals[cheapest] += costs[i]
+    return [sorted(part) for part in parts]
+
+
+def micro_batches(lengths: Sequence[int], budget: int, num_ranks: int) -> list[list[list[int]]]:
+    """For each rank its micro-batches as lists of indices, each of at most ``budget`` tokens (one sample may be longer).
+
+    Every rank gets the same number of micro-batches, since ranks meet at each under sharding: an empty one stands for
+    a dummy.
+    """
+    bins = first_fit_decreasing(lengths, max(budget, max(lengths, default=0)))
+    parts = split_by_cost([sum(cost(lengths[i]) for i in one) for one in bins], num_ranks)
+    most = max(len(part) for part in parts)
+    return [[bins[k] for k in part] + [[]] * (most - len(part)) for part in parts]
+
+
+def pack_or_dummy(samples: Sequence[Sample], layout: Layout, every_part: bool = False) -> PackedBatch:
+    """A packed batch; a dummy where there are no samples, or (``every_part``) beside samples without an image, so that
+    each rank runs the same modules of a sharded vision model."""
+    dummy = dummy_sample(layout)
+    if not samples:
+        return pack([dummy])
+    blind = layout.image_token_id is not None and all(s.pixel_values is None for s in samples)
+    return pack([*samples, dummy] if every_part and blind else samples)
+
+
+@dataclass(frozen=True, slots=True)
+class PackPlan:
+    """How rows become packs: ``lengths`` by row id, ``pack`` tokens at most, ``window`` rows looked at together."""
+
+    ids: Sequence[str]
+    lengths: Sequence[int]
+    pack: int
+    seed: int
+    window: int = 1024
+    _orders: dict[int, list[int]] = field(default_factory=dict)
+
+    def epoch_order(self, epoch: int) -> list[int]:
+        """Rows of an epoch by sha256(seed, epoch, id)."""
+        if epoch not in self._orders:
+            keys = [order_key(self.seed, f"epoch {epoch}", id) for id in self.ids]
+            self._orders[epoch] = sorted(range(len(keys)), key=lambda i: keys[i])
+        return self._orders[epoch]
+
+    def epoch_packs(self, epoch: int, fraction: float = 1.0) -> Iterator[tuple[int, ...]]:
+        """The packs of the first ``fraction`` of an epoch. Within a window packs are shuffled, or length would set their order."""
+        order = self.epoch_order(epoch)
+        order = order[: round(fraction * len(order))]
+        for start in range(0, len(order), self.window):
+            rows = order[start : start + self.window]
+            bins = first_fit_decreasing([self.lengths[i] for i in rows], self.pack)
+            packs = [tuple(rows[i] for i in one) for one in bins]
+            purpose = f"packs {epoch}"
+            yield from sorted(packs, key=lambda p: order_key(self.seed, purpose, self.ids[p[0]]))
+
+
+def steps_of(
+    units: Callable[[int, float], Iterator[tuple[int, ...]]],
+    batch: int,
+    steps: int | None,
+    epochs: float | None,
+) -> list[tuple[int, ...]]:
+    """Rows of each optimiser step: ``batch`` units (packs or single rows) a step, for ``steps`` or ``epochs``.
+
+    ``units(epoch, fraction)`` gives the units of a part of an epoch. Epochs follow each other without a cut, so only
+    the last step of a run counted in epochs may be smaller.
+    """
+    out: list[tuple[int, ...]] = []
+    current: list[int] = []
+    held = 0
+    for unit in _stream(units, steps, epochs):
+        current.extend(unit)
+        held += 1
+        if held == batch:
+            out.append(tuple(current))
+            current, held = [], 0
+            if steps is not None and len(out) == steps:
+                return out
+    return [*out, tuple(current)] if current else out
+
+
+def _stream(
+    units: Callable[[int, float], Iterator[tuple[int, ...]]], steps: int | None, epochs: float | None
+) -> Iterator[tuple[int, ...]]:
+    epoch = 0
+    while steps is not None or (epochs is not None and epoch < epochs):
+        fraction = 1.0 if steps is not None or epochs is None else min(1.0, epochs - epoch)
+        empty = True
+        for unit in units(epoch, fraction):
+            empty = False
+            yield unit
+        if empty:
+            return
+        epoch += 1

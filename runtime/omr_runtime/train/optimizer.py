@@ -1,0 +1,109 @@
+"""AdamW whose weights, moments and gradient sums are fp32 while the model computes in bf16.
+
+At a rate of 1e-6 an Adam step is smaller than the spacing of most bf16 weights, so an optimiser that steps bf16 weights
+does not learn. The fp32 copy takes every step; the model gets it rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ReduceOp, all_reduce
+
+from omrlang.types import AdamW
+
+BUCKET = 1 << 25
+"""Numbers sent in one exchange between ranks."""
+
+
+class MasterAdamW:
+    """Steps fp32 masters of ``params``. ``collect`` after each backward pass adds gradients up in fp32."""
+
+    def __init__(self, params: Iterable[nn.Parameter], settings: AdamW) -> None:
+        self.params = [p for p in params if p.requires_grad]
+        self.masters = [
+            p if p.dtype == torch.float32 else p.detach().clone().float() for p in self.params
+        ]
+        self.adam = torch.optim.AdamW(
+            self.masters,
+            lr=0.0,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def collect(self) -> None:
+        """Move the model's gradients of one micro-batch into the fp32 sums."""
+        for param, master in zip(self.params, self.masters, strict=True):
+            if master is param or param.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = param.grad.float()
+            else:
+                master.grad.add_(param.grad)
+            param.grad = None
+
+    def reduce(self) -> None:
+        """Sum gradients over ranks. A parameter that this rank did not use counts as zero."""
+        for bucket in _buckets(self.masters):
+            grads = [m.grad if m.grad is not None else torch.zeros_like(m) for m in bucket]
+            flat = torch.cat([grad.reshape(-1) for grad in grads])
+            all_reduce(flat, ReduceOp.SUM)
+            for master, part in zip(bucket, flat.split([m.numel() for m in bucket]), strict=True):
+                master.grad = part.view_as(master)
+
+    def clip(self, max_norm: float) -> float:
+        """Scale the gradient down to ``max_norm`` if it is longer; its norm before."""
+        grads = [m.grad for m in self.masters if m.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        torch.nn.utils.clip_grads_with_norm_(self.masters, max_norm, norm)
+        return float(norm)
+
+    def step(self, lr: float) -> None:
+        """One AdamW step (decoupled weight decay, arXiv 1711.05101), then the model gets the rounded weights."""
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+        self.adam.step()
+        self.zero_grad()
+        with torch.no_grad():
+            for param, master in zip(self.params, self.masters, strict=True):
+                if master is not param:
+                    param.copy_(master)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients, the model's and the sums."""
+        self.adam.zero_grad(set_to_none=True)
+        for param in self.params:
+            param.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masters and moments."""
+        return {"masters": [m.detach() for m in self.masters], "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take masters and moments, and round the masters into the model."""
+        with torch.no_grad():
+            for param, master, saved in zip(
+                self.params, self.masters, state["masters"], strict=True
+            ):
+                master.copy_(saved)
+                if master is not param:
+                    param.copy_(master)
+        self.adam.load_state_dict(state["adam"])
+
+
+def _buckets(tensors: list[Tensor]) -> Iterable[list[Tensor]]:
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if bucket and size + tensor.numel() > BUCKET:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.numel()
+    if bucket:
+        yield bucket
