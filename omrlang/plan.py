@@ -8,8 +8,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
+from pydantic import Field
+
 from omrlang.schema import Spec
-from omrlang.types import Frozen, Model
+from omrlang.types import Frozen, Model, SettingClass
 
 FORMAT_VERSION = "1.0"
 
@@ -55,6 +57,18 @@ class Estimate(Frozen):
     inputs: tuple[tuple[str, str, Origin], ...] = ()
 
 
+class Money(Frozen):
+    """Dollars as a range with an origin: decimals, which JSON has as strings."""
+
+    lo: Decimal | None
+    mid: Decimal | None
+    hi: Decimal | None
+    unit: Literal["USD"] = "USD"
+    origin: Origin
+    formula: str = ""
+    inputs: tuple[tuple[str, str, Origin], ...] = ()
+
+
 class Memory(Frozen):
     """Per GPU (or per process without one), in bytes, by part."""
 
@@ -66,23 +80,38 @@ class Memory(Frozen):
 
 
 class Costs(Frozen):
-    """What one stage takes. ``usd`` is a decimal string in JSON. ``rows_by_source`` is the funnel by the column `source`."""
+    """What one stage takes. ``usd`` is a decimal string in JSON. ``rows_by_source`` is the funnel by the column `source`.
+
+    ``rows_out`` of a training stage are the rows or rollouts it learned from, of an ``eval`` its answers. ``extra`` holds
+    what only some kinds have: ``steps``, ``epochs``, ``requests``, ``rollouts``, ``prompt_tokens``, ``response_tokens``.
+    """
 
     rows_in: Estimate
     rows_out: Estimate
     tokens: Estimate
     seconds: Estimate
     gpu_hours: Estimate
-    usd: Estimate
+    usd: Money
     memory: Memory | None = None
-    rows_by_source: dict[str, Estimate] = {}
-    extra: dict[str, Estimate] = {}
+    rows_by_source: dict[str, Estimate] = Field(default_factory=dict)
+    extra: dict[str, Estimate] = Field(default_factory=dict)
+
+
+class Change(Frozen):
+    """A value that moved: ``path`` is the setting (``lr.peak``) or the clause (``from.puzzles``)."""
+
+    path: str
+    cls: SettingClass
+    old: str
+    new: str
 
 
 class PlanStage(Frozen):
     """``address`` is ``kind.name``. ``fingerprint`` names the stage's artifact in the store; ``parents`` are names of
     stages in this plan. ``revision`` pins what lies outside the recipe: the content of a source's file, a hub revision.
-    ``unpinned`` is set where that could not be known now."""
+    it is None where that could not be known now, or where nothing lies outside. ``changes`` are the settings that made it a
+    ``redo``. ``rate_key`` is the key of ``rates`` in the state's index under which a run keeps this stage's tokens a second,
+    so that the next plan of a like stage is measured and not assumed; empty where none is."""
 
     address: str
     name: str
@@ -93,6 +122,8 @@ class PlanStage(Frozen):
     action: Action
     reasons: tuple[Reason, ...] = ()
     reason_text: str = ""
+    changes: tuple[Change, ...] = ()
+    rate_key: str = ""
     costs: Costs | None = None
 
 
@@ -101,7 +132,7 @@ class Totals(Frozen):
     tokens: Estimate
     seconds: Estimate
     gpu_hours: Estimate
-    usd: Estimate
+    usd: Money
     not_estimated: int
 
 
@@ -121,7 +152,9 @@ class Exit(Frozen):
 
 
 class Plan(Frozen):
-    """``recipe`` is the file as given, ``folder`` what its relative paths are relative to (absolute)."""
+    """``recipe`` is the file as given, ``folder`` what its relative paths are relative to (absolute).
+
+    ``removed`` are stages that an earlier plan of this recipe had and that are no longer there; nothing runs for them."""
 
     format_version: str = FORMAT_VERSION
     omr_version: str
@@ -130,6 +163,7 @@ class Plan(Frozen):
     seed: int
     stages: tuple[PlanStage, ...]
     models: tuple[Model, ...]
+    removed: tuple[str, ...] = ()
     totals: Totals
     diagnostics: tuple[PlanDiagnostic, ...] = ()
     budget_p50_usd: Decimal | None = None

@@ -1,0 +1,105 @@
+"""Ranges with an origin, and arithmetic on them that keeps the weakest origin and what a number was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+
+from omrlang.plan import Estimate, Money, Origin
+
+STRENGTH: tuple[Origin, ...] = ("measured", "calibrated", "formula", "declared", "assumed", "unknown")
+"""Strongest first: a number is as good as the worst that it was made of."""
+
+
+def exact(value: float, unit: str, origin: Origin, formula: str = "") -> Estimate:
+    """A number without a range."""
+    return Estimate(lo=value, mid=value, hi=value, unit=unit, origin=origin, formula=formula)
+
+
+def between(lo: float, mid: float, hi: float, unit: str, origin: Origin, formula: str = "") -> Estimate:
+    return Estimate(lo=lo, mid=mid, hi=hi, unit=unit, origin=origin, formula=formula)
+
+
+def unknown(unit: str, why: str) -> Estimate:
+    """Unknown is not zero; ``why`` stands where a formula would."""
+    return Estimate(lo=None, mid=None, hi=None, unit=unit, origin="unknown", formula=why)
+
+
+def weakest(origins: Iterable[Origin]) -> Origin:
+    """
+    >>> weakest(["measured", "assumed", "formula"])
+    'assumed'
+    """
+    return max(origins, key=STRENGTH.index)
+
+
+def derive(
+    unit: str,
+    formula: str,
+    rule: Callable[..., float],
+    falling: Iterable[str] = (),
+    **inputs: Estimate,
+) -> Estimate:
+    """``rule`` of the inputs, end by end. ``falling`` names inputs that make the result smaller as they grow."""
+    listed = tuple((name, amount(item), item.origin) for name, item in inputs.items())
+    missing = [item for item in inputs.values() if item.mid is None]
+    if missing:
+        return Estimate(lo=None, mid=None, hi=None, unit=unit, origin="unknown", formula=missing[0].formula, inputs=listed)
+    swapped = set(falling)
+    ends = []
+    for end in ("lo", "mid", "hi"):
+        other = {"lo": "hi", "mid": "mid", "hi": "lo"}[end]
+        ends.append(rule(**{name: getattr(item, other if name in swapped else end) for name, item in inputs.items()}))
+    origin = weakest(["formula", *(item.origin for item in inputs.values())])
+    return Estimate(lo=ends[0], mid=ends[1], hi=ends[2], unit=unit, origin=origin, formula=formula, inputs=listed)
+
+
+def total(unit: str, formula: str, items: Iterable[Estimate]) -> tuple[Estimate, int]:
+    """The sum of those that are known, and how many are not. Ends are summed."""
+    listed = list(items)
+    known = [item for item in listed if item.mid is not None]
+    lo, mid, hi = (sum(getattr(item, end) for item in known) for end in ("lo", "mid", "hi"))
+    origin: Origin = weakest(item.origin for item in known) if known else "unknown"
+    if listed and not known:
+        return unknown(unit, "no part of it is known"), len(listed)
+    return between(lo, mid, hi, unit, origin if listed else "formula", formula), len(listed) - len(known)
+
+
+def added(unit: str, formula: str, **inputs: Estimate) -> Estimate:
+    """The sum, unknown if any part is."""
+    return derive(unit, formula, lambda **values: sum(values.values()), **inputs)
+
+
+def money(hours: Estimate, usd_per_hour: float | None, price: str) -> Money:
+    """Hours times a price. ``price`` says whose and of when."""
+    if hours.mid is None or hours.lo is None or hours.hi is None or usd_per_hour is None:
+        why = hours.formula if hours.mid is None else "no price is declared"
+        return Money(lo=None, mid=None, hi=None, origin="unknown", formula=why)
+    cents = [(Decimal(str(end)) * Decimal(str(usd_per_hour))).quantize(Decimal("0.01")) for end in (hours.lo, hours.mid, hours.hi)]
+    inputs = (("gpu_hours", amount(hours), hours.origin), ("price", price, "declared"))
+    origin = weakest([hours.origin, "declared"])
+    return Money(lo=cents[0], mid=cents[1], hi=cents[2], origin=origin, formula="GPU-hours x price", inputs=inputs)
+
+
+def free(why: str) -> Money:
+    """Nothing is rented."""
+    zero = Decimal("0.00")
+    return Money(lo=zero, mid=zero, hi=zero, origin="formula", formula=why)
+
+
+def total_money(items: Iterable[Money]) -> tuple[Money, int]:
+    """The sum of those that are known, and how many are not."""
+    listed = list(items)
+    known = [item for item in listed if item.mid is not None]
+    lo, mid, hi = (sum((getattr(item, end) for item in known), Decimal("0.00")) for end in ("lo", "mid", "hi"))
+    if listed and not known:
+        return Money(lo=None, mid=None, hi=None, origin="unknown", formula="no part of it is known"), len(listed)
+    origin = weakest(item.origin for item in known) if known else "formula"
+    return Money(lo=lo, mid=mid, hi=hi, origin=origin, formula="sum over stages"), len(listed) - len(known)
+
+
+def amount(item: Estimate) -> str:
+    """A number with its unit, for a list of inputs."""
+    if item.mid is None:
+        return "unknown"
+    return f"{item.mid:,.6g} {item.unit}".strip()

@@ -1,0 +1,198 @@
+"""What lies outside a recipe becomes a pin: the content hash and row count of a local file, the revision on a hub.
+
+Reads files, never a network. Hashes are kept beside the run's state by path, size and time of change, so that a file
+is read once.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import assert_never
+
+from omrlang.types import (
+    Csv,
+    Folder,
+    FolderModel,
+    Fresh,
+    HfData,
+    HfModel,
+    Json,
+    Jsonl,
+    Model,
+    Parquet,
+    Place,
+    Scripted,
+    Synthetic,
+    WheelModel,
+)
+
+CACHE = "pins.json"
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """``revision`` is None where nothing outside is looked at, or where it could not be known (then ``problem`` says why)."""
+
+    revision: str | None
+    num_rows: int | None = None
+    num_bytes: int | None = None
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class Pins:
+    """Pins places and models; ``known`` is what earlier plans found, ``save`` keeps it for the next one."""
+
+    folder: Path
+    state: Path
+    known: dict[str, list[object]] = field(default_factory=dict)
+    changed: bool = False
+
+    @staticmethod
+    def open(folder: Path, state: Path) -> Pins:
+        """An unreadable cache is no cache."""
+        try:
+            known = json.loads((state / CACHE).read_text())["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            known = {}
+        return Pins(folder, state, known if isinstance(known, dict) else {})
+
+    def save(self) -> None:
+        """Keep the hashes, where a state folder exists and can be written; a plan needs neither."""
+        if not self.changed or not self.state.is_dir():
+            return
+        beside = self.state / f".{CACHE}.{os.getpid()}"
+        try:
+            beside.write_text(json.dumps({"format": 1, "files": self.known}))
+            os.replace(beside, self.state / CACHE)
+        except OSError:
+            beside.unlink(missing_ok=True)
+
+    def place(self, place: Place) -> Pin:
+        """The pin of where a source's rows are."""
+        match place:
+            case Synthetic(n=n):
+                return Pin(None, num_rows=n)
+            case HfData(id=id_, revision=revision):
+                problem = None if revision else f"the revision of {id_} is not pinned, so a changed dataset is not noticed"
+                return Pin(revision, problem=problem)
+            case Folder() | Parquet() | Jsonl() | Json() | Csv():
+                return self.local(place.path, place.kind)
+            case _:
+                assert_never(place)
+
+    def model(self, model: Model) -> Pin:
+        """The pin of a model's weights."""
+        match model.source:
+            case FolderModel(path=path):
+                return self.local(path, "model")
+            case HfModel(id=id_, revision=revision):
+                problem = None if revision else f"the revision of {id_} is not pinned, so changed weights are not noticed"
+                return Pin(revision, problem=problem)
+            case WheelModel() | Fresh() | Scripted():
+                return Pin(None)
+            case _:
+                assert_never(model.source)
+
+    def local(self, path: str, kind: str) -> Pin:
+        """Content hash, rows and bytes of a file, a folder or a pattern."""
+        base = self.folder / Path(path).expanduser()
+        try:
+            files = list(_files(base))
+            if not files:
+                return Pin(None, problem=f"{path} does not exist")
+            found = [self.file(file, kind) for file in files]
+        except OSError as error:
+            return Pin(None, problem=f"{path} cannot be read: {error.strerror}")
+        counts = [rows for _, rows, _ in found]
+        total = None if any(rows is None for rows in counts) else sum(rows or 0 for rows in counts)
+        return Pin(_together(base, files, found), total, sum(size for _, _, size in found))
+
+    def file(self, file: Path, kind: str) -> tuple[str, int | None, int]:
+        """SHA-256, rows and size of one file."""
+        stat = file.stat()
+        key = f"{kind}:{file.resolve()}"
+        match self.known.get(key):
+            case [stat.st_size, stat.st_mtime_ns, str() as digest, int() | None as rows]:
+                return digest, rows, stat.st_size
+            case _:
+                digest, rows = _digest(file), _count(file, kind)
+        self.known[key] = [stat.st_size, stat.st_mtime_ns, digest, rows]
+        self.changed = True
+        return digest, rows, stat.st_size
+
+
+def _files(base: Path) -> Iterator[Path]:
+    """The files that a path leads to, in an order that no file system decides."""
+    if base.is_file():
+        yield base
+    elif base.is_dir():
+        yield from sorted(file for file in base.rglob("*") if file.is_file() and not _hidden(file, base))
+    elif any(character in base.name for character in "*?["):
+        yield from sorted(file for file in base.parent.glob(base.name) if file.is_file())
+
+
+def _hidden(file: Path, base: Path) -> bool:
+    """Whether the file, or a folder on the way to it, begins with a dot or is a cache that ``datasets`` leaves."""
+    parts = file.relative_to(base).parts
+    return any(part.startswith(".") for part in parts) or parts[-1].startswith("cache-")
+
+
+def _together(base: Path, files: list[Path], found: list[tuple[str, int | None, int]]) -> str:
+    """One file is its own hash; several are the hash of their names below the folder and their hashes."""
+    if len(files) == 1 and files[0] == base:
+        return found[0][0]
+    root = base if base.is_dir() else base.parent
+    lines = [f"{file.relative_to(root).as_posix()} {digest}" for file, (digest, _, _) in zip(files, found, strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _count(file: Path, kind: str) -> int | None:
+    """Rows of a data file where they are cheap to count; None for what only a reader can tell."""
+    try:
+        match kind:
+            case "jsonl":
+                return _count_lines(file)
+            case "json":
+                rows = json.loads(file.read_bytes())
+                return len(rows) if isinstance(rows, list) else None
+            case "csv":
+                with file.open(newline="", encoding="utf-8") as handle:
+                    return max(0, sum(1 for _ in csv.reader(handle)) - 1)
+            case "parquet" | "folder":
+                return _parquet_rows(file) if file.suffix == ".parquet" else None
+            case _:
+                return None
+    except (ValueError, csv.Error):
+        return None
+
+
+def _count_lines(file: Path) -> int:
+    """Lines that hold something."""
+    with file.open("rb") as handle:
+        return sum(1 for line in handle if line.strip())
+
+
+def _parquet_rows(file: Path) -> int | None:
+    """``num_rows`` of a Parquet footer; DuckDB is imported only here, since few recipes need it to be planned."""
+    import duckdb
+
+    query = "SELECT sum(num_rows) FROM parquet_file_metadata(?)"
+    try:
+        with duckdb.connect(":memory:") as connection:
+            row = connection.execute(query, [str(file)]).fetchone()
+    except duckdb.Error:
+        return None
+    return int(row[0]) if row and row[0] is not None else None
