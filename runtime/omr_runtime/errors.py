@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class RunError(Exception):
     """A failure that a person can act on. ``str(error)`` is the whole message; it names the file, row or setting.
@@ -23,3 +28,22 @@ class Resumable(RunError):
     """A full disk, a dead engine, undecided rows: what was committed stays, running again goes on."""
 
     exit_code = 5
+
+
+class DamagedArtifact(Resumable):
+    """A file of the store is gone, cut or changed. The next run makes the stage's artifact again."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(f"{path}: missing or damaged; the next run makes this artifact again")
+        self.path = Path(path)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether the error, or one that led to it, says that there is no room left to write."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        if "No space left on device" in str(error) or "File too large" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from omr_runtime.errors import DamagedArtifact
 from omrlang.plan import PlanStage
-from omrlang.types import Frozen
+from omrlang.types import Frozen, Prompt
 
 ROW = pa.schema(
     [
@@ -59,6 +60,7 @@ TABLES: dict[str, pa.Schema] = {
             ("score", pa.float64()),
         ]
     ),
+    "origin": pa.schema([("row", pa.string()), ("file", pa.string()), ("position", pa.int64())]),
     "dropped": pa.schema([("row", pa.string()), ("source", pa.string()), ("reason", pa.string())]),
     "use": pa.schema([("row", pa.string()), ("step", pa.int64())]),
     "metric": pa.schema([("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())]),
@@ -80,7 +82,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 """What a shard may hold. ``verdict.ok`` null is unknown. ``dropped`` has one line for each input row that a stage lets
-go, so that in = kept + dropped. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
+go, so that in = kept + dropped. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
 
 
 class InputRows(Frozen):
@@ -92,9 +94,11 @@ class InputRows(Frozen):
 
 
 class Work(Frozen):
-    """Everything a stage worker is told. ``out`` is ``store/<fingerprint>``; ``model_folders`` maps the name of a model
+    """Everything a stage worker is told. ``inputs`` are the row sets of the ``from`` clause in its order, ``others`` those
+    that an expression names besides (``pass_rate(STAGE)``). ``out`` is ``store/<fingerprint>``; ``model_folders`` maps the name of a model
     or of a training stage to a Hugging Face folder that exists; ``base`` is what the recipe's paths are relative to;
-    ``num_steps_hint`` is what the plan made of steps or epochs."""
+    ``num_steps_hint`` is what the plan made of steps or epochs. ``prompts`` are those of all sample stages of the plan, so
+    that a filter finds the format of a row by its column ``prompt``."""
 
     stage: PlanStage
     seed: int
@@ -103,12 +107,21 @@ class Work(Frozen):
     out: str
     progress: str
     inputs: tuple[InputRows, ...] = ()
+    others: tuple[InputRows, ...] = ()
     model_folders: dict[str, str] = {}
     fingerprints: dict[str, str] = {}
+    prompts: tuple[Prompt, ...] = ()
 
     @staticmethod
     def read(path: str | Path) -> Work:
         return Work.model_validate_json(Path(path).read_text())
+
+    def rows_of(self, name: str) -> InputRows:
+        """The row set of the stage of that name. KeyError if the work order has none."""
+        for entry in (*self.inputs, *self.others):
+            if entry.name == name:
+                return entry
+        raise KeyError(name)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -138,39 +151,68 @@ class Shards:
         self.folder = Path(folder)
 
     def read(self) -> list[Shard]:
-        """All finished shards, by number."""
+        """All finished shards, by number. Raises DamagedArtifact for a manifest that cannot be read."""
         found = []
         for manifest in sorted(self.folder.glob("shard-*.json")):
-            data = json.loads(manifest.read_text())
+            try:
+                data = json.loads(manifest.read_text())
+            except ValueError as error:
+                raise DamagedArtifact(manifest) from error
             files = {table: self.folder / name for table, name in data["files"].items()}
             found.append(Shard(data["number"], files, data["num_rows"]))
         return found
+
+    def numbers(self) -> set[int]:
+        """The numbers of the finished shards, without opening any."""
+        return {int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.json")}
+
+    def is_intact(self) -> bool:
+        """Whether every file that a manifest names is there in the size it was written in. Reads no data."""
+        try:
+            manifests = [json.loads(path.read_text()) for path in self.folder.glob("shard-*.json")]
+            sizes = [item for manifest in manifests for item in manifest["num_bytes"].items()]
+            return all((self.folder / name).stat().st_size == size for name, size in sizes)
+        except (OSError, ValueError, KeyError):
+            return False
 
     def write(self, number: int, tables: dict[str, pa.Table | Sequence[dict[str, Any]]]) -> None:
         """Write the tables, then the manifest that makes them exist. ``tables`` maps names in ``TABLES`` to rows."""
         self.folder.mkdir(parents=True, exist_ok=True)
         files: dict[str, str] = {}
         num_rows: dict[str, int] = {}
+        num_bytes: dict[str, int] = {}
         for table, rows in tables.items():
             data = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), TABLES[table])
             name = f"{'part' if table == 'row' else table}-{number:05d}.parquet"
             beside = self.folder / f".{name}.{os.getpid()}"
-            pq.write_table(data.cast(TABLES[table]), beside)
+            pq.write_table(data.cast(TABLES[table]), beside, write_page_checksum=True)
             with open(beside, "rb+") as file:
                 os.fsync(file.fileno())
+            num_bytes[name] = beside.stat().st_size
             os.replace(beside, self.folder / name)
             files[table], num_rows[table] = name, data.num_rows
-        manifest = {"number": number, "files": files, "num_rows": num_rows}
+        manifest = {"number": number, "files": files, "num_rows": num_rows, "num_bytes": num_bytes}
         write_atomic(self.folder / f"shard-{number:05d}.json", json.dumps(manifest).encode())
 
 
 def read_rows(inputs: Iterable[InputRows], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of the inputs as dicts over the row schema, input after input, shard after shard."""
+    """The rows of the inputs as dicts over the row schema, input after input, shard after shard.
+
+    Raises DamagedArtifact when a file is gone, cut or does not match its checksums.
+    """
     for entry in inputs:
         for shard in Shards(entry.folder).read():
             if "row" in shard.files:
-                for batch in pq.ParquetFile(shard.files["row"]).iter_batches(columns=columns):
-                    yield from batch.to_pylist()
+                yield from _read_table(shard.files["row"], columns)
+
+
+def _read_table(path: Path, columns: list[str] | None) -> Iterator[dict[str, Any]]:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(columns=columns):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedArtifact(path) from error
 
 
 class Progress:

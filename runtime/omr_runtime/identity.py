@@ -1,0 +1,57 @@
+"""Things to names that are the same on every machine: ids of rows and samples, hashes of content, orders by seed.
+
+Alone knows what goes into an id. Everything is sha256 of an unambiguous encoding, because other hashes are not
+promised to stay the same between versions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import TypeAlias
+
+Part: TypeAlias = str | int | float | bool | None | Sequence["Part"]
+
+
+def digest(*parts: Part) -> str:
+    """32 hex digits that stand for the parts, in order.
+
+    >>> digest("a", 1) == digest("a", 1), digest("a", "1") == digest("a", 1)
+    (True, False)
+    """
+    text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+def row_id(origin: str, file: str, position: int) -> str:
+    """The id of a source row: ``origin`` names the data as read, ``position`` is the line or row in it from 1."""
+    return digest("row", origin, file, position)
+
+
+def content_hash(
+    question: str | None,
+    images: Sequence[str] | None,
+    options: Sequence[str] | None,
+    answer: str | None,
+) -> str:
+    """What two rows share when they ask the same; ``images`` are digests."""
+    return digest("content", question, list(images or ()), list(options or ()), answer)
+
+
+def sample_id(parent_id: str, key: str, index: int) -> str:
+    """The id of sample ``index`` of a row under a sampling key."""
+    return digest("sample", parent_id, key, index)
+
+
+def copy_id(original_id: str, number: int) -> str:
+    """The id of the further occurrence ``number`` (from 1) of a row that stands in a mix more than once."""
+    return digest("copy", original_id, number)
+
+
+def order_key(seed: int, purpose: str, row: str) -> str:
+    """The place of a row in an order that depends on nothing but seed, purpose and row.
+
+    The same text as SQL makes it: ``sha256(concat(seed, '|', purpose, '|', row))``.
+    """
+    return sha256(f"{seed}|{purpose}|{row}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Stage kinds: one file each, with ``run(work)`` that turns a work order into shards."""

@@ -1,0 +1,101 @@
+"""A work order to a running worker process below a keeper, its log, and the lines it reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import omr_runtime
+import omrlang
+from omr_runtime.lock import MARK
+
+_KEEPER = Path(__file__).with_name("keeper.py")
+
+
+@dataclass(slots=True)
+class Worker:
+    """``process`` is the keeper; ``log`` takes all that the worker and its descendants print."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    log_start: int
+
+    def stop(self) -> None:
+        """End the worker and all below it. What it committed stays."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def last_words(self, num_lines: int = 1) -> str:
+        """The last lines that this worker printed."""
+        with open(self.log, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self.log_start, size - 20_000))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-num_lines:])
+
+
+def start(
+    argv: Sequence[str], env: Mapping[str, str], log: Path, lock_descriptor: int, lock: Path
+) -> Worker:
+    """Start a worker. It dies with this process, holds the lock as long as it lives and is marked as this run's."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    keeper = [sys.executable, "-I", "-S", str(_KEEPER), str(os.getpid()), *argv]
+    with open(log, "ab") as file:
+        log_start = file.tell()
+        process = subprocess.Popen(
+            keeper,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=_environment(env, lock),
+            pass_fds=(lock_descriptor,),
+            start_new_session=True,  # so that Ctrl-C reaches the driver alone, which then ends the worker
+        )
+    return Worker(process, log, log_start)
+
+
+def _environment(extra: Mapping[str, str], lock: Path) -> dict[str, str]:
+    """This process's environment, with the folders of both packages first on the path of the worker."""
+    roots = [str(Path(package.__path__[0]).parent) for package in (omrlang, omr_runtime)]
+    given = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*roots, given] if given else roots)
+    return {**os.environ, **extra, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", MARK: str(lock)}
+
+
+@dataclass(slots=True)
+class Tail:
+    """The lines of a progress file as they come."""
+
+    path: Path
+    offset: int = 0
+    rest: bytes = field(default=b"")
+
+    def read(self) -> list[dict[str, Any]]:
+        """New whole lines since the last call."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        self.offset += len(data)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue  # two processes that wrote at once; the next line follows in a moment
+        return found
