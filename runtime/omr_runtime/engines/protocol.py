@@ -2,7 +2,8 @@
 
 An engine is given all requests of a stage at once and keeps itself full; it calls ``done`` once for each sample as soon
 as that sample is finished, in any order, never from two threads at the same time. A length stop is a result. A sample
-that cannot be had is a ``Completion`` with ``finish="error"`` and its reason in ``error``; ``EngineDied`` is raised only
+that cannot be had (``chat.UnusableRow``, a refused request) is a ``Completion`` with ``finish="error"`` and its reason in
+``error``; ``EngineDied`` is raised only
 when nothing more can be generated.
 """
 

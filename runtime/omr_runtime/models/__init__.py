@@ -1,0 +1,5 @@
+"""Declared models -> folders with weights and a tokenizer, and folders -> models in memory."""
+
+from omr_runtime.models.load import Loaded, Precision, load, load_tokenizer, read_config
+
+__all__ = ["Loaded", "Precision", "load", "load_tokenizer", "read_config"]

@@ -1,0 +1,73 @@
+"""A few dozen characters and words -> a tokenizer: what a model that is made from its config reads and writes.
+
+The tokenizer is a Unigram model, so any text becomes tokens by itself (whole words where the vocabulary has them, else
+characters) and decoding gives the text back. A character outside printable ASCII becomes ``<unk>``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+END = "<|im_end|>"
+IMAGE = "<|image_pad|>"
+VIDEO = "<|video_pad|>"
+VISION_START = "<|vision_start|>"
+VISION_END = "<|vision_end|>"
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", END, VISION_START, VISION_END, IMAGE, VIDEO)
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+_SHAPES_WORDS = (
+    "How many", "Is there", "Which", "What", "more", " are there", "?",
+    "circle", "square", "triangle", "circles", "squares", "triangles",
+    "red", "green", "blue", "yellow", "none", "yes", "no", "system", "user", "assistant",
+)  # fmt: skip
+_CHARACTERS = (*(chr(code) for code in range(32, 127)), "\n")
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message.role + '\\n' -}}"
+    "{%- if message.content is string -%}{{- message.content -}}"
+    "{%- else -%}{%- for part in message.content -%}"
+    "{%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+    "{%- else -%}{{- part.text -}}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{{- '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+
+def _pieces(vocabulary: str) -> list[tuple[str, float]]:
+    """Words with and without the blank before them, then characters, each with its log-probability.
+
+    One word costs less than its first character alone, so the longest words always win.
+    """
+    words = _SHAPES_WORDS if vocabulary == "shapes" else ("system", "user", "assistant")
+    spaced = [word if word.startswith(" ") else f" {word}" for word in words]
+    unique = dict.fromkeys([*words, *spaced])
+    return [(word, -1.0) for word in unique if len(word) > 1] + [(c, -3.0) for c in _CHARACTERS]
+
+
+def make_tokenizer(vocabulary: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of the named vocabulary (``shapes`` or ``characters``), with a chat template and a pad token."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.Unigram([("<unk>", -100.0), *_pieces(vocabulary)], unk_id=0))
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
+    tokenizer.add_tokens([AddedToken(text, special=False) for text in TAGS])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        eos_token=END,
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
