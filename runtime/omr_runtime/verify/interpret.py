@@ -45,7 +45,9 @@ class _Scope:
 
 
 def _refuse(call: Call) -> Value:
-    raise ExpressionError(f"`{call.fn}` cannot be asked here: it needs a response and its verifiers")
+    raise ExpressionError(
+        f"`{call.fn}` cannot be asked here: it needs a response and its verifiers"
+    )
 
 
 def evaluate(tree: ExprNode, row: Row, ask: Ask = _refuse) -> Value:
@@ -118,7 +120,9 @@ def _json_text(value: Value) -> str:
         case list():
             return "[" + ",".join(_json_text(item) for item in value) + "]"
         case dict():
-            inner = (f"{json.dumps(k, ensure_ascii=False)}:{_json_text(v)}" for k, v in value.items())
+            inner = (
+                f"{json.dumps(k, ensure_ascii=False)}:{_json_text(v)}" for k, v in value.items()
+            )
             return "{" + ",".join(inner) + "}"
         case _:
             return json.dumps(value, ensure_ascii=False)
@@ -238,7 +242,11 @@ def _binary(op: str, left: Value, right: Value) -> Value:
         case "in":
             return _contains(right, left)
         case "matches":
-            return left is not None and right is not None and _matches(_text_arg(left), _text_arg(right))
+            return (
+                left is not None
+                and right is not None
+                and _matches(_text_arg(left), _text_arg(right))
+            )
         case _:
             return _compare(op, left, right)
 
@@ -316,10 +324,14 @@ def _matches(text: str, pattern: str) -> bool:
     if not _regex_connections:
         _regex_connections.append(duckdb.connect())
     try:
-        found = _regex_connections[0].cursor().execute("SELECT regexp_matches(?, ?)", [text, pattern])
+        found = (
+            _regex_connections[0].cursor().execute("SELECT regexp_matches(?, ?)", [text, pattern])
+        )
         return bool(found.fetchone()[0])
     except duckdb.InvalidInputException as error:
-        raise ExpressionError(f"`matches`: the pattern {_shown(pattern)} is wrong: {error}") from None
+        raise ExpressionError(
+            f"`matches`: the pattern {_shown(pattern)} is wrong: {error}"
+        ) from None
 
 
 # ---- functions -------------------------------------------------------------------------------------------------
@@ -419,7 +431,9 @@ def _shuffled(items: Value, seed: Value, row: Row) -> Value:
     name = row.get("id") or _json_text(list(items))
 
     def order(place: int) -> str:
-        return hashlib.sha256(f"{as_text(seed)}\x00shuffled\x00{name}\x00{place}".encode()).hexdigest()
+        return hashlib.sha256(
+            f"{as_text(seed)}\x00shuffled\x00{name}\x00{place}".encode()
+        ).hexdigest()
 
     return [items[place] for place in sorted(range(len(items)), key=order)]
 
