@@ -86,7 +86,9 @@ def groups(lengths: tuple[int, ...], allowed: float, device: torch.device) -> tu
         else:
             batches.append([i])
     made = (_group(members, lengths, starts) for members in batches)
-    return tuple(Group(g.num, g.length, g.rows.to(device), g.slots.to(device), g.full) for g in made)
+    return tuple(
+        Group(g.num, g.length, g.rows.to(device), g.slots.to(device), g.full) for g in made
+    )
 
 
 class _Spread(torch.autograd.Function):
@@ -137,14 +139,24 @@ class _Return(torch.autograd.Function):
         return grads[0].index_select(0, order), None
 
 
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    out: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
+    return out
+
+
 def _spread(x_THD: Tensor, group: Group) -> Tensor:
     _, heads, size = x_THD.shape
-    flat = _Spread.apply(x_THD.reshape(len(x_THD), heads * size), group)
+    flat = _apply(_Spread, x_THD.reshape(len(x_THD), heads * size), group)
     return flat.view(group.num, group.length, heads, size).transpose(1, 2)
 
 
 def _grouped(
-    q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, lengths: tuple[int, ...], scale: float | None, causal: bool
+    q_THD: Tensor,
+    k_THD: Tensor,
+    v_THD: Tensor,
+    lengths: tuple[int, ...],
+    scale: float | None,
+    causal: bool,
 ) -> Tensor:
     """Attention within segments by batches of like length; exact, since causal rows never see the filling."""
     heads, size = q_THD.shape[1:]
@@ -155,20 +167,35 @@ def _grouped(
         gqa = k.shape[1] != q.shape[1]
         out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=gqa)
         flat = out.transpose(1, 2).reshape(group.num * group.length, heads * size)
-        outs.append(_Gather.apply(flat, group))
+        outs.append(_apply(_Gather, flat, group))
     order = torch.cat([group.rows for group in parts]) if len(parts) > 1 else parts[0].rows
     whole = torch.cat(outs) if len(outs) > 1 else outs[0]
-    return _Return.apply(whole, order).view(-1, heads, size)
+    return _apply(_Return, whole, order).view(-1, heads, size)
 
 
 def _varlen(
-    q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, cu: Tensor, longest: int, scale: float | None, causal: bool
+    q_THD: Tensor,
+    k_THD: Tensor,
+    v_THD: Tensor,
+    cu: Tensor,
+    longest: int,
+    scale: float | None,
+    causal: bool,
 ) -> Tensor:
     assert varlen_attn is not None
     window = (-1, 0) if causal else (-1, -1)
     gqa = k_THD.shape[1] != q_THD.shape[1]
     out: Tensor = varlen_attn(
-        q_THD, k_THD, v_THD, cu, cu, longest, longest, scale=scale, window_size=window, enable_gqa=gqa
+        q_THD,
+        k_THD,
+        v_THD,
+        cu,
+        cu,
+        longest,
+        longest,
+        scale=scale,
+        window_size=window,
+        enable_gqa=gqa,
     )
     return out
 

@@ -274,7 +274,9 @@ def micro_batches(lengths: Sequence[int], budget: int, num_ranks: int) -> list[l
     return [[bins[k] for k in part] + [[]] * (most - len(part)) for part in parts]
 
 
-def pack_or_dummy(samples: Sequence[Sample], layout: Layout, every_part: bool = False) -> PackedBatch:
+def pack_or_dummy(
+    samples: Sequence[Sample], layout: Layout, every_part: bool = False
+) -> PackedBatch:
     """A packed batch; a dummy where there are no samples, or (``every_part``) beside samples without an image, so that
     each rank runs the same modules of a sharded vision model."""
     dummy = dummy_sample(layout)
@@ -340,7 +342,9 @@ def steps_of(
 
 
 def _stream(
-    units: Callable[[int, float], Iterator[tuple[int, ...]]], steps: int | None, epochs: float | None
+    units: Callable[[int, float], Iterator[tuple[int, ...]]],
+    steps: int | None,
+    epochs: float | None,
 ) -> Iterator[tuple[int, ...]]:
     epoch = 0
     while steps is not None or (epochs is not None and epoch < epochs):

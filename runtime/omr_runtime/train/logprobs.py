@@ -52,7 +52,9 @@ def token_logprobs(
         return _scores(head, hidden_ND, targets_N, temperature)
     parts = [
         checkpoint(_scores, head, hidden, targets, temperature, use_reentrant=False)
-        for hidden, targets in zip(hidden_ND.split(size), targets_N.split(size), strict=True)
+        for hidden, targets in zip(
+            torch.split(hidden_ND, size), torch.split(targets_N, size), strict=True
+        )
     ]
     logps, entropies = zip(*parts, strict=True)
     return torch.cat(logps), torch.cat(entropies)
@@ -76,5 +78,9 @@ class Scorer(nn.Module):
         hidden_TD = model.base_model(**batch.model_inputs()).last_hidden_state[0]
         head = model.get_output_embeddings()
         hidden_ND = hidden_TD.index_select(0, batch.predict)
-        vocab = head.weight.shape[0] if head.weight.ndim == 2 else model.config.get_text_config().vocab_size
+        vocab = (
+            head.weight.shape[0]
+            if head.weight.ndim == 2
+            else model.config.get_text_config().vocab_size
+        )
         return token_logprobs(head, hidden_ND, batch.targets, vocab, temperature, self.fused)

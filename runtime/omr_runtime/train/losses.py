@@ -101,7 +101,9 @@ def step_mean(
     if mean == "token":
         return (x_N * weight_N).sum() / counts.num_tokens
     length_S = _sequence_sum(weight_N, segment_N, num_segments).clamp(min=1.0)
-    return (_sequence_sum(x_N * weight_N, segment_N, num_segments) / length_S).sum() / counts.num_sequences
+    return (
+        _sequence_sum(x_N * weight_N, segment_N, num_segments) / length_S
+    ).sum() / counts.num_sequences
 
 
 def policy_loss(
@@ -138,7 +140,9 @@ def policy_loss(
         return (x_N.detach().float() * weight_N).sum() / counts.num_tokens
 
     loss = step_mean(loss_N, segment_N, weight_N, num_segments, counts, algorithm.mean)
-    return PolicyTerms(loss, token_mean(low_N), token_mean(high_N), token_mean(kl_N), token_mean(ratio_N))
+    return PolicyTerms(
+        loss, token_mean(low_N), token_mean(high_N), token_mean(kl_N), token_mean(ratio_N)
+    )
 
 
 def group_advantages(rewards_PG: Tensor) -> Tensor:

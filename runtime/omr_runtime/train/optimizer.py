@@ -53,7 +53,9 @@ class MasterAdamW:
             grads = [m.grad if m.grad is not None else torch.zeros_like(m) for m in bucket]
             flat = torch.cat([grad.reshape(-1) for grad in grads])
             all_reduce(flat, ReduceOp.SUM)
-            for master, part in zip(bucket, flat.split([m.numel() for m in bucket]), strict=True):
+            for master, part in zip(
+                bucket, torch.split(flat, [m.numel() for m in bucket]), strict=True
+            ):
                 master.grad = part.view_as(master)
 
     def clip(self, max_norm: float) -> float:

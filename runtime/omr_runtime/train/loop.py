@@ -1,0 +1,290 @@
+"""The training process: packed micro-batches in, optimiser steps out, on one process, several, or sharded by DeepSpeed.
+
+Alone knows Accelerate and DeepSpeed. Gradients are sums over micro-batches and ranks of losses that are already divided
+by the whole step's counts; so one process and several compute the same step.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
+from accelerate.utils import set_seed
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from omr_runtime.errors import RunError
+from omr_runtime.train.batching import (
+    DUMMY,
+    Layout,
+    PackedBatch,
+    Sample,
+    micro_batches,
+    pack_or_dummy,
+)
+from omr_runtime.train.logprobs import Scorer
+from omr_runtime.train.optimizer import MasterAdamW
+from omrlang.schema.sft import Training
+
+LossOf: TypeAlias = Callable[[PackedBatch, Tensor, Tensor], Tensor]
+"""``(batch, logp_N, entropy_N)`` to this micro-batch's part of the step's loss."""
+
+MAX_NAMED_ROWS = 5
+
+
+def open_accelerator(spec: Training) -> Accelerator:
+    """Join the other processes. To be called before a model or an inference engine is made: an engine in this process
+    would otherwise set up torch.distributed for itself."""
+    on_gpu = torch.cuda.is_available() and (spec.hardware is None or spec.hardware.gpu is not None)
+    handlers = [] if on_gpu else [InitProcessGroupKwargs(backend="gloo")]
+    if spec.sharding is not None:
+        # Without the gloo handler each process believes that it is alone, and never with cpu=True.
+        plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(spec))
+        accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=handlers)
+    else:
+        accelerator = Accelerator(cpu=not on_gpu, kwargs_handlers=handlers)
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    assert accelerator.num_processes == expected, (
+        "processes were started that did not find each other"
+    )
+    set_seed(spec.seed % 2**32)
+    return accelerator
+
+
+def deepspeed_config(spec: Training) -> dict[str, Any]:
+    """DeepSpeed's settings: ZeRO's stage and the precision. Micro-batches and the step's end are set by the loop."""
+    assert spec.sharding is not None
+    return {
+        "zero_optimization": {
+            "stage": spec.sharding.stage,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        "bf16": {"enabled": spec.precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": spec.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+class Trainer:
+    """One process of a training run. ``model`` is the transformers model, ``layout`` what its positions depend on."""
+
+    def __init__(
+        self, accelerator: Accelerator, model: PreTrainedModel, spec: Training, fused: bool = True
+    ) -> None:
+        self.accelerator = accelerator
+        self.spec = spec
+        self.model = model
+        self.layout = Layout.of(model.config)
+        self.rank = accelerator.process_index
+        self.num_ranks = accelerator.num_processes
+        self.is_main = accelerator.is_main_process
+        self.device = accelerator.device
+        model.train()
+        if spec.recompute:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.scorer = Scorer(model, fused)
+        self.engine: Any = None
+        self.optimizer: MasterAdamW | None = None
+        if spec.sharding is None:
+            self.scorer.to(self.device)
+            self.optimizer = MasterAdamW(model.parameters(), spec.optimizer)
+        else:
+            self.engine = self._sharded()
+
+    def _sharded(self) -> Any:
+        settings = self.spec.optimizer
+        adam = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=0.0,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+        return self.accelerator.prepare(self.scorer, adam)[0]
+
+    # ---- batches -----------------------------------------------------------------------------------------------
+
+    def assign(self, lengths: Sequence[int], budget: int) -> list[list[int]]:
+        """This rank's micro-batches of a step, as indices of ``lengths``; as many as every other rank has."""
+        return micro_batches(lengths, budget, self.num_ranks)[self.rank]
+
+    def pack(self, samples: Sequence[Sample]) -> PackedBatch:
+        """One micro-batch on this process's device; a dummy without samples."""
+        return pack_or_dummy(samples, self.layout, self.spec.sharding is not None).to(self.device)
+
+    def score(self, batch: PackedBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """``(logp_N, entropy_N)`` under the present weights, without gradient."""
+        with torch.no_grad():
+            logp_N, entropy_N = (self.engine or self.scorer)(batch, temperature)
+        return logp_N, entropy_N
+
+    # ---- steps -------------------------------------------------------------------------------------------------
+
+    def step(
+        self, batches: Sequence[PackedBatch], loss_of: LossOf, lr: float, temperature: float = 1.0
+    ) -> tuple[float, float]:
+        """One optimiser step over this rank's micro-batches; the step's loss and gradient norm, over all ranks.
+
+        RunError, naming rows, if the loss or the gradient is not finite; the run is over then.
+        """
+        scored = [self._backward(b, loss_of, temperature, b is batches[-1]) for b in batches]
+        (loss,) = self.total([sum(float(loss) for loss, _ in scored)])
+        if not math.isfinite(loss):
+            self._stop("loss", self._culprits(batches, [logp for _, logp in scored]))
+        norm = self._sharded_step(lr) if self.engine is not None else self._plain_step(lr, batches)
+        if not math.isfinite(norm):
+            self._stop("gradient", [id for batch in batches for id in batch.ids])
+        return loss, norm
+
+    def _backward(
+        self, batch: PackedBatch, loss_of: LossOf, temperature: float, is_last: bool
+    ) -> tuple[Tensor, Tensor]:
+        if self.engine is not None:
+            self.engine.set_gradient_accumulation_boundary(is_last)
+        logp_N, entropy_N = (self.engine or self.scorer)(batch, temperature)
+        loss = loss_of(batch, logp_N, entropy_N)
+        if self.engine is not None:
+            # DeepSpeed averages over ranks; the loss is already a part of the whole step's mean.
+            self.engine.backward(loss * self.num_ranks)
+        else:
+            assert self.optimizer is not None
+            torch.autograd.backward(loss)
+            self.optimizer.collect()
+        return loss.detach(), logp_N.detach()
+
+    def _plain_step(self, lr: float, batches: Sequence[PackedBatch]) -> float:
+        assert self.optimizer is not None
+        if self.num_ranks > 1:
+            self.optimizer.reduce()
+        norm = self.optimizer.clip(self.spec.max_grad_norm)
+        if not math.isfinite(norm):
+            self._stop("gradient", [id for batch in batches for id in batch.ids])
+        self.optimizer.step(lr)
+        return norm
+
+    def _sharded_step(self, lr: float) -> float:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm()
+        return float(norm) if norm is not None else 0.0
+
+    def _culprits(self, batches: Sequence[PackedBatch], logps: Sequence[Tensor]) -> list[str]:
+        """Rows whose log-probabilities are not finite, else all rows of the step."""
+        named = []
+        for batch, logp_N in zip(batches, logps, strict=True):
+            bad_S = torch.unique(batch.segment[~torch.isfinite(logp_N)]).tolist()
+            named += [batch.ids[s] for s in bad_S]
+        return named
+
+    def _stop(self, what: str, mine: list[str]) -> None:
+        rows = [id for rank in self.gather(mine) for id in rank if id != DUMMY]
+        shown = ", ".join(rows[:MAX_NAMED_ROWS]) + (" …" if len(rows) > MAX_NAMED_ROWS else "")
+        among = f"row {shown}" if len(rows) == 1 else f"rows {shown}"
+        raise RunError(f"{self.spec.name}: the {what} is not finite; {among} in the step")
+
+    # ---- between processes -------------------------------------------------------------------------------------
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all ranks."""
+        if self.num_ranks == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(summed)
+        return [float(x) for x in summed.tolist()]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value (anything that pickles), in rank order."""
+        if self.num_ranks == 1:
+            return [value]
+        out: list[Any] = [None] * self.num_ranks
+        dist.all_gather_object(out, value)
+        return out
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        self.accelerator.wait_for_everyone()
+
+    # ---- weights and state -------------------------------------------------------------------------------------
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights under the names of the transformers model, whole. Every rank must call it and run it to its end;
+        under ZeRO-3 only the main process gets any."""
+        if self.spec.sharding is None or self.spec.sharding.stage < 3:
+            yield from self.model.state_dict().items()
+            return
+        whole = self.accelerator.get_state_dict(self.engine) or {}
+        for name, tensor in whole.items():
+            yield name.removeprefix("model."), tensor
+
+    def save_model(self, folder: Path) -> None:
+        """Write the model in Hugging Face format, from the main process; every rank must call it."""
+        weights = dict(self.weights())
+        if self.is_main:
+            self.model.save_pretrained(folder, state_dict=weights)
+        self.wait()
+
+    def save_state(self, folder: Path) -> None:
+        """Weights, optimiser and random state into an existing folder; every rank must call it."""
+        torch.save(_random_state(), folder / f"random-{self.rank}.pt")
+        if self.engine is not None:
+            self.engine.save_checkpoint(str(folder), tag="sharded")
+        elif self.is_main:
+            assert self.optimizer is not None
+            state = {"optimizer": self.optimizer.state_dict(), "frozen": self._frozen()}
+            torch.save(state, folder / "state.pt")
+        self.wait()
+
+    def load_state(self, folder: Path) -> None:
+        """What ``save_state`` wrote, by as many processes under the same sharding."""
+        if self.engine is not None:
+            self.engine.load_checkpoint(str(folder), tag="sharded")
+        else:
+            assert self.optimizer is not None
+            state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.model.load_state_dict(state["frozen"], strict=False)
+            del state
+            gc.collect()
+        random = folder / f"random-{self.rank}.pt"
+        if random.exists():
+            _set_random_state(torch.load(random, weights_only=True))
+        self.wait()
+
+    def _frozen(self) -> dict[str, Tensor]:
+        """What no optimiser step changes but a forward pass might: buffers that a model saves."""
+        trained = {
+            name
+            for name, p in self.model.named_parameters(remove_duplicate=False)
+            if p.requires_grad
+        }
+        return {k: v for k, v in self.model.state_dict().items() if k not in trained}
+
+    def state_format(self) -> str:
+        """Which processes can read a checkpoint of this run."""
+        if self.spec.sharding is None:
+            return "plain"
+        return f"zero({self.spec.sharding.stage}) on {self.num_ranks} processes"
+
+
+def _random_state() -> dict[str, Any]:
+    state: dict[str, Any] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
