@@ -1,0 +1,141 @@
+"""What can be wrong with a recipe: every code with its slug, and the list that passes report into."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from omrlang.source import Span
+
+Severity: TypeAlias = Literal["error", "warning", "note"]
+MAX_ERRORS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A code as people see it, the slug that is its page's name, and what it means in one line."""
+
+    code: str
+    slug: str
+    summary: str
+
+
+_ALL = (
+    Code("E101", "syntax", "a statement does not have the shape that the language knows"),
+    Code("E102", "unterminated-text", "a text has no closing quotation mark"),
+    Code("E103", "unclosed-bracket", "a bracket or brace is opened and never closed"),
+    Code("E104", "bad-number", "a number is not written as the language writes numbers"),
+    Code("E105", "too-deep", "brackets or operators are nested over 64 deep"),
+    Code("E106", "unreadable-file", "a file is missing, too big or no UTF-8 text"),
+    Code("E107", "number-too-big", "a number is over 1e30"),
+    Code("E108", "stray-text", "text stands in front of the first statement"),
+    Code("E109", "bad-version", "the file is written for another version of the language"),
+    Code("E110", "bad-escape", "a backslash stands before a character that it does nothing to"),
+    Code("E201", "unknown-name", "a name is used that nothing defines"),
+    Code("E202", "unknown-kind", "a statement starts with a kind that does not exist"),
+    Code("E203", "unknown-key", "a setting does not exist on what it is written on"),
+    Code("E204", "unknown-clause", "a kind does not take this clause"),
+    Code("E205", "duplicate-name", "two things have one name"),
+    Code("E206", "duplicate-setting", "a setting or clause is given twice"),
+    Code("E207", "unknown-module", "a `use` names a module that is not there"),
+    Code("E208", "unknown-function", "a row expression calls a function that does not exist"),
+    Code("E209", "unknown-column", "a row expression names a column that does not exist there"),
+    Code("E210", "unknown-unit", "a number has a unit that is not in the table"),
+    Code("E211", "unknown-choice", "a value is none of the choices that the setting has"),
+    Code("E212", "cycle", "something depends on itself"),
+    Code("E213", "shadowed-name", "a name hides a column or a verifier"),
+    Code("E301", "wrong-type", "a value is of another type than its place takes"),
+    Code("E302", "missing-setting", "a required setting is not given"),
+    Code("E303", "missing-clause", "a required clause is not given"),
+    Code("E304", "wrong-unit", "a number has a unit that its place does not take, or lacks one"),
+    Code("E305", "out-of-range", "a number lies outside its range"),
+    Code("E306", "one-of", "of several settings exactly one is needed"),
+    Code("E307", "shares", "the amounts of a mix do not fit together"),
+    Code("E308", "wrong-arguments", "a call has too many, too few or wrong arguments"),
+    Code("E309", "wrong-reference", "a name stands for something else than its place takes"),
+    Code("E310", "env-not-here", "`env` stands where a value decides the result"),
+    Code("E401", "not-supported", "the language has this, this version does not"),
+    Code("E402", "bad-override", "a `--set` does not fit the recipe"),
+    Code("W101", "clip-never-acts", "a clip range cannot act: there is one update per rollout batch"),
+    Code("W102", "clip-scale", "a clip range has the scale of another algorithm"),
+    Code("W103", "prompt-mismatch", "rows sampled under one prompt are trained under another"),
+    Code("W104", "trained-on-test", "an evaluation set is among the training rows"),
+    Code("W105", "judges-itself", "a model judges what it wrote itself"),
+)  # fmt: skip
+
+CODES: dict[str, Code] = {code.code: code for code in _ALL}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One thing to say. ``message`` stands alone; ``related`` are further places with what they have to do with it."""
+
+    code: str
+    message: str
+    span: Span
+    severity: Severity = "error"
+    hint: str | None = None
+    related: tuple[tuple[Span, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.code in CODES, f"diagnostic code {self.code} is not registered"
+
+    @property
+    def sort_key(self) -> tuple[str, int, int, str, str]:
+        return (str(self.span.file.path), self.span.start, self.span.end, self.code, self.message)
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Collects diagnostics; the same one at the same place is kept once."""
+
+    items: list[Diagnostic] = field(default_factory=list)
+    _seen: set[tuple[str, int, int, str, str]] = field(default_factory=set)
+
+    def report(self, diagnostic: Diagnostic) -> None:
+        if diagnostic.sort_key not in self._seen:
+            self._seen.add(diagnostic.sort_key)
+            self.items.append(diagnostic)
+
+    def error(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        hint: str | None = None,
+        related: tuple[tuple[Span, str], ...] = (),
+    ) -> None:
+        self.report(Diagnostic(code, message, span, "error", hint, related))
+
+    @property
+    def has_errors(self) -> bool:
+        return any(item.severity == "error" for item in self.items)
+
+    def sorted(self) -> list[Diagnostic]:
+        """By file and place; at most ``MAX_ERRORS`` errors."""
+        ordered = sorted(self.items, key=lambda item: item.sort_key)
+        errors = [item for item in ordered if item.severity == "error"][:MAX_ERRORS]
+        return [item for item in ordered if item.severity != "error" or item in errors]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, if one is near enough."""
+    choices = sorted(set(known))
+    by_folded = {choice.lower(): choice for choice in reversed(choices)}
+    if word.lower() in by_folded:
+        return by_folded[word.lower()]
+    found = difflib.get_close_matches(word[:80], choices, n=1, cutoff=0.72 if len(word) > 3 else 0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str | None:
+    """A hint: the near word, or ``otherwise`` with the whole list where it is short."""
+    choices = list(dict.fromkeys(known))
+    near = nearest(word, choices)
+    if near is not None:
+        return f"`{near}` exists; it might be meant here"
+    if otherwise and 0 < len(choices) <= 24:
+        return f"{otherwise}: {', '.join(choices)}"
+    return None
