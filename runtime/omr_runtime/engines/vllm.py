@@ -1,0 +1,199 @@
+"""Generation by vLLM inside this process, on a CPU or a GPU, with weights that can be pushed while it stands.
+
+Alone knows what vLLM must be told before it is imported, and how its scheduler is kept full: each sample is a request
+of its own, and the samples of one prompt share its keys and values through the prefix cache.
+Starting vLLM seeds every generator of the process and initialises torch.distributed, so whoever trains in the same
+process makes the Accelerator before and seeds after.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omr_runtime.engines.asking import answer
+from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled
+from omr_runtime.engines.protocol import Done, EngineDied, Request, Weights
+from omr_runtime.models import Loaded
+from omrlang.types import Vllm
+
+KV_CACHE_GIB = "2"
+
+
+def is_installed() -> bool:
+    """Whether vLLM can be had, without importing it."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def refusal(loaded: Loaded) -> str | None:
+    """Why vLLM cannot serve this model on this machine; None if it can."""
+    if not is_installed():
+        return "vLLM is not installed"
+    if loaded.is_vision and importlib.util.find_spec("torchvision") is None:
+        return "vLLM needs torchvision for vision-language models, and it is not installed; engine = transformers() serves them"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class VllmLimits:
+    """What the engine is sized by: the longest prompt with its response, and how many sequences run at once."""
+
+    max_length: int
+    max_num_seqs: int = 64
+    max_images: int = 1
+
+
+class VllmEngine:
+    """``loaded`` gives the tokenizer and the image processor; its weights, if it has any, are not used."""
+
+    name = "vllm"
+
+    def __init__(
+        self, loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm | None = None
+    ) -> None:
+        self.loaded, self.limits = loaded, limits
+        self.version = importlib.metadata.version(_distribution())
+        self.llm = _start(loaded, precision, limits, settings or Vllm())
+        self.num_requests = 0
+
+    def generate(self, requests: Sequence[Request], done: Done) -> None:
+        """Generate all samples of all requests; a row that cannot be shown fails its own request only."""
+        answer(self.loaded, self.roll, requests, done)
+
+    def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None:
+        """Draw every sample of every encoded prompt, at least two batches in flight. EngineDied if vLLM gives up."""
+        waiting = _samples(asks)
+        places: dict[str, tuple[int, int]] = {}
+        core = self.llm.llm_engine
+        try:
+            while self._top_up(waiting, places, draw) or core.has_unfinished_requests():
+                for output in core.step():
+                    if output.finished:
+                        done(_sampled(places.pop(output.request_id), output.outputs[0]))
+        except (RuntimeError, ValueError) as error:
+            core.abort_request(list(places))
+            raise EngineDied(f"vLLM stopped: {_first_line(error)}") from error
+
+    def _top_up(
+        self, waiting: Iterator[tuple[int, int, Ask]], places: dict[str, tuple[int, int]], draw: Draw
+    ) -> bool:
+        """Add requests until two batches are in flight; whether any were added."""
+        before = len(places)
+        while len(places) < 2 * self.limits.max_num_seqs:
+            entry = next(waiting, None)
+            if entry is None:
+                break
+            ask, sample, what = entry
+            name = str(self.num_requests)
+            self.num_requests += 1
+            places[name] = (ask, sample)
+            params = _params(draw, what.seeds[sample])
+            self.llm.llm_engine.add_request(name, _prompt(what), params)
+        return len(places) > before
+
+    def update_weights(self, weights: Weights) -> None:
+        """Replace all weights and forget every cached key and value, which belong to the old ones."""
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        if not self.llm.reset_prefix_cache():
+            raise EngineDied("vLLM did not drop its prefix cache after new weights")
+
+    def close(self) -> None:
+        """Let go of the engine. vLLM frees its memory when the process ends."""
+        shutdown = getattr(self.llm.llm_engine.engine_core, "shutdown", None)
+        if shutdown is not None:
+            shutdown()
+
+
+def _distribution() -> str:
+    names = importlib.metadata.packages_distributions().get("vllm", ["vllm"])
+    return names[0]
+
+
+def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -> Any:
+    """The engine of this process. The variables must stand before vLLM is first imported."""
+    on_gpu = torch.cuda.is_available()
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if not on_gpu:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", KV_CACHE_GIB)
+    from vllm import LLM
+
+    options: dict[str, Any] = {
+        "model": str(loaded.folder),
+        "dtype": "bfloat16" if precision == "bf16" else "float32",
+        "max_model_len": limits.max_length,
+        "max_num_seqs": settings.max_num_seqs or limits.max_num_seqs,
+        "enforce_eager": not on_gpu,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "logprobs_mode": "processed_logprobs",
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "seed": 0,
+    }
+    if on_gpu:
+        options |= {"gpu_memory_utilization": settings.gpu_memory, "enable_sleep_mode": True}
+    if loaded.is_vision:
+        options["limit_mm_per_prompt"] = {"image": limits.max_images}
+    try:
+        return LLM(**options)
+    except (RuntimeError, ValueError, OSError, ImportError) as error:
+        raise EngineDied(f"vLLM did not start with {loaded.folder}: {_first_line(error)}") from error
+
+
+def _samples(asks: Iterable[Ask]) -> Iterator[tuple[int, int, Ask]]:
+    for index, ask in enumerate(asks):
+        for sample in range(len(ask.seeds)):
+            yield index, sample, ask
+
+
+def _prompt(ask: Ask) -> Any:
+    """Images go with the text that has one placeholder each: vLLM expands them itself."""
+    if ask.images:
+        return {"prompt": ask.text, "multi_modal_data": {"image": list(ask.images)}}
+    return {"prompt_token_ids": ask.input_ids}
+
+
+def _params(draw: Draw, seed: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=draw.temperature,
+        top_p=draw.top_p,
+        top_k=draw.top_k or 0,
+        max_tokens=draw.max_tokens,
+        seed=seed % (1 << 63) if draw.temperature > 0 else None,
+        stop_token_ids=sorted(draw.stops),
+        logprobs=0,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _sampled(place: tuple[int, int], output: Any) -> Sampled:
+    tokens = list(output.token_ids)
+    logprobs = [one[token].logprob for token, one in zip(tokens, output.logprobs, strict=True)]
+    return Sampled(*place, tokens, logprobs, output.finish_reason == "stop")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def weights_of(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """All weights of a model folder by name, read one file after another."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                yield name, tensors.get_tensor(name)
