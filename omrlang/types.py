@@ -27,16 +27,19 @@ class Setting:
 
     ``cls`` decides what re-runs when the value changes (rows, weights) or that nothing does (speed, meta).
     ``unit`` is the unit that a bare number has; ``ge`` and ``le`` bound a number, both inclusive.
-    ``one_of`` names a group of settings of which exactly one must be given.
+    ``one_of`` names a group of settings of which exactly one must be given. ``units`` are those that an ``Amount`` may
+    have. ``key`` is what the setting is called in a recipe where that is not the field's name.
     """
 
-    doc: str
-    cls: SettingClass
+    doc: str = ""
+    cls: SettingClass = "meta"
     unit: str | None = None
     ge: float | None = None
     le: float | None = None
     gt: float | None = None
     one_of: str | None = None
+    units: tuple[str, ...] = ()
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,39 @@ class Clause:
     word: Literal["from", "with", "on"]
     cls: SettingClass
     doc: str = ""
+
+
+# ---- units -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """``name`` is the form in which a value is kept; one of this unit is ``factor`` of the ``base``."""
+
+    name: str
+    base: str
+    factor: float = 1.0
+
+
+def _counted(*words: str) -> dict[str, Unit]:
+    return {form: Unit(f"{word}s", f"{word}s") for word in words for form in (word, f"{word}s")}
+
+
+def _scaled(base: str, **factors: float) -> dict[str, Unit]:
+    return {word: Unit(word, base, factor) for word, factor in factors.items()}
+
+
+UNITS: dict[str, Unit] = {
+    **_counted("token", "row", "step", "epoch", "prompt", "pack", "pixel", "image", "sample", "parameter", "gpu"),
+    **_scaled("B", B=1, KB=1e3, MB=1e6, GB=1e9, TB=1e12, KiB=2.0**10, MiB=2.0**20, GiB=2.0**30, TiB=2.0**40),
+    **_scaled("FLOP", GFLOP=1e9, TFLOP=1e12, PFLOP=1e15),
+    **_scaled("s", ms=1e-3, s=1, min=60, hour=3600, hours=3600, days=86400, day=86400),
+    "usd": Unit("usd", "usd"),
+}
+"""The closed table of units."""
+
+DENOMINATORS = ("gpu_hour", "gpu", "hour", "node", "row", "step", "image", "s")
+"""What may stand after the `/` of a unit; the grammar's NUMBER has the same list."""
 
 
 # ---- row expressions -------------------------------------------------------------------------------------------
@@ -243,7 +279,7 @@ class Synthetic(Frozen):
 
     kind: Literal["synthetic"] = "synthetic"
     name: Literal["shapes"]
-    n: int
+    n: Annotated[int, Setting("how many", cls="rows", unit="rows", ge=1)]
     seed: int
 
 
@@ -323,7 +359,7 @@ class Scripted(Frozen):
 
     kind: Literal["scripted"] = "scripted"
     name: Literal["shapes"]
-    right: float
+    right: Annotated[float, Setting("probability of a right trace", cls="rows", ge=0, le=1)]
 
 
 ModelSource: TypeAlias = Annotated[
@@ -378,10 +414,10 @@ class Gpu(Frozen):
     """``memory_gib`` per device, ``tflops`` dense bf16, ``bandwidth_tb_s`` of the device's memory, price in dollars."""
 
     name: str
-    memory_gib: float
-    tflops: float
-    bandwidth_tb_s: float
-    usd_per_gpu_hour: float | None = None
+    memory_gib: Annotated[float, Setting("memory of one device", unit="GiB", gt=0, key="memory")]
+    tflops: Annotated[float, Setting("dense bf16", unit="TFLOP / s", gt=0, key="compute")]
+    bandwidth_tb_s: Annotated[float, Setting("of the device's memory", unit="TB / s", gt=0, key="bandwidth")]
+    usd_per_gpu_hour: Annotated[float | None, Setting("dated", unit="usd / gpu_hour", ge=0, key="price")] = None
     price_date: str | None = None
 
 
@@ -389,10 +425,10 @@ class Hardware(Frozen):
     """``count`` devices. ``gpu`` is None on a machine without one: then ``count`` is the number of processes."""
 
     name: str
-    gpu: Gpu | None
-    count: int
-    per_node: int = 8
-    usd_per_gpu_hour: float | None = None
+    gpu: Gpu | None = None
+    count: Annotated[int, Setting("devices, or processes on a machine without one", ge=1)]
+    per_node: Annotated[int, Setting("devices of one machine", ge=1)] = 8
+    usd_per_gpu_hour: Annotated[float | None, Setting("of one device", unit="usd / gpu_hour", ge=0, key="price")] = None
 
 
 class Prompt(Frozen):
@@ -414,12 +450,15 @@ class Prompt(Frozen):
 # ---- training --------------------------------------------------------------------------------------------------
 
 
+Warmup: TypeAlias = Annotated[Amount, Setting(doc="`25 steps` or `10%` of the steps", cls="weights", units=("steps", "fraction"))]
+
+
 class Constant(Frozen):
     """Linear warm-up to ``peak``, then flat. ``warmup`` is ``Amount`` in ``steps`` or ``fraction``."""
 
     kind: Literal["constant"] = "constant"
     peak: float
-    warmup: Amount = Amount(value=0, unit="steps")
+    warmup: Warmup = Amount(value=0, unit="steps")
 
 
 class Cosine(Frozen):
@@ -427,7 +466,7 @@ class Cosine(Frozen):
 
     kind: Literal["cosine"] = "cosine"
     peak: float
-    warmup: Amount = Amount(value=0, unit="steps")
+    warmup: Warmup = Amount(value=0, unit="steps")
     floor: float = 0.0
 
 
@@ -436,7 +475,7 @@ class Linear(Frozen):
 
     kind: Literal["linear"] = "linear"
     peak: float
-    warmup: Amount = Amount(value=0, unit="steps")
+    warmup: Warmup = Amount(value=0, unit="steps")
 
 
 LrSchedule: TypeAlias = Annotated[Constant | Cosine | Linear, Field(discriminator="kind")]
@@ -478,7 +517,7 @@ class Overlong(Frozen):
     """DAPO's soft overlong penalty (arXiv 2503.14476, eq. 13); ``buffer`` in tokens."""
 
     kind: Literal["soft"] = "soft"
-    buffer: int
+    buffer: Annotated[int, Setting("tokens before the limit", cls="weights", unit="tokens", ge=1)]
     factor: float = 1.0
 
 
@@ -499,14 +538,14 @@ class Zero(Frozen):
     """DeepSpeed ZeRO: ``stage`` 1 shards the optimiser, 2 the gradients too, 3 the weights too."""
 
     kind: Literal["zero"] = "zero"
-    stage: int
+    stage: Annotated[int, Setting("1 optimiser, 2 gradients too, 3 weights too", cls="speed", ge=1, le=3)]
 
 
 class Checkpoint(Frozen):
     """``every`` steps; ``keep`` newest stay."""
 
-    every: int
-    keep: int = 1
+    every: Annotated[int, Setting("how often", cls="speed", unit="steps", ge=1)]
+    keep: Annotated[int, Setting("newest that stay", cls="speed", ge=1)] = 1
 
 
 class Range(Frozen):
@@ -518,10 +557,10 @@ class Assume(Frozen):
     """What a plan cannot know and the recipe declares. ``keep`` a fraction, ``response`` and ``prompt`` tokens a row,
     ``image`` pixels an image. Changes no row."""
 
-    keep: Range | None = None
-    response: Range | None = None
-    prompt: Range | None = None
-    image: Range | None = None
+    keep: Annotated[Range | None, Setting("kept share", ge=0, le=1)] = None
+    response: Annotated[Range | None, Setting("of a row", unit="tokens", ge=0)] = None
+    prompt: Annotated[Range | None, Setting("of a row", unit="tokens", ge=0)] = None
+    image: Annotated[Range | None, Setting("of an image", unit="pixels", ge=0)] = None
 
 
 for _model in (ListOf, Unary, Binary, Between, Index, Call, Rule, RowExpr, Prompt):

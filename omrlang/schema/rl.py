@@ -16,8 +16,8 @@ class Rl(Training):
     algorithm: Annotated[Algorithm, Setting(cls="weights", doc="gspo(…), grpo(…) or dapo(…)")]
     reward: Annotated[RowExpr, Setting(cls="weights", doc="a number for each rollout; verifiers count as 1 and 0")]
     group: Annotated[int, Setting(cls="weights", ge=2, doc="rollouts for each prompt")]
-    batch: Annotated[Amount, Setting(cls="weights", doc="`128 prompts` for each rollout step")]
-    minibatch: Annotated[Amount | None, Setting(cls="weights", doc="prompts of one optimiser step; default the batch")] = None
+    batch: Annotated[Amount, Setting(cls="weights", units=("prompts",), doc="`128 prompts` for each rollout step")]
+    minibatch: Annotated[Amount | None, Setting(cls="weights", units=("prompts",), doc="prompts of one optimiser step; default the batch")] = None
     temperature: Annotated[float, Setting(cls="weights", gt=0, doc="of the rollouts, and of the log-probs")]
     top_p: Annotated[float, Setting(cls="weights", gt=0, le=1, doc="of the rollouts")] = 1.0
     top_k: Annotated[int | None, Setting(cls="weights", ge=1, doc="of the rollouts; none is all")] = None

@@ -51,7 +51,7 @@ class Sft(Training):
         Setting(cls="weights", doc="renders thinking and answer; default the one prompt that the rows were sampled under"),
     ] = None
     pack: Annotated[int, Setting(cls="weights", unit="tokens", ge=8, doc="tokens of one packed sequence; longer rows are dropped with a reason")]
-    batch: Annotated[Amount, Setting(cls="weights", doc="`32 packs`, `1 pack / gpu` or `16 rows` an optimiser step")]
+    batch: Annotated[Amount, Setting(cls="weights", units=("packs", "packs / gpu", "rows"), doc="`32 packs`, `1 pack / gpu` or `16 rows` an optimiser step")]
     loss: Annotated[CrossEntropy, Setting(cls="weights", doc="cross_entropy(fused): mean over all response tokens of the batch")] = CrossEntropy()
     min_pixels: Annotated[int | None, Setting(cls="weights", unit="pixels", ge=1, doc="smaller images are enlarged to this area")] = None
     max_pixels: Annotated[int | None, Setting(cls="weights", unit="pixels", ge=1, doc="larger images are shrunk to this area")] = None
