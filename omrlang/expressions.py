@@ -59,7 +59,9 @@ def row_expression(
     """
     trees = operands(tree) if type == "bool" else (tree,)
     texts = tuple(operand_texts) if len(trees) > 1 else (text,)
-    assert len(texts) == len(trees), f"{len(trees)} operands of `and` but {len(texts)} texts: {text}"
+    assert len(texts) == len(trees), (
+        f"{len(trees)} operands of `and` but {len(texts)} texts: {text}"
+    )
     rules = [
         Rule(name=name, tree=node, sql=to_sql(node) if columns == "schema" else None)
         for name, node in zip(texts, trees, strict=True)
@@ -241,7 +243,10 @@ def _matches(x: _Piece, pattern: ExprNode) -> _Piece:
     if not isinstance(pattern, Lit):
         raise _NotSql
     return _join(
-        "bool", "coalesce(regexp_matches({}, {}), FALSE)", _of(x, "text"), _of(_emit(pattern), "text")
+        "bool",
+        "coalesce(regexp_matches({}, {}), FALSE)",
+        _of(x, "text"),
+        _of(_emit(pattern), "text"),
     )
 
 

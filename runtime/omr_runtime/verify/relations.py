@@ -1,0 +1,46 @@
+"""Rules that have SQL and a batch of rows to truth values, by DuckDB in memory. Never opens the lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from omr_runtime.errors import RunError
+from omr_runtime.work import ROW
+from omrlang.types import Rule, Scalar
+
+
+def answer_in_sql(
+    rules: Sequence[Rule], rows: Sequence[Mapping[str, Any]], answers: Sequence[dict[int, bool]]
+) -> None:
+    """Fill ``answers[i][place]`` for each rule with SQL, ``place`` counted among all rules."""
+    places = [place for place, rule in enumerate(rules) if rule.sql is not None]
+    if not places or not rows:
+        return
+    texts: list[str] = []
+    params: list[Scalar] = []
+    for place in places:
+        sql = rules[place].sql
+        assert sql is not None, "chosen above"
+        texts.append(sql.text)
+        params.extend(sql.params)
+    for answer, found in zip(answers, _query(texts, params, rows), strict=True):
+        answer.update(zip(places, found, strict=True))
+
+
+def _query(
+    texts: Sequence[str], params: Sequence[Scalar], rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[bool, ...]]:
+    import duckdb
+
+    columns = [{name: row.get(name) for name in ROW.names} for row in rows]
+    table = pa.Table.from_pylist(columns, ROW).append_column("omr_place", pa.array(range(len(rows))))
+    with duckdb.connect() as connection:
+        connection.register("omr_rows", table)
+        query = f"SELECT {', '.join(texts)} FROM omr_rows ORDER BY omr_place"
+        try:
+            return connection.execute(query, list(params)).fetchall()
+        except (duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
+            raise RunError(f"a rule cannot be asked in SQL: {error}") from error
