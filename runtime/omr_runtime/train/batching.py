@@ -304,6 +304,11 @@ class PackPlan:
             self._orders[epoch] = sorted(range(len(keys)), key=lambda i: keys[i])
         return self._orders[epoch]
 
+    def epoch_rows(self, epoch: int, fraction: float = 1.0) -> Iterator[tuple[int, ...]]:
+        """The rows of the first ``fraction`` of an epoch, one by one."""
+        order = self.epoch_order(epoch)
+        yield from ((i,) for i in order[: round(fraction * len(order))])
+
     def epoch_packs(self, epoch: int, fraction: float = 1.0) -> Iterator[tuple[int, ...]]:
         """The packs of the first ``fraction`` of an epoch. Within a window packs are shuffled, or length would set their order."""
         order = self.epoch_order(epoch)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from omr_runtime.errors import RunError
 from omr_runtime.train.loop import Trainer
 from omr_runtime.work import Shards, write_atomic
 
-Tables = dict[str, Sequence[dict[str, Any]]]
+Tables: TypeAlias = Mapping[str, Sequence[dict[str, Any]]]
 
 STATE = "training.json"
 FINAL = "final"

@@ -31,7 +31,9 @@ from omr_runtime.train.batching import (
 )
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.optimizer import MasterAdamW
+from omr_runtime.work import Work
 from omrlang.schema.sft import Training
+from omrlang.types import TrainedModel
 
 LossOf: TypeAlias = Callable[[PackedBatch, Tensor, Tensor], Tensor]
 """``(batch, logp_N, entropy_N)`` to this micro-batch's part of the step's loss."""
@@ -43,7 +45,8 @@ def open_accelerator(spec: Training) -> Accelerator:
     """Join the other processes. To be called before a model or an inference engine is made: an engine in this process
     would otherwise set up torch.distributed for itself."""
     on_gpu = torch.cuda.is_available() and (spec.hardware is None or spec.hardware.gpu is not None)
-    handlers = [] if on_gpu else [InitProcessGroupKwargs(backend="gloo")]
+    alone = "WORLD_SIZE" not in os.environ
+    handlers = [] if on_gpu or alone else [InitProcessGroupKwargs(backend="gloo")]
     if spec.sharding is not None:
         # Without the gloo handler each process believes that it is alone, and never with cpu=True.
         plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(spec))
@@ -56,6 +59,18 @@ def open_accelerator(spec: Training) -> Accelerator:
     )
     set_seed(spec.seed % 2**32)
     return accelerator
+
+
+def starting_folder(work: Work, spec: Training, accelerator: Accelerator) -> Path:
+    """The folder of the model that training starts from; made by the main process where it does not exist yet."""
+    if isinstance(spec.model, TrainedModel):
+        return Path(work.model_folders[spec.model.stage])
+    from omr_runtime.models import materialise
+
+    with accelerator.main_process_first():
+        return Path(
+            work.model_folders.get(spec.model.name) or materialise(spec.model, Path(work.state))
+        )
 
 
 def deepspeed_config(spec: Training) -> dict[str, Any]:
