@@ -14,7 +14,11 @@ from typing import Any
 
 import omr_runtime
 import omrlang
+from omr_runtime.errors import DamagedArtifact, Resumable, RunError
 from omr_runtime.lock import MARK
+
+DISK_FULL = 74
+"""The exit status of a worker that had no room to write even why it stopped."""
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 
@@ -99,3 +103,30 @@ class Tail:
             except ValueError:
                 continue  # two processes that wrote at once; the next line follows in a moment
         return found
+
+
+def why_it_stopped(worker: Worker, address: str, out: Path) -> RunError:
+    """The reason that the worker left, or what its end tells."""
+    code = worker.process.returncode
+    try:
+        left = json.loads((out / "error.json").read_text())
+    except (OSError, ValueError):
+        left = None
+    if left is not None:
+        message = f"{address}: {left['message']} (log: {worker.log})"
+        damaged = left.get("damaged")
+        if damaged:
+            return DamagedArtifact(damaged)
+        return Resumable(message) if left["exit_code"] == Resumable.exit_code else RunError(message)
+    if code == DISK_FULL:
+        return Resumable(f"{address}: the disk is full; free some space first")
+    end = f"was killed by {_signal_name(code - 128)}" if code > 128 else f"ended with status {code}"
+    hint = ", perhaps for want of memory" if code == 128 + signal.SIGKILL else ""
+    return Resumable(f"{address}: its process {end}{hint}; the log says why: {worker.log}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -62,6 +62,9 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "origin": pa.schema([("row", pa.string()), ("file", pa.string()), ("position", pa.int64())]),
     "dropped": pa.schema([("row", pa.string()), ("source", pa.string()), ("reason", pa.string())]),
+    "tally": pa.schema(
+        [("content", pa.string()), ("num_kept", pa.int64()), ("num_judged", pa.int64())]
+    ),
     "use": pa.schema([("row", pa.string()), ("step", pa.int64())]),
     "metric": pa.schema([("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())]),
     "rollout": pa.schema(
@@ -82,7 +85,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 """What a shard may hold. ``verdict.ok`` null is unknown. ``dropped`` has one line for each input row that a stage lets
-go, so that in = kept + dropped. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
+go, so that in = kept + dropped. ``tally`` is written by filters, for ``pass_rate(STAGE)``: samples of a question that ``keep`` let through, and judged. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
 
 
 class InputRows(Frozen):
@@ -234,10 +237,17 @@ class Progress:
 
 
 def finish(work: Work, summary: dict[str, Any]) -> None:
-    """Say that the stage is done: the last thing a worker writes. ``summary`` becomes the stage's record."""
+    """Say that the stage is done: the last thing a worker writes. ``summary`` becomes the stage's record in the index.
+
+    Known keys, all optional: ``metrics`` (numbers for the result table: ``accuracy``, ``accuracy_lo``, ``accuracy_hi``,
+    ``mean_response_tokens``, ``format_rate``, ``num_questions``, ``by_source``), ``rates`` (tokens a second by
+    "KIND/MODEL/ENGINE"), ``tokens``, ``mean_prompt_tokens``, ``mean_response_tokens``, ``num_in`` where it is not the
+    number of input rows (times ``n``). Rows, drops and reasons are counted from the shards.
+    """
     write_atomic(Path(work.out) / "done.json", json.dumps(summary).encode())
 
 
-def fail(work: Work, message: str, exit_code: int) -> None:
-    """Leave the reason for the driver: the message that a person reads."""
-    write_atomic(Path(work.out) / "error.json", json.dumps({"message": message, "exit_code": exit_code}).encode())
+def fail(work: Work, message: str, exit_code: int, damaged: str | None = None) -> None:
+    """Leave the reason for the driver: the message that a person reads, and the file that was found damaged."""
+    left = {"message": message, "exit_code": exit_code, "damaged": damaged}
+    write_atomic(Path(work.out) / "error.json", json.dumps(left).encode())

@@ -13,13 +13,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from omr_runtime.errors import Resumable, RunError, is_disk_full
+from omr_runtime.errors import DamagedArtifact, Resumable, RunError, is_disk_full
 from omr_runtime.keeper import PR_SET_PDEATHSIG, prctl
+from omr_runtime.supervise import DISK_FULL
 from omr_runtime.work import Work, fail
-
-DISK_FULL = 74
-"""The exit status when there was no room to write even why."""
-
 
 def die_with_parent() -> None:
     """Ranks that torchrun started end with it, however it ends."""
@@ -40,6 +37,8 @@ def main(path: str) -> int:
     work = Work.read(path)
     try:
         run(work)
+    except DamagedArtifact as error:
+        return _report(work, str(error), error.exit_code, damaged=str(error.path))
     except RunError as error:
         return _report(work, str(error), error.exit_code)
     except MemoryError:
@@ -49,16 +48,16 @@ def main(path: str) -> int:
         traceback.print_exc()
         if is_disk_full(error):
             return _report(work, "the disk is full", Resumable.exit_code)
-        return _report(work, f"{type(error).__name__}: {error}".splitlines()[0], 1, internal=True)
+        return _report(work, f"internal error: {type(error).__name__}: {error}".splitlines()[0], 1)
     return 0
 
 
-def _report(work: Work, message: str, exit_code: int, internal: bool = False) -> int:
+def _report(work: Work, message: str, exit_code: int, damaged: str | None = None) -> int:
     print(message, file=sys.stderr, flush=True)
     # Of several ranks that fail together the first tells the cause; the others see its absence.
     if not (Path(work.out) / "error.json").exists():
         try:
-            fail(work, f"internal error: {message}" if internal else message, exit_code)
+            fail(work, message, exit_code, damaged)
         except OSError:
             return DISK_FULL
     return exit_code

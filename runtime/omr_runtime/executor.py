@@ -1,0 +1,210 @@
+"""A plan to a finished run: its stages in order, each a worker process whose shards are committed as they come.
+
+The driver imports nothing heavy: a second run of a finished recipe ends after reading the index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from omr_runtime import supervise
+from omr_runtime.errors import DamagedArtifact, Resumable, RunError, is_disk_full
+from omr_runtime.lock import Lock, hold
+from omr_runtime.order import write_work
+from omr_runtime.progress import Display, display
+from omr_runtime.record import Record
+from omr_runtime.store import State, mark_damaged, read_index, write_index
+from omr_runtime.work import Shards
+from omrlang.plan import Plan, PlanStage
+
+_POLL_S = 0.05
+_COMMIT_EVERY_S = 1.0
+STALE = 4
+INTERRUPTED = Resumable.exit_code
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM: not an error of any stage, so nothing on the way may catch it."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run under way."""
+
+    plan: Plan
+    state: State
+    lock: Lock
+    show: Display
+    record: Record
+    executed: list[str] = field(default_factory=list)
+
+
+def prepare(state: State, lock: Lock) -> None:
+    """Before a plan is made: bring the index up to what is committed, and see which artifacts are whole."""
+    index = read_index(state)
+    changed = False
+    if not lock.was_clean and state.lineage.exists():
+        changed = Record(state, "", index).catch_up()
+    if mark_damaged(state, index) or changed:
+        write_index(state, index)
+
+
+def stages_to_run(plan: Plan) -> tuple[PlanStage, ...]:
+    """What the plan lists to be executed, in order."""
+    return tuple(stage for stage in plan.stages if stage.action not in ("cached", "removed"))
+
+
+def execute(
+    plan: Plan, state: Path, *, lock: Lock | None = None, show: Display | None = None, wait: bool = False
+) -> tuple[int, list[str]]:
+    """Run the plan; the exit code and the names of the stages that were executed. Shows its own errors."""
+    folder = State(state)
+    if lock is None:
+        with hold(folder, wait) as held:
+            prepare(folder, held)
+            return execute(plan, state, lock=held, show=show)
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    shown = show or display()
+    run = Run(plan, folder, lock, shown, Record(folder, run_id, read_index(folder)))
+    try:
+        with _signals_interrupt():
+            code = _run_all(run)
+    finally:
+        shown.close()
+    return code, run.executed
+
+
+def _run_all(run: Run) -> int:
+    todo = stages_to_run(run.plan)
+    stale = [s.name for s in run.plan.stages if s.action == "cached" and not run.record.is_done(s.fingerprint)]
+    if stale:
+        run.show.message(f"the plan is stale: {', '.join(stale)} is no longer in {run.state.folder}; plan again")
+        return STALE
+    code = 0
+    try:
+        run.record.start(run.plan, todo)
+        for number, stage in enumerate(todo, start=1):
+            _run_stage(run, stage, number, len(todo))
+    except RunError as error:
+        code = error.exit_code
+        run.show.message(_with_advice(run, str(error), code))
+    except OSError as error:
+        code = INTERRUPTED if is_disk_full(error) else 1
+        run.show.message(_with_advice(run, _system_error(error), code))
+    except Interrupted:
+        code = INTERRUPTED
+        run.show.message(_with_advice(run, "interrupted", code))
+    if todo:
+        _close(run, code)
+    return code
+
+
+def _close(run: Run, code: int) -> None:
+    """Say in the lineage how the run ended; on a full disk the message that was shown must be enough."""
+    try:
+        run.record.end(code, run.executed)
+    except (RunError, OSError) as error:
+        run.show.message(f"the end of the run could not be recorded: {error}")
+
+
+def _system_error(error: OSError) -> str:
+    if is_disk_full(error):
+        return "the disk is full; free some space first"
+    return f"{error.filename or 'the state folder'}: {error.strerror or error}"
+
+
+def _with_advice(run: Run, message: str, code: int) -> str:
+    if code != INTERRUPTED:
+        return f"error: {message}"
+    return f"stopped: {message}\nwhat was committed is kept; run again to go on: omr run {run.plan.recipe}"
+
+
+def _run_stage(run: Run, stage: PlanStage, number: int, total: int) -> None:
+    """One stage to its finished artifact."""
+    run.show.start(stage.address, number, total)
+    fingerprint = stage.fingerprint
+    if run.record.is_done(fingerprint):  # an equal stage of this plan made it
+        run.executed.append(stage.name)
+        run.show.end("as an equal stage above")
+        return
+    if run.record.must_start_over(stage):
+        _forget(run, stage)
+    out = run.state.artifact(fingerprint)
+    started = time.monotonic()
+    try:
+        run.executed.append(stage.name)
+        if not (out / "done.json").exists():
+            _work(run, stage, started)
+        entry = run.record.finish(stage, run.plan, time.monotonic() - started)
+    except DamagedArtifact as error:
+        run.record.damaged(error.path)
+        raise
+    except (RunError, OSError, Interrupted) as error:
+        failed = isinstance(error, RunError) and not isinstance(error, Resumable)
+        with contextlib.suppress(RunError, OSError):
+            run.record.stop(stage, time.monotonic() - started, "failed" if failed else "partial")
+        raise
+    run.show.end(f"{entry['num_rows']:,} rows in {entry['seconds']:.1f} s")
+
+
+def _forget(run: Run, stage: PlanStage) -> None:
+    """Take an artifact away before it is made again."""
+    run.record.forget(stage.fingerprint)
+    shutil.rmtree(run.state.artifact(stage.fingerprint), ignore_errors=True)
+    shutil.rmtree(run.state.model(stage.fingerprint), ignore_errors=True)
+
+
+def _work(run: Run, stage: PlanStage, started: float) -> None:
+    """Run the worker; commit its shards while it runs. Raises what the worker left as its reason."""
+    path, command, env = write_work(run.plan, stage, run.state)
+    worker = supervise.start(
+        command, env, run.state.log(stage.name), run.lock.descriptor, run.state.lock
+    )
+    tail = supervise.Tail(run.state.progress(stage.fingerprint))
+    shards = Shards(run.state.artifact(stage.fingerprint))
+    last_commit = time.monotonic()
+    try:
+        while worker.process.poll() is None:
+            for line in tail.read()[-1:]:
+                run.show.update(line)
+            if time.monotonic() - last_commit > _COMMIT_EVERY_S:
+                run.record.commit(stage, shards, time.monotonic() - started)
+                last_commit = time.monotonic()
+            time.sleep(_POLL_S)
+    finally:
+        worker.stop()
+    for line in tail.read()[-1:]:
+        run.show.update(line)
+    if not (shards.folder / "done.json").exists():
+        raise supervise.why_it_stopped(worker, stage.address, shards.folder)
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGINT and SIGTERM end the run cleanly; a second one while it cleans up changes nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        if not seen:
+            seen = True
+            raise Interrupted
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

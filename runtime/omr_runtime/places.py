@@ -1,0 +1,254 @@
+"""A place to its raw rows: one reader for each format, each row with where it stands.
+
+Alone knows file formats. A row that cannot be read is a ``Bad`` with its reason; a file that cannot be read at all
+is a RunError that names it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, assert_never
+
+from omr_runtime.errors import RunError
+from omrlang.types import Csv, Folder, HfData, Json, Jsonl, Parquet, Place, Synthetic
+
+_LIMIT_FIELD = 1 << 27
+_PEEK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """``reason`` is why this row cannot be read, without its place."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A raw row. ``file`` is its name below the place, ``position`` its line (``unit`` line) or number, from 1.
+
+    ``folder`` is what relative image paths in it are relative to; None where rows may name no files.
+    """
+
+    file: str
+    position: int
+    unit: Literal["line", "row"]
+    row: Good | Bad
+    shown: str
+    folder: Path | None
+
+    @property
+    def where(self) -> str:
+        """``data/train.jsonl:12`` for lines, ``data/train.json, row 12`` for rows."""
+        return f"{self.shown}:{self.position}" if self.unit == "line" else f"{self.shown}, row {self.position}"
+
+
+Content: TypeAlias = Iterator[tuple[int, Good | Bad]]
+
+
+def read_place(place: Place, base: Path) -> Iterator[Raw]:
+    """All raw rows in order. ``base`` is what the recipe's paths are relative to."""
+    match place:
+        case Jsonl(path=path):
+            yield from _files(path, base, "line", _jsonl)
+        case Json(path=path):
+            yield from _files(path, base, "row", _json)
+        case Csv(path=path):
+            yield from _files(path, base, "line", _csv)
+        case Parquet(path=path):
+            yield from _files(path, base, "row", _parquet)
+        case Folder():
+            yield from _folder(place, base)
+        case HfData():
+            yield from _hub(place)
+        case Synthetic():
+            yield from _synthetic(place)
+        case _:
+            assert_never(place)
+
+
+def known_columns(rows: Iterator[Raw]) -> list[str]:
+    """The columns of the first rows, in their order."""
+    found: dict[str, None] = {}
+    for _, raw in zip(range(_PEEK), rows, strict=False):
+        if isinstance(raw.row, Good):
+            found.update(dict.fromkeys(raw.row.values))
+    return list(found)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------
+
+
+def find_files(path: str, base: Path) -> list[Path]:
+    """The file, or the files of a pattern in order of names. RunError when there is none."""
+    full = base / Path(path).expanduser()
+    if full.is_file():
+        return [full]
+    if any(sign in full.name for sign in "*?["):
+        if found := sorted(file for file in full.parent.glob(full.name) if file.is_file()):
+            return found
+        raise RunError(f"{path}: no file matches (looked in {full.parent.resolve()})")
+    if full.is_dir():
+        raise RunError(f"{path}: is a folder, a file is needed; folder(…) reads folders")
+    raise RunError(f"{path}: no such file (looked for {full.resolve()})")
+
+
+def _files(path: str, base: Path, unit: Literal["line", "row"], reader: Any) -> Iterator[Raw]:
+    for file in find_files(path, base):
+        try:
+            for position, row in reader(file):
+                yield Raw(file.name, position, unit, row, str(file), file.parent)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _jsonl(file: Path) -> Content:
+    with open(file, "rb") as lines:
+        for position, line in enumerate(lines, start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if position == 1 else line
+            if text.strip():
+                yield position, _parse_line(text)
+
+
+def _parse_line(text: bytes) -> Good | Bad:
+    try:
+        return _object(json.loads(text))
+    except UnicodeDecodeError as error:
+        return Bad(f"not UTF-8 at byte {error.start + 1}")
+    except RecursionError:
+        return Bad("nested too deep")
+    except ValueError as error:
+        return Bad(f"not JSON: {error.msg if isinstance(error, json.JSONDecodeError) else error}")
+
+
+def _object(value: Any) -> Good | Bad:
+    if isinstance(value, dict):
+        return Good(value)
+    return Bad(f"a JSON object is needed, not a {type(value).__name__}")
+
+
+def _json(file: Path) -> Content:
+    try:
+        rows = json.loads(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except json.JSONDecodeError as error:
+        raise RunError(f"{file}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise RunError(f"{file}: not readable as JSON ({error})") from error
+    if not isinstance(rows, list):
+        raise RunError(f"{file}: a JSON array of objects is needed, not a {type(rows).__name__}; jsonl(…) reads one object a line")
+    for position, row in enumerate(rows, start=1):
+        yield position, _object(row)
+
+
+def _csv(file: Path) -> Content:
+    csv.field_size_limit(_LIMIT_FIELD)
+    with open(file, newline="", encoding="utf-8-sig") as text:
+        reader = csv.DictReader(text, strict=True)
+        try:
+            if reader.fieldnames is None:
+                raise RunError(f"{file}: empty, a line with the names of the columns is needed")
+            for row in reader:
+                yield reader.line_num, _csv_row(row, len(reader.fieldnames))
+        except csv.Error as error:
+            raise RunError(f"{file}:{reader.line_num}: not CSV: {error}") from error
+        except UnicodeDecodeError as error:
+            raise RunError(f"{file}: not UTF-8 after line {reader.line_num}") from error
+
+
+def _csv_row(row: dict[str | Any, Any], num_columns: int) -> Good | Bad:
+    if None in row:
+        return Bad(f"{num_columns + len(row[None])} fields, the first line names {num_columns}")
+    if None in row.values():
+        found = sum(value is not None for value in row.values())
+        return Bad(f"{found} fields, the first line names {num_columns}")
+    return Good(row)
+
+
+def _parquet(file: Path) -> Content:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    position = 0
+    try:
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=256):
+                for values in batch.to_pylist():
+                    position += 1
+                    yield position, Good(values)
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"{file}: not readable as Parquet after row {position} ({str(error).splitlines()[0]})") from error
+
+
+# ---- datasets --------------------------------------------------------------------------------------------------
+
+
+def _folder(place: Folder, base: Path) -> Iterator[Raw]:
+    folder = base / Path(place.path).expanduser()
+    if not folder.is_dir():
+        raise RunError(f"{place.path}: no such folder (looked for {folder.resolve()})")
+    if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+        yield from _saved(place, folder)
+        return
+    files = sorted(file for file in folder.rglob("*.parquet") if not _hidden(file, folder))
+    if not files:
+        raise RunError(f"{place.path}: neither a saved dataset nor Parquet files")
+    for file in files:
+        name = file.relative_to(folder).as_posix()
+        for position, row in _parquet(file):
+            yield Raw(name, position, "row", row, str(file), folder)
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def _saved(place: Folder, folder: Path) -> Iterator[Raw]:
+    """What ``save_to_disk`` wrote: one split, or the one that ``split`` picks."""
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{place.path}: not readable as a saved dataset ({error})") from error
+    name = place.split or ""
+    if isinstance(data, datasets.DatasetDict):
+        name = place.split or (next(iter(data)) if len(data) == 1 else "")
+        if name not in data:
+            wanted = f"no split {place.split!r}" if place.split else "several splits, `split` picks one"
+            raise RunError(f"{place.path}: {wanted}; it has {', '.join(map(str, data))}")
+        data = data[name]
+    for position, values in enumerate(_stored_rows(data), start=1):
+        yield Raw(name or "data", position, "row", Good(values), str(folder), folder)
+
+
+def _hub(place: HfData) -> Iterator[Raw]:
+    import datasets
+
+    try:
+        data = datasets.load_dataset(place.id, name=place.config, split=place.split, revision=place.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise RunError(f"hf({place.id!r}): cannot be had ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    for position, values in enumerate(_stored_rows(data), start=1):
+        yield Raw(place.split, position, "row", Good(values), f"{place.id} ({place.split})", None)
+
+
+def _stored_rows(data: Any) -> Iterator[dict[str, Any]]:
+    """Rows as they are stored: an image stays ``{bytes, path}`` and is not decoded."""
+    for table in data.with_format("arrow").iter(batch_size=256):
+        yield from table.to_pylist()
+
+
+def _synthetic(place: Synthetic) -> Iterator[Raw]:
+    from omr_runtime.synthetic import shapes
+
+    for position, values in enumerate(shapes.draw(place.n, place.seed), start=1):
+        yield Raw(place.name, position, "row", Good(values), f"synthetic({place.name!r})", None)

@@ -1,0 +1,296 @@
+"""A place to rows of the one schema: columns mapped, images taken into the store, what does not fit said or dropped."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from omr_runtime.errors import RunError
+from omr_runtime.identity import content_hash, digest, row_id
+from omr_runtime.places import Bad, Raw, known_columns, read_place
+from omr_runtime.store import ImageStore
+from omr_runtime.verify.interpret import ExpressionError, evaluate
+from omr_runtime.work import Progress, Shards, Work, finish
+from omrlang.schema import Source
+from omrlang.types import Col, ExprNode
+from omrlang.walk import children
+
+SLICE = 500
+"""Raw rows of one shard: fixed, so that a restarted worker makes the same shards."""
+
+TEXT_COLUMNS = ("question", "answer", "variant", "response", "thinking", "final_answer")
+COLUMNS = ("question", "images", "options", "answer", "variant", "response", "thinking", "final_answer")
+_LETTER = re.compile(r"\s*\(?([A-Za-z])\)?[.:]?\s*")
+
+
+class BadRow(RunError):
+    """A row that does not fit. ``str(error)`` is the reason without its place."""
+
+
+@dataclass(slots=True)
+class Slice:
+    """What one shard will hold."""
+
+    tables: dict[str, list[dict[str, Any]]] = field(
+        default_factory=lambda: {"row": [], "dropped": [], "verdict": [], "origin": []}
+    )
+
+    def drop(self, row: str, source: str, reason: str) -> None:
+        self.tables["dropped"].append({"row": row, "source": source, "reason": reason})
+
+
+@dataclass(slots=True)
+class Reader:
+    """What a source stage needs for each row. ``origin`` names the data as read, without what only picks from it."""
+
+    work: Work
+    spec: Source
+    images: ImageStore
+    origin: str
+    taken: frozenset[str] | None
+
+    @property
+    def label(self) -> str:
+        return self.spec.label or self.spec.name
+
+
+def run(work: Work) -> None:
+    """Read the place slice by slice; slices that are there already are passed over."""
+    spec = work.stage.spec
+    assert isinstance(spec, Source), "a source stage carries a source"
+    base = Path(work.base)
+    _check_columns(spec, base)
+    reader = Reader(work, spec, ImageStore(work.state), _origin(work, spec), _taken(spec, base))
+    shards, progress = Shards(work.out), Progress(work.progress)
+    finished = shards.numbers()
+    num_read = 0
+    for number, chunk in enumerate(_slices(read_place(spec.place, base))):
+        num_read += len(chunk)
+        if number not in finished:
+            shards.write(number, dict(_read_slice(reader, chunk).tables))
+        progress.update(num_read, None, "rows")
+    if num_read == 0:
+        shards.write(0, {"row": []})
+    if spec.rows is not None and spec.rows != num_read:
+        raise RunError(f"declared are {spec.rows:,} rows, there are {num_read:,}: `rows` of the recipe must be what is read")
+    finish(work, {})
+
+
+def _slices(rows: Iterator[Raw]) -> Iterator[list[Raw]]:
+    while chunk := list(islice(rows, SLICE)):
+        yield chunk
+
+
+def _origin(work: Work, spec: Source) -> str:
+    """What rows are made of, without ``take``, ``where`` and the like: so a row keeps its id when others come and go."""
+    place = spec.place.model_dump(mode="json", exclude={"path", "n"})
+    mapping = {name: expression.tree.model_dump(mode="json") for name, expression in spec.columns.items()}
+    revision = work.stage.revision or (None if spec.place.kind == "synthetic" else work.stage.fingerprint)
+    return digest(json.dumps([place, mapping], sort_keys=True), spec.label, revision)
+
+
+def _check_columns(spec: Source, base: Path) -> None:
+    """Before any row is kept: the raw columns that the recipe names exist."""
+    if not spec.columns:
+        return
+    found = known_columns(read_place(spec.place, base))
+    wanted = [(column, name) for column, e in spec.columns.items() for name in sorted(_columns_of(e.tree))]
+    for column, name in wanted:
+        if found and name not in found:
+            raise RunError(f"columns.{column}: no column {name!r} in {_shown(spec)}; it has {', '.join(found)}")
+
+
+def _columns_of(tree: ExprNode) -> set[str]:
+    """The raw columns that an expression reads."""
+    own = {tree.name} if isinstance(tree, Col) else set()
+    return own.union(*(_columns_of(child) for child in children(tree)))
+
+
+def _shown(spec: Source) -> str:
+    return str(getattr(spec.place, "path", None) or getattr(spec.place, "id", None) or spec.place.kind)
+
+
+def _key(raw: Raw) -> str:
+    return f"{raw.file}:{raw.position}"
+
+
+def _taken(spec: Source, base: Path) -> frozenset[str] | None:
+    """The rows that ``take`` picks: lowest sha256 of seed and place, so that subsets nest and columns do not matter."""
+    if spec.take is None:
+        return None
+    keys = [_key(raw) for raw in read_place(spec.place, base)]
+    if spec.take > len(keys):
+        raise RunError(f"take = {spec.take:,}: there are only {len(keys):,} rows in {_shown(spec)}")
+    order = sorted(keys, key=lambda key: sha256(f"{spec.seed}|take|{key}".encode()).digest())
+    return frozenset(order[: spec.take])
+
+
+def _read_slice(reader: Reader, chunk: list[Raw]) -> Slice:
+    made = Slice()
+    for raw in chunk:
+        ident = row_id(reader.origin, raw.file, raw.position)
+        made.tables["origin"].append({"row": ident, "file": raw.shown, "position": raw.position})
+        if reader.taken is not None and _key(raw) not in reader.taken:
+            made.drop(ident, reader.label, "take")
+            continue
+        try:
+            row = _row(reader, raw, ident)
+        except BadRow as error:
+            if reader.spec.bad_rows == "stop":
+                raise RunError(f"{raw.where}: {error}; `bad_rows = drop` leaves such rows out") from error
+            made.drop(ident, reader.label, f"bad row: {_without_place(str(error))}")
+            continue
+        _judge(reader, row, made)
+    return made
+
+
+def _without_place(reason: str) -> str:
+    """One reason for all rows that fail alike: what stands in quotes or after a colon differs from row to row."""
+    return reason.split(":")[0]
+
+
+def _judge(reader: Reader, row: dict[str, Any], made: Slice) -> None:
+    """``where`` decides, with a verdict either way."""
+    where = reader.spec.where
+    if where is None:
+        made.tables["row"].append(row)
+        return
+    try:
+        ok = evaluate(where.tree, row) is True
+    except ExpressionError as error:
+        raise RunError(f"where = {where.text}: {error}") from error
+    reason = None if ok else where.text
+    verdict = {"row": row["id"], "rule": where.text, "ok": ok, "reason": reason, "score": None}
+    made.tables["verdict"].append(verdict)
+    if ok:
+        made.tables["row"].append(row)
+    else:
+        made.drop(row["id"], reader.label, where.text)
+
+
+# ---- one row ---------------------------------------------------------------------------------------------------
+
+
+def _row(reader: Reader, raw: Raw, ident: str) -> dict[str, Any]:
+    """The row in the schema. BadRow says what is wrong with it."""
+    if isinstance(raw.row, Bad):
+        raise BadRow(raw.row.reason)
+    mapped = _map(reader.spec, raw.row.values)
+    row: dict[str, Any] = {name: _text(name, mapped.get(name)) for name in TEXT_COLUMNS}
+    if not (row["question"] or "").strip():
+        raise BadRow("no question")
+    row["options"] = _options(mapped.get("options"))
+    row["answer"] = _answer(row["answer"], row["options"])
+    row["images"] = [_image(reader, raw, value) for value in _list(mapped.get("images"))]
+    row["extra"] = _extra(mapped)
+    row["content"] = content_hash(row["question"], row["images"], row["options"], row["answer"])
+    return row | {"id": ident, "source": reader.label}
+
+
+def _map(spec: Source, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the schema's columns; without a mapping the columns that have the schema's names."""
+    if not spec.columns:
+        return {name: values[name] for name in values if name in COLUMNS or name.startswith("extra.")}
+    try:
+        return {name: evaluate(expression.tree, values) for name, expression in spec.columns.items()}
+    except ExpressionError as error:
+        raise BadRow(f"a column cannot be made: {error}") from error
+
+
+def _text(name: str, value: Any) -> str | None:
+    """A value as text: whole numbers without a decimal point."""
+    match value:
+        case None:
+            return None
+        case str():
+            text = value
+        case bool():
+            text = "true" if value else "false"
+        case float() if math.isfinite(value) and value.is_integer() and abs(value) < 1e15:
+            text = str(int(value))
+        case int() | float():
+            text = str(value)
+        case _:
+            raise BadRow(f"`{name}` is no text: {type(value).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(f"`{name}` holds half a character") from error
+    return text
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return [item for item in value if item is not None] if isinstance(value, list | tuple) else [value]
+
+
+def _options(value: Any) -> list[str] | None:
+    items = [_text("options", item) or "" for item in _list(value)]
+    return items or None
+
+
+def _answer(answer: str | None, options: list[str] | None) -> str | None:
+    """With options the answer is the text of one: a letter stands for the option at its place."""
+    if answer is None or not options:
+        return answer
+    texts = {option.strip().casefold(): option for option in options}
+    if (same := texts.get(answer.strip().casefold())) is not None:
+        return same
+    letter = _LETTER.fullmatch(answer)
+    at = ord(letter[1].upper()) - ord("A") if letter else len(options)
+    if at >= len(options):
+        raise BadRow(f"the answer is none of the options: {answer!r} in {options}")
+    return options[at]
+
+
+def _extra(mapped: Mapping[str, Any]) -> str | None:
+    """Columns named ``extra.NAME`` as a JSON object."""
+    found = {name.removeprefix("extra."): value for name, value in mapped.items() if name.startswith("extra.")}
+    try:
+        return json.dumps(found, ensure_ascii=False, sort_keys=True, default=str) if found else None
+    except ValueError as error:
+        raise BadRow(f"`extra` cannot be kept as JSON: {error}") from error
+
+
+def _image(reader: Reader, raw: Raw, value: Any) -> str:
+    """The digest of an image given as bytes, as a path, or as ``{bytes, path}`` as datasets stores it."""
+    match value:
+        case bytes():
+            return _put(reader, value, "")
+        case {"bytes": bytes(data), **_rest}:
+            return _put(reader, data, "")
+        case str(path):
+            return _put(reader, _read_image(raw, path), f": {path}")
+        case {"path": str(path), **_rest}:
+            return _put(reader, _read_image(raw, path), f": {path}")
+        case _:
+            raise BadRow(f"an image is given as {type(value).__name__}, not as a path or bytes")
+
+
+def _put(reader: Reader, data: bytes, shown: str) -> str:
+    try:
+        return reader.images.put(data)
+    except RunError as error:
+        raise BadRow(f"unreadable image{shown}: {error}") from error
+
+
+def _read_image(raw: Raw, path: str) -> bytes:
+    """A file below the folder of the data. Rows are not trusted: they may name nothing outside of it."""
+    if raw.folder is None or "://" in path:
+        raise BadRow(f"image is not a file beside the data: {path}")
+    root = raw.folder.resolve()
+    try:
+        file = (root / path).resolve()
+        if Path(path).is_absolute() or not file.is_relative_to(root):
+            raise BadRow(f"image lies outside of the data's folder: {path}")
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadRow(f"missing image: {path}") from error

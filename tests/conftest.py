@@ -1,0 +1,19 @@
+"""What tests share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import `plans`, which is no package
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data that lies beside the repository; the test is skipped where it does not."""
+    folder = Path(__file__).parents[1] / "../shared/data"
+    if not folder.is_dir():
+        pytest.skip("the shared data folder is not beside this repository")
+    return folder.resolve()
