@@ -83,7 +83,9 @@ class Costs(Frozen):
     """What one stage takes. ``usd`` is a decimal string in JSON. ``rows_by_source`` is the funnel by the column `source`.
 
     ``rows_out`` of a training stage are the rows or rollouts it learned from, of an ``eval`` its answers. ``extra`` holds
-    what only some kinds have: ``steps``, ``epochs``, ``requests``, ``rollouts``, ``prompt_tokens``, ``response_tokens``.
+    what only some kinds have: ``steps``, ``epochs``, ``rollouts``, ``prompt_tokens``. ``tokens`` are written by ``sample`` and
+    ``eval`` and go through the trainer in ``sft`` and ``rl``. All costs are of the whole stage, as if nothing were cached;
+    ``Totals`` leave out what is.
     """
 
     rows_in: Estimate
@@ -110,8 +112,7 @@ class PlanStage(Frozen):
     """``address`` is ``kind.name``. ``fingerprint`` names the stage's artifact in the store; ``parents`` are names of
     stages in this plan. ``revision`` pins what lies outside the recipe: the content of a source's file, a hub revision.
     it is None where that could not be known now, or where nothing lies outside. ``changes`` are the settings that made it a
-    ``redo``. ``rate_key`` is the key of ``rates`` in the state's index under which a run keeps this stage's tokens a second,
-    so that the next plan of a like stage is measured and not assumed; empty where none is."""
+    ``redo``."""
 
     address: str
     name: str
@@ -123,7 +124,6 @@ class PlanStage(Frozen):
     reasons: tuple[Reason, ...] = ()
     reason_text: str = ""
     changes: tuple[Change, ...] = ()
-    rate_key: str = ""
     costs: Costs | None = None
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 from omrlang import __version__
-from omrlang.estimate.numbers import unknown
+from omrlang.estimate.costs import estimate, totals
 from omrlang.hir import Recipe
 from omrlang.lower import Lowered, lower
 from omrlang.pins import Pins
-from omrlang.plan import Money, Plan, PlanStage, Totals
-from omrlang.state import Index, decide, read_index
+from omrlang.plan import Costs, Exit, Plan, PlanDiagnostic, PlanStage, Totals
+from omrlang.state import Decision, Index, decide, read_index
 
 
 def make_plan(recipe: Recipe, state: Path, path: Path) -> Plan:
@@ -19,8 +21,9 @@ def make_plan(recipe: Recipe, state: Path, path: Path) -> Plan:
     index = read_index(state)
     lowered = lower(recipe, pins)
     pins.save()
-    fingerprints = {stage.name: stage.fingerprint for stage in lowered}
-    stages = tuple(_plan_stage(stage, index, recipe.path, fingerprints) for stage in lowered)
+    costs = estimate(lowered, index, path)
+    stages = _plan_stages(lowered, index, path, costs)
+    whole = totals(costs, {stage.name: stage.action for stage in stages}, {stage.name: stage.spec for stage in stages})
     return Plan(
         omr_version=__version__,
         recipe=str(path),
@@ -28,16 +31,30 @@ def make_plan(recipe: Recipe, state: Path, path: Path) -> Plan:
         seed=recipe.seed,
         stages=stages,
         models=recipe.models,
-        removed=index.removed(recipe.path, frozenset(fingerprints)),
-        totals=Totals(
-            rows_sampled=unknown("rows", ""), tokens=unknown("tokens", ""), seconds=unknown("s", ""), gpu_hours=unknown("GPU-hours", ""),
-            usd=Money(lo=None, mid=None, hi=None, origin="unknown"), not_estimated=0,
-        ),
-    )  # fmt: skip
+        removed=index.removed(path, frozenset(stage.name for stage in stages)),
+        totals=whole,
+        diagnostics=tuple(_diagnostics(lowered, index, path)),
+        budget_p50_usd=_dollars(recipe.budget.p50_usd if recipe.budget else None),
+        budget_p90_usd=_dollars(recipe.budget.p90_usd if recipe.budget else None),
+        complete=whole.not_estimated == 0,
+        exit=_exit(recipe, stages, whole),
+    )
 
 
-def _plan_stage(stage: Lowered, index: Index, recipe: Path, fingerprints: dict[str, str]) -> PlanStage:
-    decision = decide(stage, index, recipe, fingerprints)
+def _plan_stages(lowered: tuple[Lowered, ...], index: Index, path: Path, costs: Mapping[str, Costs]) -> tuple[PlanStage, ...]:
+    fingerprints = {stage.name: stage.fingerprint for stage in lowered}
+    made: dict[str, str] = {}
+    found = []
+    for stage in lowered:
+        decision = decide(stage, index, path, fingerprints)
+        twin = made.setdefault(stage.fingerprint, stage.name)
+        if twin != stage.name:
+            decision = Decision("cached", (), f"the same as {twin}")
+        found.append(_plan_stage(stage, decision, costs[stage.name]))
+    return tuple(found)
+
+
+def _plan_stage(stage: Lowered, decision: Decision, costs: Costs) -> PlanStage:
     return PlanStage(
         address=f"{stage.spec.kind}.{stage.name}",
         name=stage.name,
@@ -49,4 +66,45 @@ def _plan_stage(stage: Lowered, index: Index, recipe: Path, fingerprints: dict[s
         reasons=decision.reasons,
         reason_text=decision.text,
         changes=decision.changes,
+        costs=costs,
     )
+
+
+def _diagnostics(lowered: tuple[Lowered, ...], index: Index, path: Path) -> Iterator[PlanDiagnostic]:
+    """What could not be pinned now, at the stage that needs it."""
+    if index.problem is not None:
+        yield PlanDiagnostic(code="W202", severity="warning", message=index.problem, path=str(path), line=1, column=1)
+    for stage in lowered:
+        line, column = stage.stage.span.file.position(stage.stage.span.start)
+        for pin in stage.pins:
+            if pin.problem is not None:
+                yield PlanDiagnostic(
+                    code="W201",
+                    severity="warning",
+                    message=f"{stage.spec.kind} {stage.name}: {pin.problem}",
+                    path=str(stage.stage.span.file.path),
+                    line=line,
+                    column=column,
+                )
+
+
+def _exit(recipe: Recipe, stages: tuple[PlanStage, ...], whole: Totals) -> Exit:
+    """0, or 3 where a limit is breached: a stage that is due does not fit, or the budget is exceeded."""
+    due = [stage for stage in stages if stage.action != "cached" and stage.costs is not None]
+    for stage in due:
+        if stage.costs is not None and stage.costs.memory is not None and stage.costs.memory.verdict == "does not fit":
+            return Exit(code=3, reason="does_not_fit")
+    budget = recipe.budget
+    if budget is not None and budget.p50_usd is not None and whole.usd.mid is not None and whole.usd.mid > _decimal(budget.p50_usd):
+        return Exit(code=3, reason="over_budget_p50")
+    if budget is not None and budget.p90_usd is not None and whole.usd.hi is not None and whole.usd.hi > _decimal(budget.p90_usd):
+        return Exit(code=3, reason="over_budget_p90")
+    return Exit(code=0, reason="ok")
+
+
+def _decimal(value: float) -> Decimal:
+    return Decimal(str(value))
+
+
+def _dollars(value: float | None) -> Decimal | None:
+    return None if value is None else _decimal(value)

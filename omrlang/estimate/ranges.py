@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from typing import Literal, TypeAlias
 
 from omrlang.plan import Estimate, Money, Origin
+
+End: TypeAlias = Literal["lo", "mid", "hi"]
 
 STRENGTH: tuple[Origin, ...] = ("measured", "calibrated", "formula", "declared", "assumed", "unknown")
 """Strongest first: a number is as good as the worst that it was made of."""
@@ -34,40 +37,51 @@ def weakest(origins: Iterable[Origin]) -> Origin:
 
 
 def derive(
-    unit: str,
-    formula: str,
-    rule: Callable[..., float],
-    falling: Iterable[str] = (),
-    **inputs: Estimate,
+    unit: str, formula: str, rule: Callable[..., float], *, falling: Iterable[str] = (), **inputs: Estimate
 ) -> Estimate:
     """``rule`` of the inputs, end by end. ``falling`` names inputs that make the result smaller as they grow."""
+    return derive_from(unit, formula, rule, inputs, frozenset(falling))
+
+
+def derive_from(
+    unit: str, formula: str, rule: Callable[..., float], inputs: Mapping[str, Estimate], falling: frozenset[str] = frozenset()
+) -> Estimate:
+    """As ``derive``, with the inputs in a mapping."""
     listed = tuple((name, amount(item), item.origin) for name, item in inputs.items())
     missing = [item for item in inputs.values() if item.mid is None]
     if missing:
         return Estimate(lo=None, mid=None, hi=None, unit=unit, origin="unknown", formula=missing[0].formula, inputs=listed)
-    swapped = set(falling)
-    ends = []
-    for end in ("lo", "mid", "hi"):
-        other = {"lo": "hi", "mid": "mid", "hi": "lo"}[end]
-        ends.append(rule(**{name: getattr(item, other if name in swapped else end) for name, item in inputs.items()}))
+    ends = [
+        rule(**{name: _end(item, OTHER_END[end] if name in falling else end) for name, item in inputs.items()}) for end in ENDS
+    ]
     origin = weakest(["formula", *(item.origin for item in inputs.values())])
     return Estimate(lo=ends[0], mid=ends[1], hi=ends[2], unit=unit, origin=origin, formula=formula, inputs=listed)
 
 
-def total(unit: str, formula: str, items: Iterable[Estimate]) -> tuple[Estimate, int]:
-    """The sum of those that are known, and how many are not. Ends are summed."""
+ENDS: tuple[End, ...] = ("lo", "mid", "hi")
+OTHER_END: dict[End, End] = {"lo": "hi", "mid": "mid", "hi": "lo"}
+
+
+def _end(item: Estimate, end: End) -> float:
+    value = item.lo if end == "lo" else item.mid if end == "mid" else item.hi
+    assert value is not None, "a known number has all three ends"
+    return value
+
+
+def total(unit: str, formula: str, items: Iterable[Estimate]) -> Estimate:
+    """The sum of those that are known, end by end; zero of nothing."""
     listed = list(items)
     known = [item for item in listed if item.mid is not None]
-    lo, mid, hi = (sum(getattr(item, end) for item in known) for end in ("lo", "mid", "hi"))
-    origin: Origin = weakest(item.origin for item in known) if known else "unknown"
     if listed and not known:
-        return unknown(unit, "no part of it is known"), len(listed)
-    return between(lo, mid, hi, unit, origin if listed else "formula", formula), len(listed) - len(known)
+        return unknown(unit, "no part of it is known")
+    lo, mid, hi = (sum(_end(item, end) for item in known) for end in ENDS)
+    origin: Origin = weakest(item.origin for item in known) if known else "formula"
+    return between(lo, mid, hi, unit, origin, formula)
 
 
-def added(unit: str, formula: str, **inputs: Estimate) -> Estimate:
+def added(unit: str, formula: str, inputs: Mapping[str, Estimate]) -> Estimate:
     """The sum, unknown if any part is."""
-    return derive(unit, formula, lambda **values: sum(values.values()), **inputs)
+    return derive_from(unit, formula, lambda **values: sum(values.values()), inputs)
 
 
 def money(hours: Estimate, usd_per_hour: float | None, price: str) -> Money:
@@ -87,15 +101,15 @@ def free(why: str) -> Money:
     return Money(lo=zero, mid=zero, hi=zero, origin="formula", formula=why)
 
 
-def total_money(items: Iterable[Money]) -> tuple[Money, int]:
-    """The sum of those that are known, and how many are not."""
+def total_money(items: Iterable[Money]) -> Money:
+    """The sum of those that are known, end by end; zero of nothing."""
     listed = list(items)
     known = [item for item in listed if item.mid is not None]
-    lo, mid, hi = (sum((getattr(item, end) for item in known), Decimal("0.00")) for end in ("lo", "mid", "hi"))
     if listed and not known:
-        return Money(lo=None, mid=None, hi=None, origin="unknown", formula="no part of it is known"), len(listed)
+        return Money(lo=None, mid=None, hi=None, origin="unknown", formula="no part of it is known")
+    lo, mid, hi = (sum((getattr(item, end) for item in known), Decimal("0.00")) for end in ENDS)
     origin = weakest(item.origin for item in known) if known else "formula"
-    return Money(lo=lo, mid=mid, hi=hi, origin=origin, formula="sum over stages"), len(listed) - len(known)
+    return Money(lo=lo, mid=mid, hi=hi, origin=origin, formula="sum over stages")
 
 
 def amount(item: Estimate) -> str:

@@ -1,0 +1,90 @@
+"""What a plan assumes where nothing was measured or declared: every constant with where it comes from.
+
+Each is a (low, middle, high). An estimate that uses one has the origin ``assumed``.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+Guess: TypeAlias = tuple[float, float, float]
+
+KEEP_RATE: Guess = (0.1, 0.5, 0.9)
+"""Share of rows that a filter keeps; nothing is known about the task."""
+
+WHERE_RATE: Guess = (0.5, 0.9, 1.0)
+"""Share of raw rows for which a source's ``where`` is true."""
+
+CHARACTERS_PER_TOKEN: Guess = (3.0, 4.0, 5.0)
+"""English text under vocabularies of 32k and more."""
+
+TEMPLATE_TOKENS = 12.0
+"""Role marks and newlines of a chat template with one user turn."""
+
+QUESTION_TOKENS: Guess = (30.0, 120.0, 600.0)
+"""A question with its options, where the data cannot be looked at."""
+
+SHAPES_QUESTION_TOKENS: Guess = (6.0, 12.0, 24.0)
+SHAPES_RESPONSE_TOKENS: Guess = (12.0, 24.0, 48.0)
+SHAPES_PIXELS = 84.0 * 84.0
+"""The drawn puzzles: one short question, a one-line solution, a small picture."""
+
+RESPONSE_SHARE: Guess = (0.1, 0.4, 1.0)
+"""Mean response over the longest that is allowed."""
+
+SOLUTION_SHARE: Guess = (0.1, 0.35, 0.8)
+"""Part of a raw record that is solution and answer, where a source maps them."""
+
+IMAGE_PIXELS: Guess = (2e5, 6e5, 2e6)
+"""One image, where nothing is declared about its size."""
+
+PACK_FILL: Guess = (0.9, 0.96, 0.99)
+"""Tokens in a pack over its length, first-fit decreasing over a window."""
+
+MFU_SFT: Guess = (0.28, 0.34, 0.40)
+MFU_RL: Guess = (0.15, 0.22, 0.30)
+MFU_SMALL: Guess = (0.08, 0.15, 0.25)
+"""Model FLOPs utilisation, causal convention: packed 7B and more; RL updates; under a billion parameters."""
+
+DECODE_BANDWIDTH: Guess = (0.8, 0.7, 0.6)
+"""Share of the memory bandwidth that decoding reaches (best first: less makes it slower)."""
+
+DECODE_STEP_S: Guess = (0.001, 0.002, 0.004)
+DECODE_MIX = (0.65, 0.5, 0.4)
+"""Fixed time of one decoding step, and what prefill and ragged ends leave of the ceiling."""
+
+CPU_TRAIN_FLOPS: dict[str, Guess] = {"bf16": (7e11, 3.5e11, 1e11), "fp32": (3.2e11, 1.6e11, 5e10)}
+"""Two recent cores with AMX: 430 (bf16) and 200 (fp32) tokens a second for 135M parameters; best first."""
+
+CPU_TRAIN_OVERHEAD_S: Guess = (0.03, 0.1, 0.3)
+"""A forward and backward pass of a few layers, whatever their width, and the optimiser."""
+
+CPU_DECODE_FLOPS: dict[str, Guess] = {"vllm": (2.4e11, 1.2e11, 4e10), "transformers": (6e10, 3e10, 1e10)}
+CPU_DECODE_STEP_S: Guess = (0.004, 0.012, 0.04)
+"""Two cores: 396 (vLLM) and 109 (transformers) output tokens a second for 135M parameters; best first."""
+
+SCRIPTED_ROWS_PER_S: Guess = (20_000.0, 5_000.0, 500.0)
+ROWS_PER_S: Guess = (20_000.0, 5_000.0, 500.0)
+PICTURES_PER_S: Guess = (3_000.0, 800.0, 200.0)
+RULES_PER_S: Guess = (2_000.0, 500.0, 100.0)
+"""Rows through a program: a scripted teacher, reading and mixing, drawing pictures, verifying (2 ms for math-verify)."""
+
+START_S: dict[str, Guess] = {
+    "light": (0.3, 1.0, 3.0),
+    "torch": (4.0, 8.0, 20.0),
+    "vllm": (5.0, 20.0, 60.0),
+}
+"""A stage's process until its first row: without torch, with it, with vLLM."""
+
+SYNC_S: Guess = (0.02, 0.3, 3.0)
+"""Weights from the trainer to the engine, one step, up to some ten billion parameters."""
+
+LOGIT_CHUNK = 1024
+"""Tokens whose logits stand in memory at once where the loss is fused."""
+
+CONTEXT_BYTES: Guess = (0.8e9, 1.2e9, 2.0e9)
+CPU_PROCESS_BYTES: Guess = (0.5e9, 0.8e9, 1.3e9)
+"""Libraries, kernels and buffers before the model: on a GPU, in a process on a CPU."""
+
+USABLE = 0.94
+"""Of a device's memory; the rest is lost to fragments and the driver."""

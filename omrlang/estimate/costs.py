@@ -1,0 +1,275 @@
+"""The lowered stages and the index become what each stage takes: rows, tokens, time, memory and money, in one pass."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import assert_never
+
+from omrlang.estimate import assumptions
+from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
+from omrlang.estimate.history import like_stage, measured_seconds, past
+from omrlang.estimate.memory import memory
+from omrlang.estimate.ranges import added, derive, exact, free, money, total, total_money, unknown
+from omrlang.estimate.rows import (
+    Flow,
+    Past,
+    filter_rows,
+    guess,
+    measured,
+    mix_rows,
+    sample_rows,
+    source_rows,
+)
+from omrlang.estimate.shapes import root_model, shape_of
+from omrlang.estimate.tokens import (
+    pixels,
+    prompt_tokens,
+    question_tokens,
+    response_tokens,
+    source_response,
+    visual_tokens,
+)
+from omrlang.estimate.training import Work, rl_work, sft_work
+from omrlang.lower import Lowered
+from omrlang.plan import Action, Costs, Estimate, Money, Totals
+from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
+from omrlang.state import Index
+from omrlang.types import Engine, Hardware, Model, Scripted
+
+NO_TOKENS = exact(0, "tokens", "formula", "no tokens are written")
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What the pass knows when it comes to a stage: rows and responses of all stages before it."""
+
+    specs: dict[str, Spec]
+    index: Index
+    recipe: Path
+    flows: dict[str, Flow] = field(default_factory=dict)
+    responses: dict[str, Estimate | None] = field(default_factory=dict)
+
+
+def estimate(stages: tuple[Lowered, ...], index: Index, recipe: Path) -> dict[str, Costs]:
+    """Costs by stage, each of the whole stage as if nothing were cached."""
+    walk = _Pass({stage.name: stage.spec for stage in stages}, index, recipe)
+    return {stage.name: _stage(stage, walk) for stage in stages}
+
+
+def _stage(stage: Lowered, walk: _Pass) -> Costs:
+    before = past(stage, walk.index, walk.recipe)
+    spec = stage.spec
+    match spec:
+        case Source() | Mix() | Filter():
+            return _program(stage, spec, before, walk)
+        case Sample() | Eval():
+            return _sampling(spec, before, walk)
+        case Sft() | Rl():
+            return _training(spec, before, walk)
+        case _:
+            assert_never(spec)
+
+
+# ---- stages that are programs --------------------------------------------------------------------------------------
+
+
+def _program(stage: Lowered, spec: Source | Mix | Filter, before: Past, walk: _Pass) -> Costs:
+    rows_in, flow = _program_rows(stage, spec, walk, before)
+    flow = measured(flow, before)
+    walk.flows[spec.name] = flow
+    rate = guess(_rows_a_second(spec), "rows/s", "through a program on this machine")
+    work = derive("s", "rows / rows a second", lambda rows, rate: rows / rate, falling=["rate"], rows=rows_in, rate=rate)
+    return _costs(spec, before, rows_in, flow, NO_TOKENS, {"start": start_seconds("light"), "work": work}, {})
+
+
+def _program_rows(stage: Lowered, spec: Source | Mix | Filter, walk: _Pass, before: Past) -> tuple[Estimate, Flow]:
+    match spec:
+        case Source():
+            pin = stage.pins[0] if stage.pins else None
+            rows = source_rows(spec, pin, before)
+            label = spec.label or spec.name
+            flow = Flow(rows, {label: rows}, question_tokens(spec, pin), source_response(spec, pin), pixels(spec))
+            return rows, flow
+        case Mix():
+            flow = mix_rows(spec, walk.flows)
+            return added("rows", "rows of the parts", {part.rows: walk.flows[part.rows].rows for part in spec.parts}), flow
+        case Filter():
+            parent = walk.flows[spec.rows]
+            return parent.rows, filter_rows(spec, parent, before)
+        case _:
+            assert_never(spec)
+
+
+def _rows_a_second(spec: Source | Mix | Filter) -> assumptions.Guess:
+    if isinstance(spec, Filter):
+        return assumptions.RULES_PER_S
+    if isinstance(spec, Source) and spec.place.kind == "synthetic":
+        return assumptions.PICTURES_PER_S
+    return assumptions.ROWS_PER_S
+
+
+# ---- stages that write text ----------------------------------------------------------------------------------------
+
+
+def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
+    root = root_model(spec.model, walk.specs)
+    shape = shape_of(root) if root is not None else None
+    parent = _rows_asked(spec, walk)
+    like = walk.responses.get(getattr(spec.model, "stage", ""))
+    response = response_tokens(spec, before, like)
+    flow = measured(_asked(spec, parent, response), before)
+    walk.flows[spec.name] = flow
+    visual = visual_tokens(parent.pixels, shape, spec.min_pixels, spec.max_pixels)
+    prompt = prompt_tokens(parent, spec.prompt, visual, before)
+    read = derive("tokens", "rows x prompt (n samples read it once)", lambda rows, prompt: rows * prompt, rows=parent.rows, prompt=prompt)
+    written = derive("tokens", "responses x tokens of one", lambda rows, each: rows * each, rows=flow.rows, each=response)
+    context = derive("tokens", "prompt + half a response", lambda prompt, response: prompt + response / 2, prompt=prompt, response=response)
+    engine = engine_of(spec, root, spec.hardware)
+    parts = _writing_time(engine, root, spec.hardware, read, written, context, flow.rows)
+    extra = {"prompt_tokens": read, "tokens_per_prompt": prompt, "tokens_per_response": response}
+    return _costs(spec, before, parent.rows, flow, written, _like(spec, root, walk, written) or parts, extra)
+
+
+def _rows_asked(spec: Sample | Eval, walk: _Pass) -> Flow:
+    if isinstance(spec, Sample):
+        return walk.flows[spec.rows]
+    flows = [walk.flows[name] for name in spec.rows]
+    rows = added("rows", "rows of the benchmarks", {name: walk.flows[name].rows for name in spec.rows})
+    by_source = {label: count for flow in flows for label, count in flow.by_source.items()}
+    return Flow(rows, by_source, flows[0].question, None, next((flow.pixels for flow in flows if flow.pixels), None))
+
+
+def _asked(spec: Sample | Eval, parent: Flow, response: Estimate) -> Flow:
+    if isinstance(spec, Sample):
+        return sample_rows(spec, parent, response)
+    n = spec.n
+    rows = derive("rows", "rows x n", lambda rows: rows * n, rows=parent.rows)
+    by_source = {name: derive("rows", "rows x n", lambda rows: rows * n, rows=count) for name, count in parent.by_source.items()}
+    return Flow(rows, by_source, parent.question, response, parent.pixels, n)
+
+
+def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware | None) -> str:
+    """Who will write: what the recipe says, else vLLM where it is installed (on a CPU for text only), else transformers."""
+    chosen: Engine | None = spec.engine or (root.engine if root is not None else None)
+    if root is not None and isinstance(root.source, Scripted):
+        return "scripted"
+    if chosen is not None:
+        return chosen.kind
+    vision = root is not None and (root.vision or bool((shape := shape_of(root)) and shape.vision_params))
+    on_gpu = hardware is not None and hardware.gpu is not None
+    if importlib.util.find_spec("vllm") is not None and (on_gpu or not vision):
+        return "vllm"
+    return "transformers"
+
+
+def _writing_time(
+    engine: str, root: Model | None, hardware: Hardware | None, read: Estimate, written: Estimate, context: Estimate, rows: Estimate
+) -> dict[str, Estimate]:
+    if engine == "scripted":
+        rate = guess(assumptions.SCRIPTED_ROWS_PER_S, "rows/s", "a program writes")
+        return {"start": start_seconds("light"), "write": derive("s", "rows / rows a second", lambda rows, rate: rows / rate, falling=["rate"], rows=rows, rate=rate)}
+    if engine == "openai" and hardware is None:
+        return {"write": unknown("s", "the model is served elsewhere, at a speed that nobody declared")}
+    start = start_seconds("vllm" if engine == "vllm" else "torch")
+    shape = shape_of(root) if root is not None else None
+    return {"start": start, "write": sample_seconds(shape, hardware, "vllm" if engine != "transformers" else engine, read, written, context)}
+
+
+def _like(spec: Spec, root: Model | None, walk: _Pass, tokens: Estimate) -> dict[str, Estimate] | None:
+    """Time by a like stage's speed."""
+    speed = like_stage(spec, root, walk.index)
+    return None if speed is None else {"like": speed.scaled(tokens)}
+
+
+# ---- stages that train ---------------------------------------------------------------------------------------------
+
+
+def _training(spec: Sft | Rl, before: Past, walk: _Pass) -> Costs:
+    root = root_model(spec.model, walk.specs)
+    shape = shape_of(root) if root is not None else None
+    parent = walk.flows[spec.rows]
+    work = _work(spec, parent, before, walk, root)
+    walk.responses[spec.name] = work.response
+    flow = Flow(work.rows_out, parent.by_source if isinstance(spec, Sft) else {}, parent.question, work.response, parent.pixels)
+    walk.flows[spec.name] = flow
+    parts = _like(spec, root, walk, work.tokens) or {"work": work.seconds}
+    costs = _costs(spec, before, parent.rows, flow, work.tokens, parts, work.extra)
+    return costs.model_copy(update={"memory": memory(spec, shape)})
+
+
+def _work(spec: Sft | Rl, parent: Flow, before: Past, walk: _Pass, root: Model | None) -> Work:
+    shape = shape_of(root) if root is not None else None
+    if isinstance(spec, Sft):
+        return sft_work(spec, parent, shape)
+    like = walk.responses.get(getattr(spec.model, "stage", ""))
+    engine = engine_of(spec, root, spec.hardware)
+    return rl_work(spec, parent, shape, "transformers" if engine == "transformers" else "vllm", before, like)
+
+
+# ---- together ------------------------------------------------------------------------------------------------------
+
+
+def _costs(
+    spec: Spec, before: Past, rows_in: Estimate, flow: Flow, tokens: Estimate, parts: dict[str, Estimate], extra: dict[str, Estimate]
+) -> Costs:
+    record = before.same
+    seconds = (measured_seconds(record) if record is not None else None) or _summed(parts)
+    if record is not None and record.tokens is not None and tokens is not NO_TOKENS:
+        tokens = exact(record.tokens, "tokens", "measured", "counted when the stage ran")
+    hardware: Hardware | None = getattr(spec, "hardware", None)
+    hours = gpu_hours(seconds, hardware)
+    return Costs(
+        rows_in=rows_in,
+        rows_out=flow.rows,
+        tokens=tokens,
+        seconds=seconds,
+        gpu_hours=hours,
+        usd=_usd(hours, hardware),
+        rows_by_source=dict(flow.by_source),
+        extra=extra,
+    )
+
+
+def _summed(parts: dict[str, Estimate]) -> Estimate:
+    return next(iter(parts.values())) if len(parts) == 1 else added("s", " + ".join(parts), parts)
+
+
+def _usd(hours: Estimate, hardware: Hardware | None) -> Money:
+    if hardware is None or hardware.gpu is None:
+        return free("no GPU is rented")
+    price = hardware.usd_per_gpu_hour if hardware.usd_per_gpu_hour is not None else hardware.gpu.usd_per_gpu_hour
+    dated = f" of {hardware.gpu.price_date}" if hardware.usd_per_gpu_hour is None and hardware.gpu.price_date else ""
+    return money(hours, price, f"${price} / GPU-hour{dated}")
+
+
+def totals(costs: Mapping[str, Costs], actions: Mapping[str, Action], specs: Mapping[str, Spec]) -> Totals:
+    """Sums over what will run; a partly done stage counts in full at the high end and not at the low end."""
+    due = {name: _remaining(cost, actions[name]) for name, cost in costs.items() if actions[name] != "cached"}
+    sampled = [cost.rows_out for name, cost in due.items() if specs[name].kind == "sample"]
+    return Totals(
+        rows_sampled=total("rows", "rows of `sample` stages", sampled),
+        tokens=total("tokens", "sum over stages", [cost.tokens for cost in due.values()]),
+        seconds=total("s", "sum over stages, one after another", [cost.seconds for cost in due.values()]),
+        gpu_hours=total("GPU-hours", "sum over stages", [cost.gpu_hours for cost in due.values()]),
+        usd=total_money([cost.usd for cost in due.values()]),
+        not_estimated=sum(_is_open(cost) for cost in due.values()),
+    )
+
+
+def _is_open(cost: Costs) -> bool:
+    """Whether any number of a stage is unknown."""
+    numbers = (cost.rows_out, cost.tokens, cost.seconds, cost.gpu_hours, cost.usd)
+    memory_open = cost.memory is not None and cost.memory.total.mid is None
+    return memory_open or any(number.mid is None for number in numbers)
+
+
+def _remaining(cost: Costs, action: Action) -> Costs:
+    if action != "partial":
+        return cost
+    zero = {"lo": 0.0}
+    usd = cost.usd.model_copy(update={"lo": None if cost.usd.lo is None else cost.usd.lo * 0})
+    update = {name: getattr(cost, name).model_copy(update=zero) for name in ("tokens", "seconds", "gpu_hours") if getattr(cost, name).mid is not None}
+    return cost.model_copy(update={**update, "usd": usd})

@@ -1,0 +1,91 @@
+"""The index becomes what an estimate can lean on: this stage's own record, its name's last one, the speed of a like stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from omrlang.estimate.ranges import between, derive, exact
+from omrlang.estimate.rows import Past
+from omrlang.lower import Lowered
+from omrlang.plan import Estimate
+from omrlang.schema import Eval, Rl, Sample, Sft, Spec
+from omrlang.state import Index, Record, old_spec
+from omrlang.types import Model, TrainedModel
+
+SPREAD = 1.25
+"""Of a time scaled from another run on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """A finished stage of the same kind, model, machine and engine: its tokens and seconds."""
+
+    name: str
+    tokens: float
+    seconds: float
+
+    def scaled(self, tokens: Estimate) -> Estimate:
+        """The time for another number of tokens, at the same speed."""
+        speed = self.tokens / self.seconds
+        rate = between(speed / SPREAD, speed, speed * SPREAD, "tokens/s", "calibrated", f"`{self.name}`: {self.tokens:,.0f} tokens in {self.seconds:,.1f} s")
+        return derive("s", "tokens / tokens a second of a like stage", lambda tokens, rate: tokens / rate, falling=["rate"], tokens=tokens, rate=rate)
+
+
+def past(stage: Lowered, index: Index, recipe: Path) -> Past:
+    """What is known of the stage and of its last version."""
+    same = index.stages.get(stage.fingerprint)
+    done = same if same is not None and same.status == "done" else None
+    last = index.last(recipe, stage.name)
+    earlier = index.stages.get(last) if last is not None else None
+    return Past(done, same if done is None and same is not None and same.num_rows else earlier)
+
+
+def measured_seconds(record: Record) -> Estimate | None:
+    """The time that the stage took."""
+    return None if record.seconds is None else exact(record.seconds, "s", "measured", "the stage's run")
+
+
+def like_stage(spec: Spec, root: Model | None, index: Index) -> Speed | None:
+    """The finished stage of the same class with the most tokens, so that its start weighs least."""
+    if not isinstance(spec, Sample | Sft | Rl | Eval) or root is None:
+        return None
+    wanted = _class(spec, root)
+    found = [_speed(fingerprint, record, index, wanted) for fingerprint, record in index.stages.items()]
+    return max((speed for speed in found if speed is not None), key=lambda speed: speed.tokens, default=None)
+
+
+def _speed(fingerprint: str, record: Record, index: Index, wanted: str) -> Speed | None:
+    if record.status != "done" or not record.tokens or not record.seconds:
+        return None
+    previous = index.previous.get(fingerprint)
+    spec = old_spec(previous) if previous is not None else None
+    if not isinstance(spec, Sample | Sft | Rl | Eval):
+        return None
+    root = _old_root(fingerprint, index)
+    if root is None or _class(spec, root) != wanted:
+        return None
+    return Speed(record.name, record.tokens, record.seconds)
+
+
+def _old_root(fingerprint: str, index: Index) -> Model | None:
+    """The declared model that a stage of an earlier run started from."""
+    for _ in range(64):
+        previous = index.previous.get(fingerprint)
+        spec = old_spec(previous) if previous is not None else None
+        ref = getattr(spec, "model", None)
+        if previous is None or not isinstance(ref, TrainedModel):
+            return ref if isinstance(ref, Model) else None
+        fingerprint = previous.parents.get(ref.stage, "")
+    return None
+
+
+def _class(spec: Sample | Sft | Rl | Eval, root: Model) -> str:
+    """What must be equal for a speed to carry over. Sampling and evaluation are the same work."""
+    kind = "sample" if isinstance(spec, Sample | Eval) else spec.kind
+    hardware = spec.hardware.model_dump(include={"gpu", "count"}) if spec.hardware is not None else None
+    engine = getattr(spec, "engine", None) or root.engine
+    training = (spec.precision, spec.processes, spec.recompute) if isinstance(spec, Sft | Rl) else None
+    parts = [kind, root.source.model_dump(), root.precision, hardware, engine.model_dump() if engine else None, training]
+    return json.dumps(parts, sort_keys=True, default=str)

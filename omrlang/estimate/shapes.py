@@ -1,0 +1,82 @@
+"""A model's source becomes the numbers of its transformer, where they are declared or follow from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from omrlang.schema import Spec
+from omrlang.types import Fresh, Model, ModelRef, Shape, TrainedModel
+
+VOCABULARY_SIZE = {"shapes": 155, "characters": 115}
+MLP_RATIO = 3
+"""Of models made from a config: the MLP's width over the hidden size, in text and vision."""
+
+
+def shape_of(model: Model) -> Shape | None:
+    """Declared, or computed for a model that is made from its config; None where nobody said.
+
+    >>> shape_of(Model(name="m", source=Fresh(family="qwen2", layers=2, hidden=64, heads=2))).num_params > 90_000
+    True
+    """
+    if model.shape is not None:
+        return model.shape
+    return _fresh(model.source) if isinstance(model.source, Fresh) else None
+
+
+def root_model(ref: ModelRef, specs: Mapping[str, Spec]) -> Model | None:
+    """The declared model that a chain of training stages starts from."""
+    for _ in range(len(specs) + 1):
+        if not isinstance(ref, TrainedModel):
+            return ref
+        following = getattr(specs.get(ref.stage), "model", None)
+        if following is None:
+            return None
+        ref = following
+    return None
+
+
+def _fresh(source: Fresh) -> Shape:
+    vocab = VOCABULARY_SIZE[source.vocabulary]
+    hidden, wide = source.hidden, MLP_RATIO * source.hidden
+    layer = 4 * hidden * hidden + 3 * hidden + 3 * hidden * wide + 2 * hidden
+    vision = _vision(source) if source.family == "qwen2_5_vl" else 0
+    return Shape(
+        num_params=source.layers * layer + vocab * hidden + hidden + vision,
+        layers=source.layers,
+        hidden=hidden,
+        heads=source.heads,
+        kv_heads=source.heads,
+        head_dim=hidden // source.heads,
+        vocab=vocab,
+        intermediate=wide,
+        vision_params=vision,
+    )
+
+
+def _vision(source: Fresh) -> int:
+    """Qwen2.5-VL's tower: patches of 14 x 14 x 2, blocks, and the merger of 2 x 2 patches."""
+    width = source.vision_hidden or source.hidden
+    block = 4 * width * width + 4 * width + 3 * width * MLP_RATIO * width + 7 * width + 2 * width
+    merged = 4 * width
+    merger = width + merged * merged + merged + merged * source.hidden + source.hidden
+    return 3 * 2 * 14 * 14 * width + (source.vision_layers or 2) * block + merger
+
+
+def text_params(shape: Shape) -> float:
+    """Parameters that every text token goes through: layers and head, not the embedding (which is a look-up)."""
+    active = shape.active_params or shape.num_params
+    return max(0.0, active - shape.vision_params - shape.vocab * shape.hidden * (_untied(shape)))
+
+
+def _untied(shape: Shape) -> int:
+    """1 where embedding and head are two matrices: then the layers leave room for both."""
+    attention = shape.hidden * shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads)
+    layers = shape.layers * (attention + 3 * shape.hidden * shape.intermediate)
+    table = shape.vocab * shape.hidden
+    rest = shape.num_params - shape.vision_params - layers
+    return 1 if shape.active_params is not None or rest > 1.5 * table else 0
+
+
+def kv_bytes_per_token(shape: Shape) -> float:
+    """Keys and values of all layers in bf16."""
+    return 2.0 * 2 * shape.layers * shape.kv_heads * shape.head_dim

@@ -1,0 +1,133 @@
+"""Texts and images become tokens: prompts, pictures and responses of one row."""
+
+from __future__ import annotations
+
+from omrlang.estimate import assumptions
+from omrlang.estimate.ranges import between, derive, exact, unknown
+from omrlang.estimate.rows import Flow, Past, guess
+from omrlang.pins import Pin
+from omrlang.plan import Estimate
+from omrlang.schema import Eval, Rl, Sample, Sft, Source
+from omrlang.types import Model, Prompt, Range, Scripted, Shape
+
+NO_TOKENS = exact(0, "tokens", "formula", "none")
+
+
+def declared(found: Range | None, unit: str, what: str) -> Estimate | None:
+    """A value of ``assume { … }``."""
+    return None if found is None else between(found.lo, (found.lo + found.hi) / 2, found.hi, unit, "declared", f"`assume {{ {what} }}`")
+
+
+def question_tokens(spec: Source, pin: Pin | None) -> Estimate:
+    """Tokens of a question with its options, by what the source's file lets one see."""
+    said = declared(spec.assume.prompt, "tokens", "prompt")
+    if said is not None:
+        return said
+    if spec.place.kind == "synthetic":
+        return guess(assumptions.SHAPES_QUESTION_TOKENS, "tokens", "a drawn puzzle's question")
+    record = _record_tokens(pin)
+    if record is not None:
+        return derive("tokens", "at most a whole record, about half of it", lambda record: record * 0.5, record=record)
+    return guess(assumptions.QUESTION_TOKENS, "tokens", "nothing known about the questions")
+
+
+def _record_tokens(pin: Pin | None) -> Estimate | None:
+    """Tokens of one whole raw record: bytes of the file over its rows, in tokens."""
+    if pin is None or not pin.num_rows or pin.num_bytes is None:
+        return None
+    size = exact(pin.num_bytes / pin.num_rows, "bytes", "measured", "file size over rows")
+    width = guess(assumptions.CHARACTERS_PER_TOKEN, "characters a token", "English text")
+    return derive("tokens", "bytes a row / characters a token", lambda size, width: size / width, falling=["width"], size=size, width=width)
+
+
+def source_response(spec: Source, pin: Pin | None) -> Estimate | None:
+    """Tokens of a response that the data comes with, where one is mapped."""
+    if not {"response", "thinking"} & set(spec.columns) and spec.place.kind != "synthetic":
+        return None
+    said = declared(spec.assume.response, "tokens", "response")
+    if said is not None:
+        return said
+    if spec.place.kind == "synthetic":
+        return guess(assumptions.SHAPES_RESPONSE_TOKENS, "tokens", "a drawn puzzle's solution")
+    record = _record_tokens(pin)
+    if record is None:
+        return unknown("tokens", "nothing is known about the solutions; `assume { response = … }` declares it")
+    share = guess(assumptions.SOLUTION_SHARE, "", "part of a record that is solution")
+    return derive("tokens", "record x part that is solution", lambda record, share: record * share, record=record, share=share)
+
+
+def pixels(spec: Source) -> Estimate | None:
+    """Pixels of a row's images, None where a source maps none."""
+    said = declared(spec.assume.image, "pixels", "image")
+    if said is not None:
+        return said
+    if spec.place.kind == "synthetic":
+        return exact(assumptions.SHAPES_PIXELS, "pixels", "formula", "drawn 84 x 84")
+    if "images" in spec.columns:
+        return guess(assumptions.IMAGE_PIXELS, "pixels", "`assume { image = … }` declares it")
+    return None
+
+
+def visual_tokens(found: Estimate | None, shape: Shape | None, lo: int | None, hi: int | None) -> Estimate:
+    """One token for each ``(patch x merge)`` square of an image that was brought between its pixel bounds."""
+    if found is None or (shape is not None and not shape.vision_params):
+        return NO_TOKENS
+    side = (shape.patch * shape.merge) if shape is not None else 28
+
+    def tokens(pixels: float) -> float:
+        return max(1.0, min(max(pixels, lo or 0), hi or float("inf")) / side**2)
+
+    return derive("tokens", f"pixels within the budget / {side}^2", tokens, pixels=found)
+
+
+def system_tokens(prompt: Prompt | None) -> Estimate:
+    """System prompt and template marks, the same for every row."""
+    length = len(prompt.system) if prompt is not None and prompt.system else 0
+    text = exact(length, "characters", "formula", "length of the system prompt")
+    width = guess(assumptions.CHARACTERS_PER_TOKEN, "characters a token", "English text")
+    marks = assumptions.TEMPLATE_TOKENS
+    return derive("tokens", "characters / characters a token + template", lambda text, width: text / width + marks, falling=["width"], text=text, width=width)
+
+
+def prompt_tokens(flow: Flow, prompt: Prompt | None, visual: Estimate, past: Past | None = None) -> Estimate:
+    """Tokens of one row's whole prompt."""
+    if past is not None and past.same is not None and past.same.mean_prompt_tokens is not None:
+        return exact(past.same.mean_prompt_tokens, "tokens", "measured", "mean over the stage's rows")
+    return derive(
+        "tokens",
+        "system + question + image",
+        lambda system, question, image: system + question + image,
+        system=system_tokens(prompt),
+        question=flow.question,
+        image=visual,
+    )
+
+
+def response_tokens(spec: Sample | Rl | Eval, past: Past, like: Estimate | None = None) -> Estimate:
+    """Tokens of one response: from a run, else declared, else like those the model learned from, else assumed."""
+    longest = spec.max_response if isinstance(spec, Rl) else spec.max_tokens
+    for record, origin in ((past.same, "measured"), (past.earlier, "calibrated")):
+        if record is not None and record.mean_response_tokens is not None:
+            text = "mean over the stage's rows" if origin == "measured" else "mean of the last run under this name"
+            return exact(min(record.mean_response_tokens, longest), "tokens", "measured" if origin == "measured" else "calibrated", text)
+    said = declared(spec.assume.response, "tokens", "response")
+    if said is not None:
+        return said
+    if _scripted(spec):
+        return guess(assumptions.SHAPES_RESPONSE_TOKENS, "tokens", "a scripted trace")
+    if like is not None and like.mid is not None:
+        return derive("tokens", "like the responses it was trained on, at most the limit", lambda like: min(like, longest), like=like)
+    share = guess(assumptions.RESPONSE_SHARE, "", "mean over the longest allowed")
+    return derive("tokens", "share of the longest allowed", lambda share: share * longest, share=share)
+
+
+def _scripted(spec: Sample | Rl | Eval) -> bool:
+    return isinstance(spec.model, Model) and isinstance(spec.model.source, Scripted)
+
+
+def row_tokens(spec: Sft, flow: Flow, shape: Shape | None) -> Estimate:
+    """Tokens of one training row: prompt, image and response."""
+    visual = visual_tokens(flow.pixels, shape, spec.min_pixels, spec.max_pixels)
+    prompt = prompt_tokens(flow, spec.prompt, visual)
+    response = flow.response if flow.response is not None else unknown("tokens", "the rows come with no responses")
+    return derive("tokens", "prompt + response", lambda prompt, response: prompt + response, prompt=prompt, response=response)
