@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omr_runtime.identity import digest
 from omr_runtime.order import row_sets
@@ -33,7 +34,9 @@ PROMPT = Prompt(name="short")
 TEACHER = Model(name="teacher", source=Scripted(name="shapes", right=0.7))
 TINY = Model(
     name="tiny",
-    source=Fresh(family="qwen2_5_vl", layers=1, hidden=32, heads=2, vision_layers=1, vision_hidden=32),
+    source=Fresh(
+        family="qwen2_5_vl", layers=1, hidden=32, heads=2, vision_layers=1, vision_hidden=32
+    ),
     precision="fp32",
     vision=True,
 )
@@ -53,11 +56,13 @@ def source(name: str, place: Place | str, seed: int = 7, **settings: object) -> 
     return Source.model_validate({"name": name, "seed": seed, "place": where, **settings})
 
 
-def shapes(name: str, n: int, seed: int = 3, **settings: object) -> Source:
+def shapes(name: str, n: int, seed: int = 3, **settings: Any) -> Source:
     return source(name, Synthetic(name="shapes", n=n, seed=seed), **settings)
 
 
-def mix(name: str, parts: dict[str, MixAmount] | Sequence[str], seed: int = 7, **settings: object) -> Mix:
+def mix(
+    name: str, parts: dict[str, MixAmount] | Sequence[str], seed: int = 7, **settings: object
+) -> Mix:
     pairs = parts.items() if isinstance(parts, dict) else [(part, All()) for part in parts]
     rows = tuple(MixPart(rows=part, amount=amount) for part, amount in pairs)
     return Mix.model_validate({"name": name, "seed": seed, "parts": rows, **settings})
@@ -66,7 +71,10 @@ def mix(name: str, parts: dict[str, MixAmount] | Sequence[str], seed: int = 7, *
 def parents(spec: Spec) -> tuple[str, ...]:
     """The stages that a stage names."""
     model = getattr(spec, "model", None)
-    return (*dict.fromkeys(row_sets(spec)), *((model.stage,) if isinstance(model, TrainedModel) else ()))
+    return (
+        *dict.fromkeys(row_sets(spec)),
+        *((model.stage,) if isinstance(model, TrainedModel) else ()),
+    )
 
 
 def plan(specs: Sequence[Spec], state: Path, folder: Path, seed: int = 7) -> Plan:
@@ -76,7 +84,11 @@ def plan(specs: Sequence[Spec], state: Path, folder: Path, seed: int = 7) -> Pla
     stages = []
     for spec in specs:
         revision = _revision(spec, folder)
-        mark = digest(spec.model_dump_json(exclude={"name"}), [fingerprints[p] for p in parents(spec)], revision)
+        mark = digest(
+            spec.model_dump_json(exclude={"name"}),
+            [fingerprints[p] for p in parents(spec)],
+            revision,
+        )
         fingerprints[spec.name] = mark
         entry = index.get(mark, {})
         done = entry.get("status") == "done" and entry.get("files_ok", True)
@@ -102,7 +114,13 @@ def plan(specs: Sequence[Spec], state: Path, folder: Path, seed: int = 7) -> Pla
         not_estimated=0,
     )
     return Plan(
-        omr_version="0", recipe="test.omr", folder=str(folder), seed=seed, stages=tuple(stages), models=(), totals=totals
+        omr_version="0",
+        recipe="test.omr",
+        folder=str(folder),
+        seed=seed,
+        stages=tuple(stages),
+        models=(),
+        totals=totals,
     )
 
 

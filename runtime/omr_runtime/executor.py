@@ -64,7 +64,12 @@ def stages_to_run(plan: Plan) -> tuple[PlanStage, ...]:
 
 
 def execute(
-    plan: Plan, state: Path, *, lock: Lock | None = None, show: Display | None = None, wait: bool = False
+    plan: Plan,
+    state: Path,
+    *,
+    lock: Lock | None = None,
+    show: Display | None = None,
+    wait: bool = False,
 ) -> tuple[int, list[str]]:
     """Run the plan; the exit code and the names of the stages that were executed. Shows its own errors."""
     folder = State(state)
@@ -85,9 +90,15 @@ def execute(
 
 def _run_all(run: Run) -> int:
     todo = stages_to_run(run.plan)
-    stale = [s.name for s in run.plan.stages if s.action == "cached" and not run.record.is_done(s.fingerprint)]
+    stale = [
+        s.name
+        for s in run.plan.stages
+        if s.action == "cached" and not run.record.is_done(s.fingerprint)
+    ]
     if stale:
-        run.show.message(f"the plan is stale: {', '.join(stale)} is no longer in {run.state.folder}; plan again")
+        run.show.message(
+            f"the plan is stale: {', '.join(stale)} is no longer in {run.state.folder}; plan again"
+        )
         return STALE
     code = 0
     try:
@@ -165,7 +176,7 @@ def _forget(run: Run, stage: PlanStage) -> None:
 
 def _work(run: Run, stage: PlanStage, started: float) -> None:
     """Run the worker; commit its shards while it runs. Raises what the worker left as its reason."""
-    path, command, env = write_work(run.plan, stage, run.state)
+    command, env = write_work(run.plan, stage, run.state)
     worker = supervise.start(
         command, env, run.state.log(stage.name), run.lock.descriptor, run.state.lock
     )
@@ -202,7 +213,9 @@ def _signals_interrupt() -> Iterator[None]:
             seen = True
             raise Interrupted
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:

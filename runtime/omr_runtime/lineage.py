@@ -49,8 +49,8 @@ _COPIED: dict[str, str] = {
     "dropped": '"row", source, reason',
     "use": '"row", step',
     "metric": "step, name, value",
-    "rollout": '''id, step, "row", sample_index, final_answer, finish, num_tokens, reward, parts, advantage,
-                  mean_logprob''',
+    "rollout": """id, step, "row", sample_index, final_answer, finish, num_tokens, reward, parts, advantage,
+                  mean_logprob""",
     "origin": '"row", file, position',
 }
 """What is taken over from each table of a shard; the longer texts stay in the Parquet file."""
@@ -83,10 +83,14 @@ def _connect(path: Path, read_only: bool, patience_s: float) -> duckdb.DuckDBPyC
             if is_disk_full(error):
                 raise Resumable(f"{path}: the disk is full") from error
             if "lock" not in str(error).lower() or time.monotonic() > end:
-                raise RunError(f"{path}: the lineage cannot be opened ({_first_line(error)})") from error
+                raise RunError(
+                    f"{path}: the lineage cannot be opened ({_first_line(error)})"
+                ) from error
             time.sleep(0.05)
         except duckdb.Error as error:
-            raise RunError(f"{path}: the lineage cannot be opened ({_first_line(error)})") from error
+            raise RunError(
+                f"{path}: the lineage cannot be opened ({_first_line(error)})"
+            ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -113,12 +117,23 @@ class Writer:
         )
 
     def start_stage(
-        self, fingerprint: str, name: str, kind: str, spec: str, parents: Sequence[str], revision: str | None
+        self,
+        fingerprint: str,
+        name: str,
+        kind: str,
+        spec: str,
+        parents: Sequence[str],
+        revision: str | None,
     ) -> None:
         """Say what the stage is; nothing when that was said before."""
-        known = self.db.execute("select status from stage where fingerprint = ?", [fingerprint]).fetchone()
+        known = self.db.execute(
+            "select status from stage where fingerprint = ?", [fingerprint]
+        ).fetchone()
         if known:
-            self.db.execute("update stage set name = ?, run = ? where fingerprint = ?", [name, self.run, fingerprint])
+            self.db.execute(
+                "update stage set name = ?, run = ? where fingerprint = ?",
+                [name, self.run, fingerprint],
+            )
             return
         self.db.execute(
             "insert into stage values (?, ?, ?, ?, ?, ?, ?, 'partial', 0, '{}', null)",
@@ -136,7 +151,9 @@ class Writer:
                     f'insert into "{table}" select ?, {columns}, ? from read_parquet(?)',
                     [stage, shard.number, str(shard.files[table])],
                 )
-        self.db.execute("insert into shard values (?, ?, ?, ?)", [stage, shard.number, self.run, now()])
+        self.db.execute(
+            "insert into shard values (?, ?, ?, ?)", [stage, shard.number, self.run, now()]
+        )
 
     def end_stage(self, stage: str, status: str, seconds: float, summary: dict[str, Any]) -> None:
         """The row that says finished: the last statement of a stage's last transaction."""
@@ -153,7 +170,10 @@ class Writer:
 
     def add_estimate(self, stage: str, metric: str, values: Sequence[float | str | None]) -> None:
         """``values``: lo, mid, hi, unit, origin."""
-        self.db.execute("insert into estimate values (?, ?, ?, ?, ?, ?, ?, ?)", [self.run, stage, metric, *values])
+        self.db.execute(
+            "insert into estimate values (?, ?, ?, ?, ?, ?, ?, ?)",
+            [self.run, stage, metric, *values],
+        )
 
     def add_actual(self, stage: str, metric: str, value: float) -> None:
         self.db.execute("insert into actual values (?, ?, ?, ?)", [self.run, stage, metric, value])
@@ -174,7 +194,9 @@ def write(path: Path, run: str) -> Iterator[Writer]:
         db.execute("commit")
     except duckdb.Error as error:
         if is_disk_full(error):
-            raise Resumable(f"{path}: the disk is full; free some space and run again to go on") from error
+            raise Resumable(
+                f"{path}: the disk is full; free some space and run again to go on"
+            ) from error
         raise RunError(f"{path}: the lineage cannot be written ({_first_line(error)})") from error
     finally:
         db.close()
@@ -185,7 +207,9 @@ def _migrate(db: duckdb.DuckDBPyConnection) -> None:
     found = db.execute("select coalesce(max(number), 0) from schema_version").fetchone()
     done = int(found[0]) if found else 0
     if done > len(_MIGRATIONS):
-        raise RunError(f"the lineage has version {done}, this version of omr knows {len(_MIGRATIONS)}")
+        raise RunError(
+            f"the lineage has version {done}, this version of omr knows {len(_MIGRATIONS)}"
+        )
     for number, statement in enumerate(_MIGRATIONS[done:], start=done + 1):
         db.execute(statement)
         db.execute("insert into schema_version values (?)", [number])
@@ -201,12 +225,15 @@ def _counts(db: duckdb.DuckDBPyConnection, stage: str) -> Counts:
     ).fetchone()
     assert one is not None, "a select of scalars gives one row"
     by_source = db.execute(
-        """select coalesce(source, ''), count(*) from "row" where stage = ? group by 1 order by 1""", [stage]
+        """select coalesce(source, ''), count(*) from "row" where stage = ? group by 1 order by 1""",
+        [stage],
     ).fetchall()
     by_reason = db.execute(
         "select reason, count(*) from dropped where stage = ? group by 1 order by 1", [stage]
     ).fetchall()
-    return Counts(one[0], one[1], one[2], dict(by_source), dict(by_reason), one[3], int(one[4]), one[5])
+    return Counts(
+        one[0], one[1], one[2], dict(by_source), dict(by_reason), one[3], int(one[4]), one[5]
+    )
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------
@@ -235,7 +262,10 @@ class Reader:
     def committed(self) -> dict[str, tuple[str, float, dict[str, Any]]]:
         """Status, seconds and summary of each stage."""
         found = self.ask("select fingerprint, status, seconds, summary from stage")
-        return {row["fingerprint"]: (row["status"], row["seconds"], json.loads(row["summary"])) for row in found}
+        return {
+            row["fingerprint"]: (row["status"], row["seconds"], json.loads(row["summary"]))
+            for row in found
+        }
 
     def ids_with_prefix(self, prefix: str, limit: int = 20) -> list[str]:
         found = self.ask(
@@ -248,7 +278,9 @@ class Reader:
 
     def places_of(self, row: str) -> list[dict[str, Any]]:
         """The stages that hold the row."""
-        return self.ask('select stage, parent, source, num_tokens, shard from "row" where id = ?', row)
+        return self.ask(
+            'select stage, parent, source, num_tokens, shard from "row" where id = ?', row
+        )
 
     def drops_of(self, row: str) -> list[dict[str, Any]]:
         return self.ask('select stage, source, reason from dropped where "row" = ?', row)
@@ -260,14 +292,21 @@ class Reader:
         return self.ask('select stage, file, position from origin where "row" = ?', row)
 
     def edges_up(self, row: str) -> list[dict[str, Any]]:
-        return self.ask("select distinct stage, parent, role from edge where child = ? order by role, parent", row)
+        return self.ask(
+            "select distinct stage, parent, role from edge where child = ? order by role, parent",
+            row,
+        )
 
     def edges_down(self, row: str) -> list[dict[str, Any]]:
-        return self.ask("select distinct stage, child, role from edge where parent = ? order by role, child", row)
+        return self.ask(
+            "select distinct stage, child, role from edge where parent = ? order by role, child",
+            row,
+        )
 
     def uses_of(self, row: str) -> list[dict[str, Any]]:
         return self.ask(
-            'select stage, list(distinct step order by step) as steps from "use" where "row" = ? group by stage', row
+            'select stage, list(distinct step order by step) as steps from "use" where "row" = ? group by stage',
+            row,
         )
 
     def rollouts_of(self, row: str) -> list[dict[str, Any]]:
@@ -292,7 +331,9 @@ class Reader:
         )
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
-        return self.ask("select step, name, value from metric where stage = ? order by name, step", stage)
+        return self.ask(
+            "select step, name, value from metric where stage = ? order by name, step", stage
+        )
 
 
 @contextlib.contextmanager

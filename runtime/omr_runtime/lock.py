@@ -42,7 +42,9 @@ def hold(state: State, wait: bool = False) -> Iterator[Lock]:
         state.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise RunError(f"{state.folder}: the state folder cannot be used ({error.strerror})") from error
+        raise RunError(
+            f"{state.folder}: the state folder cannot be used ({error.strerror})"
+        ) from error
     try:
         _acquire(descriptor, state, wait)
         was_clean = not _holder(state.lock)
@@ -66,7 +68,9 @@ def _acquire(descriptor: int, state: State, wait: bool) -> None:
         if holder and not _is_alive(holder) and time.monotonic() < orphans_end:
             kill_marked(state.lock)
         elif not wait:
-            raise RunError(f"{state.folder}: in use by {_describe(holder)}; --wait waits until it ends")
+            raise RunError(
+                f"{state.folder}: in use by {_describe(holder)}; --wait waits until it ends"
+            )
         elif not said:
             print(f"waiting for {_describe(holder)}, which uses {state.folder}", file=sys.stderr)
             said = True

@@ -30,7 +30,9 @@ def row_sets(spec: Spec) -> tuple[str, ...]:
 def work_order(plan: Plan, stage: PlanStage, state: State) -> Work:
     """Everything that the worker of this stage is told."""
     given = row_sets(stage.spec)
-    trained = {s.name: str(state.model(s.fingerprint)) for s in plan.stages if s.spec.kind in ("sft", "rl")}
+    trained = {
+        s.name: str(state.model(s.fingerprint)) for s in plan.stages if s.spec.kind in ("sft", "rl")
+    }
     others = tuple(name for name in stage.parents if name not in given and name not in trained)
     return Work(
         stage=stage,
@@ -43,25 +45,29 @@ def work_order(plan: Plan, stage: PlanStage, state: State) -> Work:
         others=_inputs(plan, state, others),
         model_folders=trained,
         fingerprints={s.name: s.fingerprint for s in plan.stages},
+        prompts=tuple(
+            dict.fromkeys(s.spec.prompt for s in plan.stages if isinstance(s.spec, Sample))
+        ),
         prompts=tuple(s.spec.prompt for s in plan.stages if isinstance(s.spec, Sample)),
     )
 
 
 def _inputs(plan: Plan, state: State, names: tuple[str, ...]) -> tuple[InputRows, ...]:
     found = {name: plan.stage(name).fingerprint for name in names}
-    return tuple(InputRows(name=n, fingerprint=fp, folder=str(state.artifact(fp))) for n, fp in found.items())
+    return tuple(
+        InputRows(name=n, fingerprint=fp, folder=str(state.artifact(fp))) for n, fp in found.items()
+    )
 
 
-def write_work(plan: Plan, stage: PlanStage, state: State) -> tuple[Path, list[str], dict[str, str]]:
-    """Write the order, take away what an earlier worker left as its end; path, command and environment."""
+def write_work(plan: Plan, stage: PlanStage, state: State) -> tuple[list[str], dict[str, str]]:
+    """Write the order, take away what an earlier worker left as its end; the command and what is set in its environment."""
     work = work_order(plan, stage, state)
     path = state.work(stage.fingerprint)
     for left in (Path(work.out) / "error.json", Path(work.progress)):
         left.unlink(missing_ok=True)
     Path(work.out).mkdir(parents=True, exist_ok=True)
     write_atomic(path, work.model_dump_json().encode())
-    command, env = _command(work, path)
-    return path, command, env
+    return _command(work, path)
 
 
 def _command(work: Work, path: Path) -> tuple[list[str], dict[str, str]]:

@@ -49,7 +49,11 @@ class Raw:
     @property
     def where(self) -> str:
         """``data/train.jsonl:12`` for lines, ``data/train.json, row 12`` for rows."""
-        return f"{self.shown}:{self.position}" if self.unit == "line" else f"{self.shown}, row {self.position}"
+        return (
+            f"{self.shown}:{self.position}"
+            if self.unit == "line"
+            else f"{self.shown}, row {self.position}"
+        )
 
 
 Content: TypeAlias = Iterator[tuple[int, Good | Bad]]
@@ -140,11 +144,15 @@ def _json(file: Path) -> Content:
     try:
         rows = json.loads(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except json.JSONDecodeError as error:
-        raise RunError(f"{file}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+        raise RunError(
+            f"{file}:{error.lineno}: not JSON: {error.msg} (column {error.colno})"
+        ) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise RunError(f"{file}: not readable as JSON ({error})") from error
     if not isinstance(rows, list):
-        raise RunError(f"{file}: a JSON array of objects is needed, not a {type(rows).__name__}; jsonl(…) reads one object a line")
+        raise RunError(
+            f"{file}: a JSON array of objects is needed, not a {type(rows).__name__}; jsonl(…) reads one object a line"
+        )
     for position, row in enumerate(rows, start=1):
         yield position, _object(row)
 
@@ -185,7 +193,9 @@ def _parquet(file: Path) -> Content:
                     position += 1
                     yield position, Good(values)
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{file}: not readable as Parquet after row {position} ({str(error).splitlines()[0]})") from error
+        raise RunError(
+            f"{file}: not readable as Parquet after row {position} ({str(error).splitlines()[0]})"
+        ) from error
 
 
 # ---- datasets --------------------------------------------------------------------------------------------------
@@ -223,7 +233,9 @@ def _saved(place: Folder, folder: Path) -> Iterator[Raw]:
     if isinstance(data, datasets.DatasetDict):
         name = place.split or (next(iter(data)) if len(data) == 1 else "")
         if name not in data:
-            wanted = f"no split {place.split!r}" if place.split else "several splits, `split` picks one"
+            wanted = (
+                f"no split {place.split!r}" if place.split else "several splits, `split` picks one"
+            )
             raise RunError(f"{place.path}: {wanted}; it has {', '.join(map(str, data))}")
         data = data[name]
     for position, values in enumerate(_stored_rows(data), start=1):
@@ -234,9 +246,13 @@ def _hub(place: HfData) -> Iterator[Raw]:
     import datasets
 
     try:
-        data = datasets.load_dataset(place.id, name=place.config, split=place.split, revision=place.revision)
+        data = datasets.load_dataset(
+            place.id, name=place.config, split=place.split, revision=place.revision
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise RunError(f"hf({place.id!r}): cannot be had ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+        raise RunError(
+            f"hf({place.id!r}): cannot be had ({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from error
     for position, values in enumerate(_stored_rows(data), start=1):
         yield Raw(place.split, position, "row", Good(values), f"{place.id} ({place.split})", None)
 

@@ -33,11 +33,13 @@ def figures(live: dict[str, float]) -> str:
     >>> figures({"loss": 1.23456, "tokens_per_s": 1234.5, "lr": 0.0001})
     'loss 1.235, tokens/s 1,234, lr 1e-04'
     """
-    return ", ".join(f"{name.replace('_per_', '/')} {_number(value)}" for name, value in live.items())
+    return ", ".join(
+        f"{name.replace('_per_', '/')} {_number(value)}" for name, value in live.items()
+    )
 
 
 def _number(value: float) -> str:
-    if value is None or value != value:
+    if value != value:
         return "nan"
     if abs(value) >= 1000 or float(value).is_integer():
         return f"{value:,.0f}"
@@ -68,7 +70,9 @@ class PlainDisplay:
         self.last = time.monotonic()
         total = f" of {line['total']:,}" if line.get("total") else ""
         live = figures(line.get("live") or {})
-        self._print(f"{self.title}: {line['done']:,}{total} {line['unit']}{', ' + live if live else ''}")
+        self._print(
+            f"{self.title}: {line['done']:,}{total} {line['unit']}{', ' + live if live else ''}"
+        )
 
     def end(self, outcome: str) -> None:
         self._print(f"{self.title}: {outcome}")
@@ -84,7 +88,13 @@ class BarDisplay:
     """One bar for each stage, with its live figures behind."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         self.bars: RichProgress = Progress(
             TextColumn("{task.description}"),
@@ -98,13 +108,19 @@ class BarDisplay:
 
     def start(self, address: str, number: int, total: int) -> None:
         self.bars.start()
-        self.task = self.bars.add_task(f"[{number}/{total}] {address}", total=None, unit="", live="")
+        self.task = self.bars.add_task(
+            f"[{number}/{total}] {address}", total=None, unit="", live=""
+        )
 
     def update(self, line: dict[str, Any]) -> None:
         if self.task is not None:
             live = figures(line.get("live") or {})
             self.bars.update(
-                self.task, completed=line["done"], total=line.get("total"), unit=line["unit"], live=live
+                self.task,
+                completed=line["done"],
+                total=line.get("total"),
+                unit=line["unit"],
+                live=live,
             )
 
     def end(self, outcome: str) -> None:

@@ -31,7 +31,7 @@ class Record:
 
     def is_done(self, fingerprint: str) -> bool:
         entry = self.index["stages"].get(fingerprint, {})
-        return entry.get("status") == "done" and entry.get("files_ok", True)
+        return bool(entry.get("status") == "done" and entry.get("files_ok", True))
 
     def must_start_over(self, stage: PlanStage) -> bool:
         """Whether what lies in the store for this stage cannot be gone on from."""
@@ -78,7 +78,9 @@ class Record:
         entry = {**counted, **summary}
         entry["num_in"] = _num_in(stage, plan, self.index, entry)
         trains = stage.spec.kind in ("sft", "rl")
-        entry["num_kept"] = entry["num_in"] - entry["num_dropped"] if trains else counted["num_rows"]
+        entry["num_kept"] = (
+            entry["num_in"] - entry["num_dropped"] if trains else counted["num_rows"]
+        )
         _check_sum(stage, entry)
         summary |= {"num_in": entry["num_in"], "num_kept": entry["num_kept"]}
         self._write(stage, shards, seconds, "done", summary)
@@ -111,9 +113,20 @@ class Record:
             for stage in reader.stages():
                 entry = self.index["stages"].get(stage["fingerprint"], {})
                 counts = reader.counts(stage["fingerprint"])
-                if entry.get("status") != stage["status"] or entry.get("num_shards") != counts.num_shards:
+                if (
+                    entry.get("status") != stage["status"]
+                    or entry.get("num_shards") != counts.num_shards
+                ):
                     summary = json.loads(stage["summary"])
-                    self._set_entry(stage["fingerprint"], stage["name"], stage["kind"], stage["status"], stage["seconds"], summary, counts)
+                    self._set_entry(
+                        stage["fingerprint"],
+                        stage["name"],
+                        stage["kind"],
+                        stage["status"],
+                        stage["seconds"],
+                        summary,
+                        counts,
+                    )
                     moved = True
         return moved
 
@@ -132,7 +145,14 @@ class Record:
         seconds += self.seconds_before.setdefault(fingerprint, float(entry.get("seconds", 0.0)))
         new = [shard for shard in shards.read() if shard.number not in known]
         with lineage.write(self.state.lineage, self.run) as writer:
-            writer.start_stage(fingerprint, stage.name, stage.spec.kind, stage.spec.model_dump_json(), stage.parents, stage.revision)
+            writer.start_stage(
+                fingerprint,
+                stage.name,
+                stage.spec.kind,
+                stage.spec.model_dump_json(),
+                stage.parents,
+                stage.revision,
+            )
             for shard in new:
                 writer.add_shard(fingerprint, shard)
             counts = writer.counts(fingerprint)
@@ -168,7 +188,9 @@ class Record:
             "steps_done": counts.steps_done,
             "files_ok": True,
         }
-        self.index["stages"][fingerprint] = entry | {key: value for key, value in summary.items() if value is not None}
+        self.index["stages"][fingerprint] = entry | {
+            key: value for key, value in summary.items() if value is not None
+        }
         self.index["rates"].update(summary.get("rates", {}))
 
 
@@ -186,7 +208,9 @@ def _num_in(stage: PlanStage, plan: Plan, index: dict[str, Any], entry: dict[str
         return int(entry["num_in"])
     if stage.spec.kind == "source":
         return int(entry["num_rows"]) + int(entry["num_dropped"])
-    rows = sum(index["stages"][plan.stage(name).fingerprint]["num_rows"] for name in row_sets(stage.spec))
+    rows = sum(
+        index["stages"][plan.stage(name).fingerprint]["num_rows"] for name in row_sets(stage.spec)
+    )
     return int(rows) * int(getattr(stage.spec, "n", 1))
 
 
@@ -204,10 +228,14 @@ def _add_estimates(writer: lineage.Writer, stage: PlanStage) -> None:
         return
     for metric in ("rows_out", "tokens", "seconds"):
         found = getattr(stage.costs, metric)
-        writer.add_estimate(stage.fingerprint, metric, [found.lo, found.mid, found.hi, found.unit, found.origin])
+        writer.add_estimate(
+            stage.fingerprint, metric, [found.lo, found.mid, found.hi, found.unit, found.origin]
+        )
 
 
-def _add_actuals(writer: lineage.Writer, fingerprint: str, counts: lineage.Counts, seconds: float) -> None:
+def _add_actuals(
+    writer: lineage.Writer, fingerprint: str, counts: lineage.Counts, seconds: float
+) -> None:
     writer.add_actual(fingerprint, "rows_out", counts.num_rows)
     writer.add_actual(fingerprint, "tokens", counts.num_tokens)
     writer.add_actual(fingerprint, "seconds", seconds)

@@ -74,12 +74,16 @@ class Relations:
             """create table kept (part integer, copy integer, file text, spot bigint, id text, content text, response text,
                                   thinking text)"""
         )
-        self.db.execute("create table dropped (part integer, id text, source text, reason text, first text)")
+        self.db.execute(
+            "create table dropped (part integer, id text, source text, reason text, first text)"
+        )
 
     def close(self) -> None:
         self.db.close()
 
-    def add(self, part: int, spec: MixPart, rows: InputRows, picked: Picked, seed: int, unique: bool) -> None:
+    def add(
+        self, part: int, spec: MixPart, rows: InputRows, picked: Picked, seed: int, unique: bool
+    ) -> None:
         """Pick a part's rows among those that no earlier part gave."""
         self._load(rows)
         self._mark(seed, unique)
@@ -103,8 +107,12 @@ class Relations:
             )
 
     def _load(self, rows: InputRows) -> None:
-        files = [str(shard.files["row"]) for shard in Shards(rows.folder).read() if "row" in shard.files]
-        self.db.execute("create or replace table part (file text, spot bigint, id text, content text, source text, response text, thinking text)")
+        files = [
+            str(shard.files["row"]) for shard in Shards(rows.folder).read() if "row" in shard.files
+        ]
+        self.db.execute(
+            "create or replace table part (file text, spot bigint, id text, content text, source text, response text, thinking text)"
+        )
         for file in files:
             self.db.execute(
                 """insert into part select ?, file_row_number, id, content, source, response, thinking
@@ -115,7 +123,12 @@ class Relations:
     def _mark(self, seed: int, unique: bool) -> None:
         """``first``: the row that this one repeats, in an earlier part or before it in the order of this one.
         ``place``: among those that repeat none, from 1, in the order of the seed."""
-        self.db.execute("create or replace table ordered as select *, " + ORDER.format(column="id") + " as key from part", [str(seed)])
+        self.db.execute(
+            "create or replace table ordered as select *, "
+            + ORDER.format(column="id")
+            + " as key from part",
+            [str(seed)],
+        )
         if unique:
             self.db.execute(
                 """create or replace table repeated as
@@ -128,7 +141,9 @@ class Relations:
                      and earlier.thinking is not distinct from ordered.thinking"""
             )
         else:
-            self.db.execute("create or replace table repeated as select *, null::text as first from ordered")
+            self.db.execute(
+                "create or replace table repeated as select *, null::text as first from ordered"
+            )
         self.db.execute(
             """create or replace table marked as select *,
                case when first is null then row_number() over (partition by first is null order by key, file, spot) end as place
@@ -136,18 +151,24 @@ class Relations:
         )
 
     def _check(self, spec: MixPart, picked: Picked, unique: bool) -> None:
-        found = self.db.execute("select count(*), count(*) filter (first is null) from marked").fetchone()
+        found = self.db.execute(
+            "select count(*), count(*) filter (first is null) from marked"
+        ).fetchone()
         assert found is not None, "a count gives a row"
         there, distinct = found
         if picked.exactly and picked.n is not None and picked.n > distinct:
             less = f", {distinct:,} of them no duplicates" if unique and distinct < there else ""
-            raise RunError(f"{spec.rows}: {picked.n:,} rows are asked for, there are {there:,}{less}; up_to({picked.n}) takes what there is")
+            raise RunError(
+                f"{spec.rows}: {picked.n:,} rows are asked for, there are {there:,}{less}; up_to({picked.n}) takes what there is"
+            )
 
     # ---- the result
 
     def num_rows(self) -> tuple[int, int]:
         """Kept and dropped."""
-        found = self.db.execute("select (select count(*) from kept), (select count(*) from dropped)").fetchone()
+        found = self.db.execute(
+            "select (select count(*) from kept), (select count(*) from dropped)"
+        ).fetchone()
         assert found is not None, "a count gives a row"
         return int(found[0]), int(found[1])
 
@@ -169,24 +190,27 @@ class Relations:
     def rows(self, start: int, stop: int) -> tuple[pa.Table, list[int]]:
         """Rows ``start`` to ``stop`` of the result with all columns, and which occurrence of its id each is."""
         wanted = self.db.execute(
-            "select number, file, spot, again from arranged where number >= ? and number < ? order by number", [start, stop]
+            "select number, file, spot, again from arranged where number >= ? and number < ? order by number",
+            [start, stop],
         ).fetchall()
         if not wanted:
             return ROW.empty_table(), []
         self.db.execute("create or replace table wanted (number bigint, file text, spot bigint)")
         self.db.executemany("insert into wanted values (?, ?, ?)", [row[:3] for row in wanted])
         names = ", ".join(f'rows."{name}"' for name in ROW.names)
-        table = self.db.execute(
+        # `sql` and not `execute`: its result goes to Arrow without a copy.
+        table = self.db.sql(
             f"""select {names} from read_parquet(?, filename = true, file_row_number = true) rows
                 join wanted on wanted.file = rows.filename and wanted.spot = rows.file_row_number order by wanted.number""",
-            [sorted({row[1] for row in wanted})],
+            params=[sorted({row[1] for row in wanted})],
         ).to_arrow_table()
         return table.cast(ROW), [row[3] for row in wanted]
 
     def dropped(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Dropped rows ``start`` to ``stop`` with their reason and what they repeat."""
         found = self.db.execute(
-            "select id, source, reason, first from gone where number >= ? and number < ? order by number", [start, stop]
+            "select id, source, reason, first from gone where number >= ? and number < ? order by number",
+            [start, stop],
         ).fetchall()
         return [dict(zip(("row", "source", "reason", "first"), row, strict=True)) for row in found]
 
@@ -198,7 +222,9 @@ def mixed(spec: Mix, inputs: Sequence[InputRows], folder: Path) -> Iterator[Rela
     relations = Relations(folder)
     try:
         for number, (part, picked) in enumerate(zip(spec.parts, amounts(spec), strict=True)):
-            relations.add(number, part, by_name[part.rows], picked, spec.seed, spec.unique == "exact")
+            relations.add(
+                number, part, by_name[part.rows], picked, spec.seed, spec.unique == "exact"
+            )
         relations.arrange(spec.seed, spec.shuffle)
         yield relations
     finally:

@@ -8,7 +8,9 @@ from typing import Any, TextIO
 from omrlang.plan import Plan, PlanStage
 
 
-def print_result(plan: Plan, index: dict[str, Any], executed: Sequence[str], out: TextIO | None = None) -> None:
+def print_result(
+    plan: Plan, index: dict[str, Any], executed: Sequence[str], out: TextIO | None = None
+) -> None:
     """Both tables; a stage that was not run this time is marked cached."""
     from rich.console import Console
 

@@ -61,7 +61,9 @@ def read_index(state: State) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{state.index}: not readable as JSON ({error})") from error
     if index.get("format") != INDEX_FORMAT:
-        raise RunError(f"{state.index}: format {index.get('format')}, this version reads {INDEX_FORMAT}")
+        raise RunError(
+            f"{state.index}: format {index.get('format')}, this version reads {INDEX_FORMAT}"
+        )
     return empty_index() | index
 
 
@@ -121,7 +123,9 @@ class ImageStore:
             with Image.open(self.path(digest)) as image:
                 return image.convert("RGB")
         except (OSError, UnidentifiedImageError) as error:
-            raise RunError(f"{self.path(digest)}: the stored image cannot be read ({error})") from error
+            raise RunError(
+                f"{self.path(digest)}: the stored image cannot be read ({error})"
+            ) from error
 
 
 def check_image(data: bytes) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from omr_runtime.errors import DamagedArtifact
 from omrlang.plan import PlanStage
@@ -100,7 +101,7 @@ class Work(Frozen):
     """Everything a stage worker is told. ``inputs`` are the row sets of the ``from`` clause in its order, ``others`` those
     that an expression names besides (``pass_rate(STAGE)``). ``out`` is ``store/<fingerprint>``; ``model_folders`` maps the name of a model
     or of a training stage to a Hugging Face folder that exists; ``base`` is what the recipe's paths are relative to;
-    ``num_steps_hint`` is what the plan made of steps or epochs. ``prompts`` are those of all sample stages of the plan, so
+    ``prompts`` are those of all sample stages of the plan, so
     that a filter finds the format of a row by its column ``prompt``."""
 
     stage: PlanStage
@@ -111,8 +112,8 @@ class Work(Frozen):
     progress: str
     inputs: tuple[InputRows, ...] = ()
     others: tuple[InputRows, ...] = ()
-    model_folders: dict[str, str] = {}
-    fingerprints: dict[str, str] = {}
+    model_folders: dict[str, str] = Field(default_factory=dict)
+    fingerprints: dict[str, str] = Field(default_factory=dict)
     prompts: tuple[Prompt, ...] = ()
 
     @staticmethod
@@ -185,7 +186,11 @@ class Shards:
         num_rows: dict[str, int] = {}
         num_bytes: dict[str, int] = {}
         for table, rows in tables.items():
-            data = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), TABLES[table])
+            data = (
+                rows
+                if isinstance(rows, pa.Table)
+                else pa.Table.from_pylist(list(rows), TABLES[table])
+            )
             name = f"{'part' if table == 'row' else table}-{number:05d}.parquet"
             beside = self.folder / f".{name}.{os.getpid()}"
             pq.write_table(data.cast(TABLES[table]), beside, write_page_checksum=True)
@@ -198,7 +203,9 @@ class Shards:
         write_atomic(self.folder / f"shard-{number:05d}.json", json.dumps(manifest).encode())
 
 
-def read_rows(inputs: Iterable[InputRows], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_rows(
+    inputs: Iterable[InputRows], columns: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of the inputs as dicts over the row schema, input after input, shard after shard.
 
     Raises DamagedArtifact when a file is gone, cut or does not match its checksums.
@@ -206,10 +213,11 @@ def read_rows(inputs: Iterable[InputRows], columns: list[str] | None = None) -> 
     for entry in inputs:
         for shard in Shards(entry.folder).read():
             if "row" in shard.files:
-                yield from _read_table(shard.files["row"], columns)
+                yield from read_table(shard.files["row"], columns)
 
 
-def _read_table(path: Path, columns: list[str] | None) -> Iterator[dict[str, Any]]:
+def read_table(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The lines of one Parquet file. Raises DamagedArtifact."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(columns=columns):

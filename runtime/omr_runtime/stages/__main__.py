@@ -18,6 +18,7 @@ from omr_runtime.keeper import PR_SET_PDEATHSIG, prctl
 from omr_runtime.supervise import DISK_FULL
 from omr_runtime.work import Work, fail
 
+
 def die_with_parent() -> None:
     """Ranks that torchrun started end with it, however it ends."""
     parent = os.getppid()

@@ -43,15 +43,22 @@ def run(work: Work) -> None:
 def _slice(relations: Relations, spec: Mix, start: int) -> dict[str, Any]:
     rows, again = relations.rows(start, start + SLICE)
     dropped = relations.dropped(start, start + SLICE)
-    tables: dict[str, Any] = {"row": rows, "dropped": [{k: row[k] for k in ("row", "source", "reason")} for row in dropped]}
+    tables: dict[str, Any] = {
+        "row": rows,
+        "dropped": [{k: row[k] for k in ("row", "source", "reason")} for row in dropped],
+    }
     rows, edges = _name_copies(rows, again)
     tables["row"] = rows
     repeats = [row for row in dropped if row["reason"] == DUPLICATE]
-    edges += [{"child": row["row"], "parent": row["first"], "role": "duplicate_of"} for row in repeats]
+    edges += [
+        {"child": row["row"], "parent": row["first"], "role": "duplicate_of"} for row in repeats
+    ]
     tables["edge"] = edges
     if spec.unique == "exact":
         tables["verdict"] = [_verdict(row, True, None) for row in rows["id"].to_pylist()]
-        tables["verdict"] += [_verdict(row["row"], False, f"repeats {row['first']}") for row in repeats]
+        tables["verdict"] += [
+            _verdict(row["row"], False, f"repeats {row['first']}") for row in repeats
+        ]
     return tables
 
 
@@ -60,7 +67,10 @@ def _name_copies(rows: pa.Table, again: list[int]) -> tuple[pa.Table, list[dict[
     if not any(again):
         return rows, []
     ids = rows["id"].to_pylist()
-    named = [copy_id(ident, number) if number else ident for ident, number in zip(ids, again, strict=True)]
+    named = [
+        copy_id(ident, number) if number else ident
+        for ident, number in zip(ids, again, strict=True)
+    ]
     pairs = [(new, old) for new, old in zip(named, ids, strict=True) if new != old]
     edges = [{"child": new, "parent": old, "role": "derived"} for new, old in pairs]
     return rows.set_column(rows.schema.get_field_index("id"), "id", pa.array(named)), edges

@@ -26,7 +26,16 @@ SLICE = 500
 """Raw rows of one shard: fixed, so that a restarted worker makes the same shards."""
 
 TEXT_COLUMNS = ("question", "answer", "variant", "response", "thinking", "final_answer")
-COLUMNS = ("question", "images", "options", "answer", "variant", "response", "thinking", "final_answer")
+COLUMNS = (
+    "question",
+    "images",
+    "options",
+    "answer",
+    "variant",
+    "response",
+    "thinking",
+    "final_answer",
+)
 _LETTER = re.compile(r"\s*\(?([A-Za-z])\)?[.:]?\s*")
 
 
@@ -79,7 +88,9 @@ def run(work: Work) -> None:
     if num_read == 0:
         shards.write(0, {"row": []})
     if spec.rows is not None and spec.rows != num_read:
-        raise RunError(f"declared are {spec.rows:,} rows, there are {num_read:,}: `rows` of the recipe must be what is read")
+        raise RunError(
+            f"declared are {spec.rows:,} rows, there are {num_read:,}: `rows` of the recipe must be what is read"
+        )
     finish(work, {})
 
 
@@ -91,8 +102,12 @@ def _slices(rows: Iterator[Raw]) -> Iterator[list[Raw]]:
 def _origin(work: Work, spec: Source) -> str:
     """What rows are made of, without ``take``, ``where`` and the like: so a row keeps its id when others come and go."""
     place = spec.place.model_dump(mode="json", exclude={"path", "n"})
-    mapping = {name: expression.tree.model_dump(mode="json") for name, expression in spec.columns.items()}
-    revision = work.stage.revision or (None if spec.place.kind == "synthetic" else work.stage.fingerprint)
+    mapping = {
+        name: expression.tree.model_dump(mode="json") for name, expression in spec.columns.items()
+    }
+    revision = work.stage.revision or (
+        None if spec.place.kind == "synthetic" else work.stage.fingerprint
+    )
     return digest(json.dumps([place, mapping], sort_keys=True), spec.label, revision)
 
 
@@ -101,10 +116,14 @@ def _check_columns(spec: Source, base: Path) -> None:
     if not spec.columns:
         return
     found = known_columns(read_place(spec.place, base))
-    wanted = [(column, name) for column, e in spec.columns.items() for name in sorted(_columns_of(e.tree))]
+    wanted = [
+        (column, name) for column, e in spec.columns.items() for name in sorted(_columns_of(e.tree))
+    ]
     for column, name in wanted:
         if found and name not in found:
-            raise RunError(f"columns.{column}: no column {name!r} in {_shown(spec)}; it has {', '.join(found)}")
+            raise RunError(
+                f"columns.{column}: no column {name!r} in {_shown(spec)}; it has {', '.join(found)}"
+            )
 
 
 def _columns_of(tree: ExprNode) -> set[str]:
@@ -114,7 +133,9 @@ def _columns_of(tree: ExprNode) -> set[str]:
 
 
 def _shown(spec: Source) -> str:
-    return str(getattr(spec.place, "path", None) or getattr(spec.place, "id", None) or spec.place.kind)
+    return str(
+        getattr(spec.place, "path", None) or getattr(spec.place, "id", None) or spec.place.kind
+    )
 
 
 def _key(raw: Raw) -> str:
@@ -144,7 +165,9 @@ def _read_slice(reader: Reader, chunk: list[Raw]) -> Slice:
             row = _row(reader, raw, ident)
         except BadRow as error:
             if reader.spec.bad_rows == "stop":
-                raise RunError(f"{raw.where}: {error}; `bad_rows = drop` leaves such rows out") from error
+                raise RunError(
+                    f"{raw.where}: {error}; `bad_rows = drop` leaves such rows out"
+                ) from error
             made.drop(ident, reader.label, f"bad row: {_without_place(str(error))}")
             continue
         _judge(reader, row, made)
@@ -197,9 +220,13 @@ def _row(reader: Reader, raw: Raw, ident: str) -> dict[str, Any]:
 def _map(spec: Source, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the schema's columns; without a mapping the columns that have the schema's names."""
     if not spec.columns:
-        return {name: values[name] for name in values if name in COLUMNS or name.startswith("extra.")}
+        return {
+            name: values[name] for name in values if name in COLUMNS or name.startswith("extra.")
+        }
     try:
-        return {name: evaluate(expression.tree, values) for name, expression in spec.columns.items()}
+        return {
+            name: evaluate(expression.tree, values) for name, expression in spec.columns.items()
+        }
     except ExpressionError as error:
         raise BadRow(f"a column cannot be made: {error}") from error
 
@@ -229,7 +256,9 @@ def _text(name: str, value: Any) -> str | None:
 def _list(value: Any) -> list[Any]:
     if value is None:
         return []
-    return [item for item in value if item is not None] if isinstance(value, list | tuple) else [value]
+    return (
+        [item for item in value if item is not None] if isinstance(value, list | tuple) else [value]
+    )
 
 
 def _options(value: Any) -> list[str] | None:
@@ -253,7 +282,11 @@ def _answer(answer: str | None, options: list[str] | None) -> str | None:
 
 def _extra(mapped: Mapping[str, Any]) -> str | None:
     """Columns named ``extra.NAME`` as a JSON object."""
-    found = {name.removeprefix("extra."): value for name, value in mapped.items() if name.startswith("extra.")}
+    found = {
+        name.removeprefix("extra."): value
+        for name, value in mapped.items()
+        if name.startswith("extra.")
+    }
     try:
         return json.dumps(found, ensure_ascii=False, sort_keys=True, default=str) if found else None
     except ValueError as error:
