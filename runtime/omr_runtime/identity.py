@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import TypeAlias
 
-Part: TypeAlias = str | int | float | bool | None | Sequence["Part"]
+Part: TypeAlias = str | int | float | bool | Sequence["Part"] | None
 
 
 def digest(*parts: Part) -> str:

@@ -45,9 +45,6 @@ def work_order(plan: Plan, stage: PlanStage, state: State) -> Work:
         others=_inputs(plan, state, others),
         model_folders=trained,
         fingerprints={s.name: s.fingerprint for s in plan.stages},
-        prompts=tuple(
-            dict.fromkeys(s.spec.prompt for s in plan.stages if isinstance(s.spec, Sample))
-        ),
         prompts=tuple(s.spec.prompt for s in plan.stages if isinstance(s.spec, Sample)),
     )
 
