@@ -1,0 +1,56 @@
+"""A program of drafts to a checked recipe: values, units, columns, the order of stages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from omrlang.check.conform import conform
+from omrlang.check.context import FAILED, Context, Place
+from omrlang.check.fill import fill
+from omrlang.check.graph import in_order
+from omrlang.check.stages import make_stage
+from omrlang.check.things import build
+from omrlang.diagnostics import Reporter
+from omrlang.hir import Budget, Recipe, Stage
+from omrlang.resolve import THINGS, Scope
+from omrlang.types import Frozen, Model, Setting
+
+
+class _Budget(Frozen):
+    """The settings of ``budget { … }``."""
+
+    p50: Annotated[float | None, Setting("limit on the middle estimate", unit="usd", ge=0)] = None
+    p90: Annotated[float | None, Setting("limit on the 90th percentile", unit="usd", ge=0)] = None
+
+
+def check(scope: Scope, reporter: Reporter) -> Recipe | None:
+    """The recipe, or None if an error was reported, now or before."""
+    ctx = Context(reporter, scope, build)
+    ctx.seed = _seed(ctx, scope)
+    for draft in scope.drafts.values():
+        if draft.kind in THINGS:
+            ctx.thing(draft)
+    stages = [make_stage(ctx, draft) for draft in in_order(ctx, scope)]
+    budget = _budget(ctx, scope)
+    if reporter.has_errors:
+        return None
+    made = tuple(stage for stage in stages if isinstance(stage, Stage))
+    models = tuple(thing for thing in ctx.things.values() if isinstance(thing, Model))
+    return Recipe(scope.file.path, scope.folder, ctx.seed, made, models, budget)
+
+
+def _seed(ctx: Context, scope: Scope) -> int:
+    if scope.seed is None:
+        return 0
+    value = conform(ctx, scope.seed, int, Place("seed", Setting("the recipe's seed", ge=0)))
+    return 0 if value is FAILED else int(value)
+
+
+def _budget(ctx: Context, scope: Scope) -> Budget | None:
+    if not scope.budget:
+        return None
+    span = next(iter(scope.budget.values())).key.span
+    values = fill(ctx, _Budget, scope.budget, "`budget`", span)
+    if FAILED in values.values():
+        return None
+    return Budget(values.get("p50"), values.get("p90"))

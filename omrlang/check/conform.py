@@ -1,0 +1,418 @@
+"""Expressions to the values that the schema's types ask for: one function for all types, driven by annotations."""
+
+from __future__ import annotations
+
+import types
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from omrlang import syntax as s
+from omrlang.check.context import FAILED, Context, Failed, Place
+from omrlang.check.rows import row_value
+from omrlang.check.values import Choice, Interval, Quantity, describe, evaluate, in_unit
+from omrlang.diagnostics import did_you_mean
+from omrlang.resolve import MAKES_MODEL, MAKES_ROWS, Bound, Draft
+from omrlang.source import Span
+from omrlang.types import (
+    All,
+    Amount,
+    Count,
+    ExprType,
+    Gpu,
+    Hardware,
+    MixPart,
+    Model,
+    Prompt,
+    Range,
+    RowExpr,
+    Setting,
+    Share,
+    Times,
+    TrainedModel,
+    UpTo,
+)
+
+_ROW_TYPES: dict[str, tuple[ExprType, ...]] = {
+    "keep": ("bool",),
+    "where": ("bool",),
+    "reward": ("number",),
+    "score": ("number",),
+    "user": ("text",),
+}
+_THINGS: dict[type[BaseModel], str] = {Prompt: "prompt", Hardware: "hardware", Gpu: "gpu"}
+
+
+def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
+    """The value of ``bound`` as the type ``want``, or FAILED after a report.
+
+    ``want`` is a type as a pydantic field has it. Choices are calls: the name picks the union's branch.
+    """
+    want, place = _plain_type(want, place)
+    branches = [branch for branch in _branches(want) if branch is not type(None)]
+    bound = ctx.follow(bound)
+    if len(branches) < len(_branches(want)) and _is_none(bound.expr):
+        return None
+    if RowExpr in branches:
+        return row_value(ctx, bound, _ROW_TYPES.get(place.label, ("any",)), place.label)
+    if Model in branches:
+        return _model(ctx, bound, place, trained=TrainedModel in branches)
+    if len(branches) > 1 or _is_choice(branches[0]):
+        return _choice(ctx, bound, branches, place)
+    return _single(ctx, bound, branches[0], place)
+
+
+def _single(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
+    origin = get_origin(want)
+    if origin is Literal:
+        return _literal(ctx, bound, get_args(want), place)
+    if origin is tuple:
+        return _tuple(ctx, bound, get_args(want), place)
+    if want in _THINGS:
+        return _thing(ctx, bound, want, place)
+    if want is Amount:
+        return _amount(ctx, bound, place)
+    if want is Range:
+        return _range(ctx, bound, place)
+    if want in (int, float):
+        return _number(ctx, bound, want, place)
+    return _plain_value(ctx, bound, want, place)
+
+
+# ---- annotations -------------------------------------------------------------------------------
+
+
+def _plain_type(want: Any, place: Place) -> tuple[Any, Place]:
+    """Without ``Annotated``; a ``Setting`` found there holds for the value."""
+    while get_origin(want) is Annotated:
+        want, *metadata = get_args(want)
+        found = [item for item in metadata if isinstance(item, Setting)]
+        place = Place(place.label, found[0]) if found else place
+    return want, place
+
+
+def _branches(want: Any) -> tuple[Any, ...]:
+    if get_origin(want) not in (Union, types.UnionType):
+        return (want,)
+    flat: list[Any] = []
+    for branch in get_args(want):
+        flat.extend(_branches(_plain_type(branch, Place(""))[0]))
+    return tuple(flat)
+
+
+def _is_choice(want: Any) -> bool:
+    """A model whose ``kind`` is a fixed word and that no declaration makes."""
+    is_model = isinstance(want, type) and issubclass(want, BaseModel)
+    return is_model and want not in _THINGS and "kind" in want.model_fields
+
+
+def kind_word(model: type[BaseModel]) -> str:
+    return str(model.model_fields["kind"].default)
+
+
+def _is_none(expr: s.Expr) -> bool:
+    return isinstance(expr, s.Constant) and expr.value is None
+
+
+# ---- plain values ------------------------------------------------------------------------------
+
+
+def _literal(ctx: Context, bound: Bound, choices: tuple[Any, ...], place: Place) -> Any:
+    """One of a few words, written as a name or a text."""
+    expr = bound.expr
+    word = expr.id if isinstance(expr, s.Name) else None
+    if isinstance(expr, s.Constant) and expr.value is None:
+        word = "none"
+    if word is None:
+        value = evaluate(ctx, bound)
+        if value is FAILED:
+            return FAILED
+        word = value if isinstance(value, str) else None
+    if word in choices:
+        return word
+    hint = did_you_mean(word or "", choices, "choices are")
+    return ctx.error("E211", f"`{place.label}` has no choice `{expr.span.text}`", expr.span, hint)
+
+
+def _plain_value(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
+    value = evaluate(ctx, bound)
+    if value is FAILED:
+        return FAILED
+    if isinstance(value, Choice) and value.name == "env":
+        message = "`env` stands only where a value decides nothing of the result"
+        return ctx.error("E310", message, bound.expr.span)
+    if isinstance(want, type) and isinstance(value, want):
+        return value
+    return _wrong(ctx, value, bound, _type_word(want), place)
+
+
+def _wrong(ctx: Context, value: object, bound: Bound, takes: str, place: Place) -> Failed:
+    message = f"`{place.label}` takes {takes}, not {describe(value)}"
+    return ctx.error("E301", message, bound.expr.span)
+
+
+def _type_word(want: Any) -> str:
+    if want in (str, bool):
+        return "a text" if want is str else "true or false"
+    return f"a {want.__name__.lower()}" if isinstance(want, type) else "another type"
+
+
+def _number(ctx: Context, bound: Bound, want: type, place: Place) -> Any:
+    value = evaluate(ctx, bound)
+    if value is FAILED:
+        return FAILED
+    whole = want is int
+    if not isinstance(value, Quantity):
+        return _wrong(ctx, value, bound, "a whole number" if whole else "a number", place)
+    return _in_place(ctx, value, bound.expr.span, place, whole=whole)
+
+
+def _in_place(ctx: Context, value: Quantity, span: Span, place: Place, *, whole: bool) -> Any:
+    """A number in the unit of its place and within its range."""
+    setting = place.setting or Setting()
+    number = in_unit(value, setting.unit)
+    if number is None or (value.unit == "fraction" and whole):
+        takes = f"a number of {setting.unit}" if setting.unit else "a number without a unit"
+        shown = "a percentage" if value.unit == "fraction" else f"`{value.unit}`"
+        message = f"`{place.label}` takes {takes}, not {shown}"
+        return ctx.error("E304", message, span)
+    if whole and number != number.to_integral_value():
+        message = f"`{place.label}` takes a whole number, not {number.normalize():f}"
+        return ctx.error("E301", message, span)
+    if not _in_range(ctx, number, span, place.label, setting):
+        return FAILED
+    return int(number) if whole else float(number)
+
+
+def _in_range(ctx: Context, number: Decimal, span: Span, label: str, setting: Setting) -> bool:
+    limits = (
+        (setting.ge, "at least", lambda limit: number < limit),
+        (setting.gt, "over", lambda limit: number <= limit),
+        (setting.le, "at most", lambda limit: number > limit),
+    )
+    for limit, rule, is_broken in limits:
+        if limit is not None and is_broken(Decimal(str(limit))):
+            shown = f"{number.normalize():f}"
+            ctx.error("E305", f"`{label}` is {rule} {limit:g}, not {shown}", span)
+            return False
+    return True
+
+
+def _tuple(ctx: Context, bound: Bound, parts: tuple[Any, ...], place: Place) -> Any:
+    if not isinstance(bound.expr, s.ListExpr):
+        value = evaluate(ctx, bound)
+        return FAILED if value is FAILED else _wrong(ctx, value, bound, "a list", place)
+    items = bound.expr.items
+    if parts[-1] is not Ellipsis and len(items) != len(parts):
+        message = f"`{place.label}` takes a list of {len(parts)} values, not of {len(items)}"
+        return ctx.error("E301", message, bound.expr.span)
+    want = [parts[0]] * len(items) if parts[-1] is Ellipsis else list(parts)
+    values = [_item(ctx, bound, item, w, place) for item, w in zip(items, want, strict=True)]
+    return FAILED if FAILED in values else tuple(values)
+
+
+def _item(ctx: Context, bound: Bound, item: s.Item, want: Any, place: Place) -> Any:
+    if want is MixPart:
+        return mix_part(ctx, bound, item)
+    if item.amount is not None:
+        return ctx.error("E301", f"`{place.label}` takes no amounts", item.amount.span)
+    return conform(ctx, bound.of(item.value), want, place)
+
+
+def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
+    """A number whose unit says what it means; a bare one where only one unit is possible."""
+    value = evaluate(ctx, bound)
+    if value is FAILED:
+        return FAILED
+    units = place.setting.units if place.setting else ()
+    if not isinstance(value, Quantity):
+        return _wrong(ctx, value, bound, "a number with a unit", place)
+    unit = value.unit or (units[0] if len(units) == 1 else None)
+    if unit not in units:
+        shown = " or ".join("`%`" if u == "fraction" else f"`{u}`" for u in units)
+        found = f"not `{unit}`" if unit else "this has none"
+        return ctx.error("E304", f"`{place.label}` needs the unit {shown}, {found}", bound.expr.span)
+    if value.value < 0:
+        return ctx.error("E305", f"`{place.label}` is at least 0", bound.expr.span)
+    return Amount(value=float(value.value), unit=unit)
+
+
+def _range(ctx: Context, bound: Bound, place: Place) -> Any:
+    value = evaluate(ctx, bound)
+    if value is FAILED:
+        return FAILED
+    if isinstance(value, Quantity):
+        value = Interval(value, value)
+    if not isinstance(value, Interval):
+        return _wrong(ctx, value, bound, "a range `lo .. hi` or a number", place)
+    span = bound.expr.span
+    ends = [_in_place(ctx, end, span, place, whole=False) for end in (value.lo, value.hi)]
+    if FAILED in ends:
+        return FAILED
+    if ends[0] > ends[1]:
+        return ctx.error("E305", f"`{place.label}` is a range from the lower to the higher", span)
+    return Range(lo=ends[0], hi=ends[1])
+
+
+# ---- names of declared things ------------------------------------------------------------------
+
+
+def _thing(ctx: Context, bound: Bound, want: type[BaseModel], place: Place) -> Any:
+    value = evaluate(ctx, bound)
+    kind = _THINGS[want]
+    if value is FAILED:
+        return FAILED
+    if isinstance(value, Draft) and value.kind == kind:
+        return ctx.thing(value)
+    if isinstance(value, Draft) and value.kind == "gpu" and want is Hardware:
+        made = ctx.thing(value)
+        return FAILED if made is FAILED else Hardware(name=value.name, gpu=made, count=1)
+    if isinstance(value, want):
+        return value
+    message = f"`{place.label}` takes {kind}, not {describe(value)}"
+    return ctx.error("E309", message, bound.expr.span, f"`{kind} NAME …` declares one")
+
+
+def _model(ctx: Context, bound: Bound, place: Place, *, trained: bool) -> Any:
+    value = evaluate(ctx, bound)
+    if value is FAILED:
+        return FAILED
+    if isinstance(value, Draft) and value.kind == "model":
+        return ctx.thing(value)
+    if isinstance(value, Draft) and value.kind in MAKES_MODEL and trained:
+        return TrainedModel(stage=value.name)
+    takes = "a model or a stage that makes one" if trained else "a model"
+    hint = "`model NAME = …` declares one" if isinstance(value, Choice) else None
+    message = f"`{place.label}` takes {takes}, not {describe(value)}"
+    return ctx.error("E309", message, bound.expr.span, hint)
+
+
+def rows_of(ctx: Context, bound: Bound, label: str) -> Draft | Failed:
+    """The stage whose rows are meant."""
+    value = evaluate(ctx, ctx.follow(bound))
+    if isinstance(value, Failed):
+        return FAILED
+    if isinstance(value, Draft) and value.kind in MAKES_ROWS:
+        return value
+    message = f"`{label}` takes a stage that gives rows, not {describe(value)}"
+    return ctx.error("E309", message, bound.expr.span)
+
+
+def mix_part(ctx: Context, bound: Bound, item: s.Item) -> Any:
+    """``accepted: 90%``."""
+    rows = rows_of(ctx, bound.of(item.value), "from")
+    if item.amount is None:
+        name = item.value.span.text
+        hint = f"`{name}: all` takes all of them"
+        return ctx.error("E307", f"`{name}` has no amount", item.span, hint)
+    amount = _mix_amount(ctx, bound.of(item.amount))
+    if isinstance(rows, Failed) or amount is FAILED:
+        return FAILED
+    return MixPart(rows=rows.name, amount=amount)
+
+
+def _mix_amount(ctx: Context, bound: Bound) -> Any:
+    bound = ctx.follow(bound)
+    expr = bound.expr
+    if isinstance(expr, s.Name) and expr.id == "all":
+        return All()
+    if isinstance(expr, s.CallExpr):
+        return _choice(ctx, bound, [UpTo, Times], Place("amount", Setting(unit="rows", ge=1)))
+    value = evaluate(ctx, bound)
+    if isinstance(value, Quantity) and value.unit == "fraction":
+        return Share(fraction=float(value.value))
+    if isinstance(value, Quantity):
+        place = Place("amount", Setting(unit="rows", ge=1))
+        number = _in_place(ctx, value, expr.span, place, whole=True)
+        return FAILED if number is FAILED else Count(n=number)
+    if value is FAILED:
+        return FAILED
+    hint = "amounts are all, 500, 20%, up_to(500), times(2)"
+    return ctx.error("E301", f"an amount is not {describe(value)}", expr.span, hint)
+
+
+# ---- choices -----------------------------------------------------------------------------------
+
+
+def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
+    """A call whose name picks one of the types."""
+    by_kind = {kind_word(branch): branch for branch in branches}
+    value = evaluate(ctx, bound)
+    if value is FAILED:
+        return FAILED
+    if isinstance(value, BaseModel) and type(value) in branches:
+        return value
+    if not isinstance(value, Choice):
+        takes = " or ".join(f"`{kind}(…)`" for kind in by_kind)
+        return _wrong(ctx, value, bound, takes, place)
+    branch = by_kind.get(value.name)
+    if branch is None:
+        assert isinstance(value.bound.expr, s.CallExpr), "a Choice is made of a call"
+        span = value.bound.expr.fn.span
+        hint = did_you_mean(value.name, by_kind, "choices are")
+        if value.name == "sweep":
+            return ctx.error("E401", "`sweep` is not supported by this version", span)
+        return ctx.error("E211", f"`{place.label}` has no choice `{value.name}(…)`", span, hint)
+    return call_to_model(ctx, value.bound, branch)
+
+
+def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
+    """``cosine(5e-5, warmup = 10%)``: arguments to fields, in order or by name."""
+    assert isinstance(bound.expr, s.CallExpr), "only calls come here"
+    call = bound.expr
+    fields = {name: info for name, info in model.model_fields.items() if name != "kind"}
+    order = [*fields]
+    values: dict[str, Any] = {}
+    for position, arg in enumerate(call.args):
+        name = _field_of(ctx, call, arg, position, order)
+        if name is None:
+            values["?"] = FAILED
+            continue
+        if name in values:
+            ctx.error("E206", f"`{name}` is given twice", arg.span)
+        target, value = _argument(ctx, bound.of(arg.value), model, name)
+        values[target] = value
+    missing = [f"`{name}`" for name, info in fields.items() if info.is_required() and name not in values]
+    if missing and "?" not in values:
+        message = f"`{call.fn.span.text}(…)` lacks {' and '.join(missing)}"
+        return ctx.error("E308", message, call.span)
+    return FAILED if FAILED in values.values() else model(**values)
+
+
+def _field_of(
+    ctx: Context, call: s.CallExpr, arg: s.Arg, position: int, order: list[str]
+) -> str | None:
+    shown = f"`{call.fn.span.text}(…)`"
+    if arg.name is not None:
+        if arg.name.id in order:
+            return arg.name.id
+        hint = did_you_mean(arg.name.id, order, "it takes")
+        ctx.error("E308", f"{shown} takes no `{arg.name.id}`", arg.name.span, hint)
+    elif position < len(order):
+        return order[position]
+    else:
+        ctx.error("E308", f"{shown} takes at most {len(order)} arguments", arg.span)
+    return None
+
+
+def _argument(ctx: Context, bound: Bound, model: type[BaseModel], name: str) -> tuple[str, Any]:
+    """The field that an argument fills and its value: ``url = env("X")`` fills ``url_env``."""
+    expr = ctx.follow(bound).expr
+    is_env = isinstance(expr, s.CallExpr) and expr.fn.span.text == "env"
+    if is_env and f"{name}_env" in model.model_fields:
+        assert isinstance(expr, s.CallExpr), "checked above"
+        return f"{name}_env", _env(ctx, bound.of(expr), expr)
+    info = model.model_fields[name]
+    return name, conform(ctx, bound, info.annotation, Place(name, setting_of(info.metadata)))
+
+
+def _env(ctx: Context, bound: Bound, call: s.CallExpr) -> Any:
+    if len(call.args) != 1 or call.args[0].name is not None:
+        return ctx.error("E308", "`env` takes the name of a variable", call.span)
+    return _plain_value(ctx, bound.of(call.args[0].value), str, Place("env"))
+
+
+def setting_of(metadata: list[Any]) -> Setting | None:
+    found = [item for item in metadata if isinstance(item, Setting)]
+    return found[0] if found else None

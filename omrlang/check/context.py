@@ -1,0 +1,102 @@
+"""What the checker carries along while it turns drafts into values: reports, finished things, the row at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from omrlang import syntax as s
+from omrlang.diagnostics import Reporter
+from omrlang.hir import Provenance
+from omrlang.parse import MAX_DEPTH
+from omrlang.resolve import Bound, Draft, Scope, look_up
+from omrlang.source import Span
+from omrlang.types import ExprType, Setting
+
+
+class Failed(Enum):
+    """What a step gives that has reported an error: nothing further is said about it."""
+
+    FAILED = "failed"
+
+
+FAILED: Final = Failed.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a row at one stage; ``names`` None is a row whose columns are not known."""
+
+    names: dict[str, ExprType] | None
+    what: str = "the row"
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value goes: how it is called in messages, and how it is declared."""
+
+    label: str
+    setting: Setting | None = None
+
+
+@dataclass(slots=True)
+class Context:
+    """``things`` are finished declarations by draft, ``rows`` the columns of stages; ``open`` are those being made, outermost first.
+
+    ``build`` makes a declared thing; it is handed in because values and things are made of each other.
+    ``columns`` are those of the stage at hand. ``provenance`` gathers who set what on it."""
+
+    reporter: Reporter
+    root: Scope
+    build: Callable[[Context, Draft], Any]
+    seed: int = 0
+    things: dict[Draft, Any] = field(default_factory=dict)
+    rows: dict[Draft, Columns] = field(default_factory=dict)
+    open: list[object] = field(default_factory=list)
+    columns: Columns = field(default_factory=lambda: Columns(None))
+    provenance: dict[str, Provenance] = field(default_factory=dict)
+
+    def error(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        hint: str | None = None,
+        related: tuple[tuple[Span, str], ...] = (),
+    ) -> Failed:
+        self.reporter.error(code, message, span, hint, related)
+        return FAILED
+
+    def thing(self, draft: Draft) -> Any:
+        """The value of a declared model, machine or prompt; made once."""
+        if draft not in self.things:
+            made = self.guarded(draft, draft.name, draft.span, lambda: self.build(self, draft))
+            self.things[draft] = made
+        return self.things[draft]
+
+    def guarded(self, key: object, name: str, span: Span, make: Callable[[], Any]) -> Any:
+        """``make()``, unless ``key`` is being made already or names lead too deep."""
+        if any(item is key for item in self.open):
+            return self.error("E212", f"`{name}` depends on itself", span)
+        if len(self.open) >= MAX_DEPTH:
+            return self.error("E105", f"names lead to names over {MAX_DEPTH} deep", span)
+        self.open.append(key)
+        try:
+            return make()
+        finally:
+            self.open.pop()
+
+    def follow(self, bound: Bound) -> Bound:
+        """Through brackets and ``let`` names to the expression that is meant; a cycle ends where it is."""
+        for _ in range(MAX_DEPTH):
+            if isinstance(bound.expr, s.Paren):
+                bound = bound.of(bound.expr.inner)
+                continue
+            found = look_up(bound.scope, bound.expr)
+            if not isinstance(found, Bound):
+                return bound
+            bound = found
+        return bound

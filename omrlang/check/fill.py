@@ -1,0 +1,217 @@
+"""A block's settings to the fields of a schema model: unknown and missing keys, groups, exactly-one-of, provenance."""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from omrlang.check.conform import _branches, conform, kind_word, setting_of
+from omrlang.check.context import FAILED, Context, Place
+from omrlang.diagnostics import did_you_mean
+from omrlang.functions import COLUMNS
+from omrlang.hir import Layer, Provenance
+from omrlang.resolve import Bound, Slot
+from omrlang.source import Span
+from omrlang.types import Clause
+
+NOT_MAPPED = ("id", "parent", "content", "source", "sample_index", "num_tokens", "finish")
+_LAYERS: tuple[Layer, ...] = ("default", "stdlib", "file", "amend", "sweep", "set")
+
+
+def keys_of(model: type[BaseModel], without: tuple[str, ...] = ()) -> dict[str, str]:
+    """The settings of a model: key in a recipe to field."""
+    found = {}
+    for name, info in model.model_fields.items():
+        is_clause = any(isinstance(item, Clause) for item in info.metadata)
+        if name in ("kind", *without) or is_clause:
+            continue
+        setting = setting_of(info.metadata)
+        found[(setting.key if setting and setting.key else name)] = name
+    return found
+
+
+def fill(
+    ctx: Context,
+    model: type[BaseModel],
+    slots: dict[str, Slot],
+    owner: str,
+    span: Span,
+    without: tuple[str, ...] = (),
+    prefix: str = "",
+    base: BaseModel | None = None,
+) -> dict[str, Any]:
+    """The given fields of ``model`` with their values (FAILED where one is wrong); what is missing is reported.
+
+    ``owner`` is whose settings they are, in words. With ``base`` nothing is missing: it has the rest.
+    """
+    keys = keys_of(model, without)
+    slots = _one_of(ctx, model, slots, keys, owner, span, required=base is None)
+    values: dict[str, Any] = {}
+    for key, slot in slots.items():
+        if key not in keys:
+            _unknown_key(ctx, key, slot, keys, owner)
+            continue
+        name = keys[key]
+        values[name] = _slot_value(ctx, model.model_fields[name], slot, key, f"{prefix}{key}")
+    if base is None:
+        _missing(ctx, model, keys, values, owner, span)
+    return values
+
+
+def _unknown_key(
+    ctx: Context, key: str, slot: Slot, keys: dict[str, str], owner: str
+) -> None:
+    if key == "expect":
+        ctx.error("E401", "`expect` is not supported by this version", slot.key.span)
+        return
+    if key in ("from", "with", "on"):
+        hint = f"`{key}` stands before the brace"
+    else:
+        hint = did_you_mean(key, keys, "settings are") or ""
+    ctx.error("E203", f"{owner} has no setting `{key}`", slot.key.span, hint or None)
+
+
+def _missing(
+    ctx: Context,
+    model: type[BaseModel],
+    keys: dict[str, str],
+    values: dict[str, Any],
+    owner: str,
+    span: Span,
+) -> None:
+    missing = []
+    for key, name in keys.items():
+        if model.model_fields[name].is_required() and name not in values:
+            missing.append(key)
+            values[name] = FAILED
+    if missing:
+        docs = setting_of(model.model_fields[keys[missing[0]]].metadata)
+        hint = f"{missing[0]}: {docs.doc}" if docs and docs.doc else None
+        names = " and ".join(f"`{key}`" for key in missing)
+        ctx.error("E302", f"{owner} lacks {names}", span, hint)
+
+
+def _one_of(
+    ctx: Context,
+    model: type[BaseModel],
+    slots: dict[str, Slot],
+    keys: dict[str, str],
+    owner: str,
+    span: Span,
+    *,
+    required: bool,
+) -> dict[str, Slot]:
+    """Of each group exactly one stays: that of the highest layer, if a lower one gave another."""
+    groups: dict[str, list[str]] = {}
+    for key, name in keys.items():
+        setting = setting_of(model.model_fields[name].metadata)
+        if setting and setting.one_of:
+            groups.setdefault(setting.one_of, []).append(key)
+    for members in groups.values():
+        given = [key for key in members if key in slots and slots[key].value is not None]
+        shown = " and ".join(f"`{key}`" for key in members)
+        if not given and required:
+            ctx.error("E306", f"{owner} needs exactly one of {shown}", span)
+        if len(given) > 1:
+            slots = _highest(ctx, slots, given, f"{owner} takes only one of {shown}")
+    return slots
+
+
+def _highest(
+    ctx: Context, slots: dict[str, Slot], given: list[str], message: str
+) -> dict[str, Slot]:
+    rank = {key: _LAYERS.index(_value_of(slots[key]).layer) for key in given}
+    top = [key for key in given if rank[key] == max(rank.values())]
+    if len(top) > 1:
+        first, second = slots[top[0]].key.span, slots[top[1]].key.span
+        ctx.error("E306", message, second, None, ((first, "the other one"),))
+    return {key: slot for key, slot in slots.items() if key not in given or key == top[0]}
+
+
+def _value_of(slot: Slot) -> Bound:
+    assert slot.value is not None, "only slots with a value come here"
+    return slot.value
+
+
+# ---- one setting -------------------------------------------------------------------------------
+
+
+def _slot_value(ctx: Context, info: FieldInfo, slot: Slot, key: str, path: str) -> Any:
+    want: Any = info.annotation
+    if get_origin(want) is dict:
+        return _columns(ctx, slot, key, get_args(want)[1])
+    place = Place(key, setting_of(info.metadata))
+    value: Any = None
+    if slot.value is not None:
+        ctx.provenance[path] = Provenance(slot.value.layer, slot.value.expr.span)
+        value = _given(ctx, slot.value, want, place)
+        if not slot.group or value is FAILED:
+            return value
+    models = [b for b in _branches(want) if isinstance(b, type) and issubclass(b, BaseModel)]
+    if value is None and (len(models) != 1 or _takes_no_block(models[0])):
+        return ctx.error("E301", f"`{key}` takes a value, `{key} = …`, not braces", slot.key.span)
+    return _group(ctx, type(value) if value is not None else models[0], slot, key, path, value)
+
+
+def _given(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
+    """A value; a bare text of ``--set`` also where a number or name would be written."""
+    return conform(ctx, bound, want, place)
+
+
+def _takes_no_block(model: type[BaseModel]) -> bool:
+    return model.__name__ in ("RowExpr", "Amount", "Prompt", "Hardware", "Model")
+
+
+def _group(
+    ctx: Context, model: type[BaseModel], slot: Slot, key: str, path: str, base: BaseModel | None
+) -> Any:
+    """``checkpoint { … }``; on top of a value, its named parts."""
+    label = kind_word(model) if "kind" in model.model_fields else key
+    values = fill(ctx, model, slot.group, f"`{label}`", slot.key.span, (), f"{path}.", base)
+    if FAILED in values.values() or _would_lack(model, values, base):
+        return FAILED
+    return base.model_copy(update=values) if base is not None else model(**values)
+
+
+def _would_lack(model: type[BaseModel], values: dict[str, Any], base: BaseModel | None) -> bool:
+    required = {name for name, info in model.model_fields.items() if info.is_required()}
+    return base is None and not required <= values.keys()
+
+
+def _columns(ctx: Context, slot: Slot, key: str, want: Any) -> Any:
+    """``columns { answer = Answer, extra.level = Level }``."""
+    if slot.value is not None:
+        return ctx.error("E301", f"`{key}` takes braces, `{key} {{ … }}`", slot.value.expr.span)
+    found: dict[str, Any] = {}
+    for name, inner in slot.group.items():
+        if name == "extra":
+            for part, deep in inner.group.items():
+                _column(ctx, f"extra.{part}", deep, want, found)
+        else:
+            _column(ctx, name, inner, want, found)
+    return FAILED if FAILED in found.values() else found
+
+
+def _column(ctx: Context, name: str, slot: Slot, want: Any, found: dict[str, Any]) -> None:
+    known = [column for column in COLUMNS if column not in NOT_MAPPED]
+    if not name.startswith("extra.") and name not in known:
+        hint = "`label` says what the column `source` holds" if name == "source" else None
+        hint = hint or did_you_mean(name, known, "columns are")
+        message = f"a source has no column `{name}` to map"
+        found[name] = ctx.error("E209", message, slot.key.span, hint or "`extra.NAME` takes any other")
+        return
+    if slot.value is None:
+        found[name] = ctx.error("E301", f"`{name}` takes an expression", slot.key.span)
+        return
+    found[name] = conform(ctx, slot.value, want, Place(name))
+    type_ = COLUMNS.get(name, "text")
+    if found[name] is not FAILED and found[name].type not in (type_, "any"):
+        message = f"the column `{name}` holds {_WORDS[type_]}, this is {_WORDS[found[name].type]}"
+        hint = "`text(…)` makes a text of it" if type_ == "text" else None
+        found[name] = ctx.error("E301", message, slot.value.expr.span, hint)
+
+
+_WORDS = {"text": "a text", "list": "a list", "number": "a number", "bool": "a condition"}
+

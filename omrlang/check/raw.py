@@ -1,0 +1,48 @@
+"""The first record of a local file to the raw columns that a source's expressions may name."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from omrlang.check.context import Columns, Context
+from omrlang.resolve import Draft
+from omrlang.types import Csv, Json, Jsonl, Synthetic
+
+HEAD_BYTES = 1 << 20
+SHAPES = ("question", "images", "answer", "thinking")
+
+
+def raw_columns(ctx: Context, draft: Draft, place: Any) -> Columns:
+    """Known where the place is local and its head can be read; what is wrong with a file is the run's to say."""
+    what = f"the data of `{draft.name}`"
+    names: list[str] | None = None
+    match place:
+        case Synthetic():
+            names = list(SHAPES)
+        case Jsonl() | Json() | Csv():
+            path = ctx.root.folder / place.path
+            names = _head(path, place)
+        case _:
+            pass
+    return Columns(None if names is None else dict.fromkeys(names, "any"), what, raw=True)
+
+
+def _head(path: Path, place: Jsonl | Json | Csv) -> list[str] | None:
+    try:
+        with open(path, "rb") as file:
+            text = file.read(HEAD_BYTES).decode("utf-8-sig", errors="ignore")
+    except (OSError, ValueError):
+        return None
+    if isinstance(place, Csv):
+        return next(csv.reader([text.partition("\n")[0].rstrip("\r")]), None)
+    start = text.find("{")
+    if start < 0:
+        return None
+    try:
+        record, _ = json.JSONDecoder().raw_decode(text, start)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    return list(record) if isinstance(record, dict) else None
