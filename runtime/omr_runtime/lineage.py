@@ -254,7 +254,7 @@ class Reader:
         return self.ask("select * from run order by started, id")
 
     def stages(self) -> list[dict[str, Any]]:
-        return self.ask("select * from stage order by finished nulls last, name")
+        return self.ask("select * from stage order by rowid")
 
     def counts(self, stage: str) -> Counts:
         return _counts(self.db, stage)

@@ -187,6 +187,7 @@ class Record:
             "num_shards": counts.num_shards,
             "steps_done": counts.steps_done,
             "files_ok": True,
+            "updated": lineage.now(),
         }
         self.index["stages"][fingerprint] = entry | {
             key: value for key, value in summary.items() if value is not None

@@ -64,7 +64,7 @@ def read_index(state: State) -> dict[str, Any]:
         raise RunError(
             f"{state.index}: format {index.get('format')}, this version reads {INDEX_FORMAT}"
         )
-    return empty_index() | index
+    return {**empty_index(), **index}
 
 
 def write_index(state: State, index: dict[str, Any]) -> None:

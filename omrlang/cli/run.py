@@ -1,0 +1,104 @@
+"""``omr run FILE``: make the plan, execute it, print what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omrlang.cli.plan import DEFAULT_STATE, load_plan
+from omrlang.plan import Plan
+
+if TYPE_CHECKING:
+    from omr_runtime.store import State
+
+LIMIT = 3
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command and its arguments."""
+    parser = subparsers.add_parser("run", help="run a recipe: only what is not there yet")
+    parser.add_argument("file", type=Path, help="the recipe")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path(DEFAULT_STATE),
+        metavar="DIR",
+        help="folder of runs (default .omr)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="set a value: data=…, sample_name.n=2",
+    )
+    parser.add_argument(
+        "--accept-limits", action="store_true", help="run although the plan breaks a limit (exit 3)"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for another run on the same state folder"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan under the lock, so that what is planned is what is there; then execute."""
+    from omr_runtime.errors import RunError
+    from omr_runtime.executor import prepare
+    from omr_runtime.lock import hold
+    from omr_runtime.store import State
+
+    state = State(args.state)
+    try:
+        with hold(state, args.wait) as lock:
+            prepare(state, lock)
+            plan = load_plan(args.file, args.state, args.set)
+            if plan is None:
+                return 1
+            if (refused := _refusal(plan, args)) is not None:
+                return refused
+            _save(plan, state)
+            from omr_runtime.executor import execute
+
+            code, executed = execute(plan, args.state, lock=lock)
+            _print_result(plan, state, executed)
+            return code
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _refusal(plan: Plan, args: argparse.Namespace) -> int | None:
+    """The exit code with which the plan forbids a run, said aloud; None where it may run."""
+    for found in plan.diagnostics:
+        print(f"{found.severity}[{found.code}]: {found.message}", file=sys.stderr)
+    if plan.exit.code == LIMIT and args.accept_limits:
+        return None
+    if plan.errored or not plan.applyable or plan.exit.code not in (0, 2):
+        advice = "; --accept-limits runs it nevertheless" if plan.exit.code == LIMIT else ""
+        print(f"error: the plan cannot be run: {plan.exit.reason}{advice}", file=sys.stderr)
+        return plan.exit.code or 1
+    return None
+
+
+def _save(plan: Plan, state: State) -> None:
+    from omr_runtime.work import write_atomic
+
+    name = re.sub(r"[^\w.-]", "_", Path(plan.recipe).stem)
+    write_atomic(state.plans / f"{name}.json", plan.model_dump_json().encode())
+
+
+def _print_result(plan: Plan, state: State, executed: list[str]) -> None:
+    from omr_runtime.result import print_result
+    from omr_runtime.store import read_index
+
+    print_result(plan, read_index(state), executed)
+    done = (
+        f"{len(executed)} stage{'' if len(executed) == 1 else 's'} executed"
+        if executed
+        else "nothing to do"
+    )
+    print(f"{done}; state: {state.folder}")
