@@ -42,8 +42,11 @@ SqlType: TypeAlias = Literal["bool", "number", "text", "texts", "numbers", "empt
 _LIST_OF: dict[SqlType, SqlType] = {"text": "texts", "number": "numbers"}
 _ITEM: dict[SqlType, SqlType] = {"texts": "text", "numbers": "number"}
 _COMPARE = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-_FINITE = "nullif(nullif(nullif({}, 'inf'::DOUBLE), '-inf'::DOUBLE), 'nan'::DOUBLE)"
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+# Not by nullif: DuckDB writes its argument out twice, so that nested ones grow without bound.
+_FINITE = "list_extract(list_filter([{}], lambda omr_x: isfinite(omr_x)), 1)"
+_NOT_EMPTY = "list_extract(list_filter([{}], lambda omr_x: omr_x <> ''), 1)"
+_LETTERS = ".abcdefghijklmnopqrstuvwxyz"
+_PLACES = ", ".join(["NULL", *(str(place) for place in range(26))])
 
 
 def row_expression(
@@ -204,7 +207,7 @@ def _binary(node: Binary) -> _Piece:
             template = _FINITE.format(f"({{}} {node.op} {{}})")
             return _join("number", template, _numeric(left), _numeric(right))
         case "/":
-            template = _FINITE.format("({} / nullif({}, 0))")
+            template = _FINITE.format("({} / {})")
             return _join("number", template, _numeric(left), _numeric(right))
         case "==" | "!=" | "<" | "<=" | ">" | ">=":
             return _comparison(_COMPARE[node.op], left, right)
@@ -263,7 +266,7 @@ def _index(node: Index) -> _Piece:
         raise _NotSql
     at = _emit(node.at)
     if x.type == "text":
-        return _join("text", "nullif(substring({}, CAST({} AS BIGINT) + 1, 1), '')", x, at)
+        return _join("text", _NOT_EMPTY.format("substring({}, CAST({} AS BIGINT) + 1, 1)"), x, at)
     if x.type not in _ITEM:
         raise _NotSql
     return _join(_ITEM[x.type], "list_extract({}, CAST({} AS BIGINT) + 1)", x, at)
@@ -359,8 +362,8 @@ def _choose(args: Sequence[_Piece]) -> _Piece:
 
 
 def _letter_index(x: _Piece) -> _Piece:
-    letter = "lower(nullif(regexp_extract({}, '^[A-Za-z]$', 0), ''))"
-    template = f"CAST(strpos('{_ALPHABET}', {letter}) - 1 AS DOUBLE)"
+    letter = "lower(regexp_extract({}, '^[A-Za-z]$', 0))"
+    template = f"CAST(list_extract([{_PLACES}], strpos('{_LETTERS}', {letter})) AS DOUBLE)"
     return _join("number", template, _of(x, "text"))
 
 
