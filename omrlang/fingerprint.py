@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, assert_never
 
 from pydantic import BaseModel
@@ -77,7 +77,7 @@ DEFAULT_SCORE = RowExpr(
 class Leaf:
     """One smallest value of a stage. ``key`` is hashed and free of names; ``path`` and ``shown`` are for people.
 
-    ``parent`` is the name of the stage that the leaf refers to.
+    ``parent`` is the name of the stage that the leaf refers to, ``branch`` marks which kind of thing was chosen.
     """
 
     key: str
@@ -86,6 +86,16 @@ class Leaf:
     shown: str
     cls: SettingClass
     parent: str | None = None
+    branch: bool = False
+
+    def under(self, names: Mapping[str, str]) -> Leaf:
+        """The same leaf where stages go by other names."""
+        if self.parent is None or self.parent not in names:
+            return self
+        new = names[self.parent]
+        path = self.path.replace(f".{self.parent}", f".{new}") if self.path.endswith(f".{self.parent}") else self.path
+        shown = new if self.shown == self.parent else self.shown
+        return replace(self, path=path, shown=shown, parent=new)
 
 
 def fingerprint(spec: Spec, parents: Parents, revision: str | None) -> str:
@@ -312,7 +322,7 @@ class _Walk:
             if isinstance(value, Model) and name == "kind":
                 continue
             if name == "kind":
-                found.append(Leaf(f"{key}.kind", path, item, str(item), item_cls))
+                found.append(Leaf(f"{key}.kind", path, item, str(item), item_cls, branch=True))
             elif isinstance(value, Model) and name == "source":
                 found += self.fields(f"{key}.source", path, item, item_cls)
             else:

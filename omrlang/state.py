@@ -183,6 +183,8 @@ def _moved(stage: Lowered, previous: Previous, names: Mapping[str, str]) -> tupl
 
 def _explain(stage: Lowered, moved: tuple[Moved, ...]) -> Decision:
     """The reason text: settings first, since they are what a person changed."""
+    if kept := _samples_kept(stage, moved):
+        return Decision("partial", ("param_changed", "partial_cache"), kept, tuple(item.change() for item in moved))
     own = [item for item in moved if item.reason != "parent_changed"]
     parents = [item for item in moved if item.reason == "parent_changed"]
     texts = [_told(item) for item in own]
@@ -191,6 +193,13 @@ def _explain(stage: Lowered, moved: tuple[Moved, ...]) -> Decision:
         texts.append(f"{', '.join(names)} changed")
     reasons: tuple[Reason, ...] = tuple(dict.fromkeys(item.reason for item in [*own, *parents]))
     return Decision("redo", reasons, "; ".join(texts), tuple(item.change() for item in own))
+
+
+def _samples_kept(stage: Lowered, moved: tuple[Moved, ...]) -> str:
+    """Where only ``n`` of a ``sample`` moved, samples that were drawn are not drawn again."""
+    if stage.spec.kind != "sample" or [item.path for item in moved] != ["n"]:
+        return ""
+    return f"{_told(moved[0])}; samples that were drawn are kept"
 
 
 def _told(item: Moved) -> str:

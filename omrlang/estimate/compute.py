@@ -24,17 +24,17 @@ def start_seconds(kind: str) -> Estimate:
     return guess(assumptions.START_S[kind], "s", f"start of a process ({kind})")
 
 
-def train_flops_per_token(shape: Shape, length: float, recompute: bool) -> float:
-    """Forward and backward of one token of a document of that length: 6 N + 6 L d s, a third more with recomputation.
+def train_flops_per_token(shape: Shape, length: float) -> float:
+    """Forward and backward of one token of a document of that length: 6 N + 6 L d s. Recomputation is no model FLOP.
 
     >>> qwen = Shape(num_params=8_292_000_000, layers=28, hidden=3584, heads=28, kv_heads=4, head_dim=128,
     ...              vocab=152_064, intermediate=18_944, vision_params=677_000_000)
-    >>> round(train_flops_per_token(qwen, 8192, False) / 1e9, 1)
+    >>> round(train_flops_per_token(qwen, 8192) / 1e9, 1)
     47.4
     """
     dense = 6.0 * text_params(shape)
     attention = 6.0 * shape.layers * shape.heads * shape.head_dim * length
-    return (dense + attention) * (4 / 3 if recompute else 1.0)
+    return dense + attention
 
 
 def vision_flops_per_token(shape: Shape) -> float:
@@ -47,10 +47,9 @@ def train_seconds(spec: Sft | Rl, shape: Shape | None, tokens: Estimate, length:
     if shape is None:
         return NO_SHAPE
     vision = 3.0 * vision_flops_per_token(shape)
-    recompute = spec.recompute
 
     def flops(tokens: float, length: float, visual: float) -> float:
-        return tokens * (train_flops_per_token(shape, length, recompute) + visual * vision)
+        return tokens * (train_flops_per_token(shape, length) + visual * vision)
 
     work = derive("FLOPs", "tokens x (6 N + 6 L d s + vision)", flops, tokens=tokens, length=length, visual=visual_share)
     if on_cpu(spec):
@@ -60,7 +59,8 @@ def train_seconds(spec: Sft | Rl, shape: Shape | None, tokens: Estimate, length:
 
 def _cpu_train(spec: Sft | Rl, work: Estimate) -> Estimate:
     rate = guess(assumptions.CPU_TRAIN_FLOPS[spec.precision], "FLOP/s", f"{spec.precision} on two cores")
-    return derive("s", "FLOPs / rate of this machine's processor", lambda work, rate: work / rate, falling=["rate"], work=work, rate=rate)
+    again = 4 / 3 if spec.recompute else 1.0
+    return derive("s", "FLOPs / rate of this machine's processor", lambda work, rate: work * again / rate, falling=["rate"], work=work, rate=rate)
 
 
 def _gpu_train(spec: Sft | Rl, shape: Shape, work: Estimate) -> Estimate:

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from omrlang.estimate import assumptions
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
-from omrlang.estimate.history import like_stage, measured_seconds, past
+from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speeds
 from omrlang.estimate.memory import memory
 from omrlang.estimate.ranges import added, derive, exact, free, money, total, total_money, unknown
 from omrlang.estimate.rows import (
@@ -49,13 +49,14 @@ class _Pass:
     specs: dict[str, Spec]
     index: Index
     recipe: Path
+    speeds: dict[str, Speed]
     flows: dict[str, Flow] = field(default_factory=dict)
     responses: dict[str, Estimate | None] = field(default_factory=dict)
 
 
 def estimate(stages: tuple[Lowered, ...], index: Index, recipe: Path) -> dict[str, Costs]:
     """Costs by stage, each of the whole stage as if nothing were cached."""
-    walk = _Pass({stage.name: stage.spec for stage in stages}, index, recipe)
+    walk = _Pass({stage.name: stage.spec for stage in stages}, index, recipe, speeds(index))
     return {stage.name: _stage(stage, walk) for stage in stages}
 
 
@@ -180,7 +181,7 @@ def _writing_time(
 
 def _like(spec: Spec, root: Model | None, walk: _Pass, tokens: Estimate) -> dict[str, Estimate] | None:
     """Time by a like stage's speed."""
-    speed = like_stage(spec, root, walk.index)
+    speed = like_stage(spec, root, walk.speeds)
     return None if speed is None else {"like": speed.scaled(tokens)}
 
 

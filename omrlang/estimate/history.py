@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,26 +48,27 @@ def measured_seconds(record: Record) -> Estimate | None:
     return None if record.seconds is None else exact(record.seconds, "s", "measured", "the stage's run")
 
 
-def like_stage(spec: Spec, root: Model | None, index: Index) -> Speed | None:
-    """The finished stage of the same class with the most tokens, so that its start weighs least."""
-    if not isinstance(spec, Sample | Sft | Rl | Eval) or root is None:
-        return None
-    wanted = _class(spec, root)
-    found = [_speed(fingerprint, record, index, wanted) for fingerprint, record in index.stages.items()]
-    return max((speed for speed in found if speed is not None), key=lambda speed: speed.tokens, default=None)
+def speeds(index: Index) -> dict[str, Speed]:
+    """For each class of finished stages the one with the most tokens, so that its start weighs least."""
+    found: dict[str, Speed] = {}
+    for fingerprint, record in index.stages.items():
+        previous = index.previous.get(fingerprint)
+        if record.status != "done" or not record.tokens or not record.seconds or previous is None:
+            continue
+        spec, root = old_spec(previous), _old_root(fingerprint, index)
+        if not isinstance(spec, Sample | Sft | Rl | Eval) or root is None:
+            continue
+        key = _class(spec, root)
+        if key not in found or found[key].tokens < record.tokens:
+            found[key] = Speed(record.name, record.tokens, record.seconds)
+    return found
 
 
-def _speed(fingerprint: str, record: Record, index: Index, wanted: str) -> Speed | None:
-    if record.status != "done" or not record.tokens or not record.seconds:
+def like_stage(spec: Spec, root: Model | None, known: Mapping[str, Speed]) -> Speed | None:
+    """The speed of a finished stage of the same class."""
+    if not isinstance(spec, Sample | Sft | Rl | Eval) or root is None or not known:
         return None
-    previous = index.previous.get(fingerprint)
-    spec = old_spec(previous) if previous is not None else None
-    if not isinstance(spec, Sample | Sft | Rl | Eval):
-        return None
-    root = _old_root(fingerprint, index)
-    if root is None or _class(spec, root) != wanted:
-        return None
-    return Speed(record.name, record.tokens, record.seconds)
+    return known.get(_class(spec, root))
 
 
 def _old_root(fingerprint: str, index: Index) -> Model | None:

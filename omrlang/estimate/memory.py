@@ -9,6 +9,7 @@ from typing import Literal, assert_never
 from omrlang.estimate import assumptions
 from omrlang.estimate.ranges import added, between, unknown
 from omrlang.estimate.rows import guess
+from omrlang.estimate.shapes import kv_bytes_per_token
 from omrlang.fingerprint import num_devices, settled_amount
 from omrlang.plan import Estimate, Memory
 from omrlang.schema import Rl, Sft
@@ -18,7 +19,7 @@ GIB = 2.0**30
 
 
 def memory(spec: Sft | Rl, shape: Shape | None) -> Memory:
-    """Per device, at its peak: states + activations + logits + context (and weights and cache of the engine in RL)."""
+    """Per device, at its peak: states + activations + logits + context (in RL also the engine)."""
     if shape is None:
         nothing = unknown("bytes", "the model's shape is not declared")
         return Memory(parts={}, total=nothing, capacity_bytes=capacity(spec), verdict="unknown")
@@ -43,7 +44,8 @@ def _parts(spec: Sft | Rl, shape: Shape) -> dict[str, Estimate]:
         "context": guess(context, "bytes", "libraries and buffers"),
     }
     if isinstance(spec, Rl):
-        parts["engine"] = _engine(spec, shape)
+        parts["engine"] = between(2.0 * shape.num_params, 2.0 * shape.num_params, 2.4 * shape.num_params, "bytes", "formula", "its weights in bf16")
+        parts["cache"] = _cache(spec, shape, (parts["activations"].mid or 0.0) + (parts["logits"].mid or 0.0))
     return parts
 
 
@@ -115,25 +117,25 @@ def _logits(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
     return between(value * 0.8, value, value * 1.5, "bytes", "formula", f"{text} {count:,} tokens x {shape.vocab:,} logits x {per_logit:.0f} bytes")
 
 
-def _engine(spec: Rl, shape: Shape) -> Estimate:
-    """The rollout engine's weights and cache beside the trainer: on a GPU the share it is given while it generates."""
-    weights = 2.0 * shape.num_params
+def _cache(spec: Rl, shape: Shape, training: float) -> Estimate:
+    """Keys and values while rollouts are written, beyond what training takes at other times in the same place."""
+    each = kv_bytes_per_token(shape) * (spec.max_prompt + spec.max_response)
     rollouts = settled_amount(spec.batch, num_devices(spec)).value * spec.group / num_devices(spec)
-    cache = 4.0 * shape.layers * shape.kv_heads * shape.head_dim * (spec.max_prompt + spec.max_response) * min(rollouts, 64)
-    value = weights + cache
-    return between(weights, value, value * 1.5, "bytes", "assumed", "engine weights + cache of at most 64 sequences at full length")
+    lo, mid, hi = (max(0.0, each * min(rollouts, count) - training) for count in (1, 16, 64))
+    return between(lo, mid, hi, "bytes", "assumed", "cache of 1 .. 64 sequences at full length, beyond activations and logits")
 
 
 def _flips(spec: Sft | Rl, shape: Shape, found: Memory) -> tuple[str, ...]:
-    """Single settings that would change the verdict, each with the peak it gives; the strongest three."""
+    """Single settings that would change the verdict, each with the peak it gives: out of a bad one, or into one."""
+    bad = found.verdict != "fits"
+    peak = found.total.mid or 0.0
     options: list[tuple[float, str]] = []
     for text, other in _alternatives(spec).items():
         measured = _measure(other, shape)
-        if measured.verdict != found.verdict and measured.total.mid is not None:
-            options.append((measured.total.mid, f"{text}: {measured.total.mid / GIB:,.1f} GiB, {measured.verdict}"))
-    better = found.verdict != "fits"
-    options.sort(reverse=not better)
-    return tuple(text for _, text in options[:3])
+        mid = measured.total.mid or 0.0
+        if measured.verdict != found.verdict and (mid < peak) == bad:
+            options.append((mid, f"{text}: {mid / GIB:,.1f} GiB, {measured.verdict}"))
+    return tuple(text for _, text in sorted(options, reverse=not bad)[:3])
 
 
 def _alternatives(spec: Sft | Rl) -> Mapping[str, Sft | Rl]:

@@ -95,6 +95,18 @@ def money(hours: Estimate, usd_per_hour: float | None, price: str) -> Money:
     return Money(lo=cents[0], mid=cents[1], hi=cents[2], origin=origin, formula="GPU-hours x price", inputs=inputs)
 
 
+def scaled(item: Estimate, share: float) -> Estimate:
+    """A part of a number, by a known share."""
+    return derive(item.unit, f"{share:.0%} of it", lambda item: item * share, item=item)
+
+
+def scaled_money(item: Money, share: float) -> Money:
+    """A part of a price, by a known share."""
+    part = Decimal(str(round(share, 9)))
+    cut: dict[str, Decimal | None] = {end: None if (value := getattr(item, end)) is None else (value * part).quantize(Decimal("0.01")) for end in ENDS}
+    return item.model_copy(update={**cut, "formula": f"{share:.0%} of {item.formula}"})
+
+
 def free(why: str) -> Money:
     """Nothing is rented."""
     zero = Decimal("0.00")
