@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from omrlang.check import check
 from omrlang.diagnostics import Diagnostic, Reporter
 from omrlang.estimate.costs import estimate, totals
 from omrlang.hir import Recipe
+from omrlang.lints import lint
 from omrlang.lower import Lowered, lower
 from omrlang.parse import parse
 from omrlang.pins import Pins
@@ -19,8 +20,13 @@ from omrlang.resolve import read_source, resolve
 from omrlang.state import Decision, Index, decide, read_index
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, list[Diagnostic]]:
-    """Read, parse, resolve, check. The recipe is None exactly if a diagnostic is an error."""
+def load(
+    path: Path, overrides: Sequence[str] = (), deny: Collection[str] = ()
+) -> tuple[Recipe | None, list[Diagnostic]]:
+    """Read, parse, resolve, check, lint. The recipe is None exactly if a diagnostic is an error.
+
+    ``overrides`` are ``path=value``; ``deny`` are codes of warnings that count as errors.
+    """
     reporter = Reporter()
     source = read_source(path, path, None, reporter)
     if source is None:
@@ -28,7 +34,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, list
     tree = parse(source, reporter)
     scope = resolve(tree, path.resolve().parent, reporter, overrides)
     recipe = check(scope, reporter)
-    return recipe, reporter.sorted()
+    if recipe is not None:
+        for found in lint(recipe, scope.allowed, deny):
+            reporter.report(found)
+    return None if reporter.has_errors else recipe, reporter.sorted()
 
 
 def make_plan(recipe: Recipe, state: Path, path: Path) -> Plan:

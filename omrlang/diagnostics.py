@@ -63,6 +63,8 @@ _ALL = (
     Code("W103", "prompt-mismatch", "rows sampled under one prompt are trained under another"),
     Code("W104", "trained-on-test", "an evaluation set is among the training rows"),
     Code("W105", "judges-itself", "a model judges what it wrote itself"),
+    Code("W201", "unpinned", "what a stage reads could not be pinned when the plan was made"),
+    Code("W202", "unreadable-state", "the index of earlier runs could not be read"),
 )  # fmt: skip
 
 CODES: dict[str, Code] = {code.code: code for code in _ALL}

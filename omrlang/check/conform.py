@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import types
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -186,13 +187,12 @@ def _in_place(ctx: Context, value: Quantity, span: Span, place: Place, *, whole:
 
 
 def _in_range(ctx: Context, number: Decimal, span: Span, label: str, setting: Setting) -> bool:
-    limits = (
-        (setting.ge, "at least", lambda limit: number < limit),
-        (setting.gt, "over", lambda limit: number <= limit),
-        (setting.le, "at most", lambda limit: number > limit),
-    )
-    for limit, rule, is_broken in limits:
-        if limit is not None and is_broken(Decimal(str(limit))):
+    for limit, rule, is_kept in (
+        (setting.ge, "at least", operator.ge),
+        (setting.gt, "over", operator.gt),
+        (setting.le, "at most", operator.le),
+    ):
+        if limit is not None and not is_kept(number, Decimal(str(limit))):
             shown = f"{number.normalize():f}"
             ctx.error("E305", f"`{label}` is {rule} {limit:g}, not {shown}", span)
             return False

@@ -154,11 +154,9 @@ def _member(ctx: Context, bound: Bound, expr: s.Name | s.Attr) -> Value | Failed
     if expr.name.id not in fields:
         hint = did_you_mean(expr.name.id, fields, "it has")
         return ctx.error("E203", f"{_an(owner.kind)} has no `{expr.name.id}`", expr.name.span, hint)
-    value = getattr(made, expr.name.id)
-    if isinstance(value, bool | str | BaseModel):
+    value: object = getattr(made, expr.name.id)
+    if value is None or isinstance(value, bool | str | BaseModel):
         return value
-    if value is None:
-        return None
     return Quantity(Decimal(str(value)))
 
 

@@ -1,0 +1,22 @@
+"""W101: with one optimiser step per rollout batch every importance ratio is 1, so no clip range can act.
+
+Seen in a published recipe: clip ranges tuned to four digits beside `mini-batch = batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omrlang.diagnostics import Diagnostic
+from omrlang.hir import Recipe
+from omrlang.lints.places import setting_span
+from omrlang.schema import Rl
+
+
+def lint(recipe: Recipe) -> Iterator[Diagnostic]:
+    for stage in recipe.stages:
+        spec = stage.spec
+        if isinstance(spec, Rl) and (spec.minibatch is None or spec.minibatch == spec.batch):
+            message = f"rl `{spec.name}`: the clip range of {spec.algorithm.kind} never acts"
+            hint = "there is one update per rollout batch, so every ratio is 1; a smaller `minibatch` gives several"
+            yield Diagnostic("W101", message, setting_span(stage, "algorithm"), "warning", hint)

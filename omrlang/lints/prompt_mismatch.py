@@ -1,0 +1,47 @@
+"""W103: a model trained or evaluated under another prompt than its rows were sampled, or it was trained, under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omrlang.diagnostics import Diagnostic
+from omrlang.hir import Recipe, Stage
+from omrlang.lints.places import ancestors, setting_span, stage_of
+from omrlang.schema import Eval, Rl, Sample, Sft
+from omrlang.types import Prompt, TrainedModel
+
+
+def lint(recipe: Recipe) -> Iterator[Diagnostic]:
+    for stage in recipe.stages:
+        if isinstance(stage.spec, Sft) and stage.spec.prompt is not None:
+            yield from _against_samples(recipe, stage, stage.spec.prompt)
+        if isinstance(stage.spec, Eval | Rl) and isinstance(stage.spec.model, TrainedModel):
+            trained = stage_of(recipe, stage.spec.model.stage)
+            yield from _against_training(stage, stage.spec.prompt, trained)
+
+
+def _against_samples(recipe: Recipe, stage: Stage, prompt: Prompt) -> Iterator[Diagnostic]:
+    for parent in ancestors(recipe, stage):
+        if isinstance(parent.spec, Sample) and not _same(parent.spec.prompt, prompt):
+            message = (
+                f"sft `{stage.spec.name}` trains under `{prompt.name}` what `{parent.spec.name}`"
+                f" sampled under `{parent.spec.prompt.name}`"
+            )
+            related = ((setting_span(parent, "prompt"), "sampled under this one"),)
+            yield Diagnostic("W103", message, setting_span(stage, "prompt"), "warning", None, related)
+
+
+def _against_training(stage: Stage, prompt: Prompt, trained: Stage) -> Iterator[Diagnostic]:
+    spec = trained.spec
+    if isinstance(spec, Sft | Rl) and spec.prompt is not None and not _same(spec.prompt, prompt):
+        message = (
+            f"{stage.spec.kind} `{stage.spec.name}` asks under `{prompt.name}` a model that"
+            f" `{spec.name}` trained under `{spec.prompt.name}`"
+        )
+        related = ((setting_span(trained, "prompt"), "trained under this one"),)
+        yield Diagnostic("W103", message, setting_span(stage, "prompt"), "warning", None, related)
+
+
+def _same(one: Prompt, other: Prompt) -> bool:
+    """What the model sees: system prompt and tags; the name and how answers are repaired do not matter."""
+    return (one.system, one.thinking, one.answer) == (other.system, other.thinking, other.answer)
