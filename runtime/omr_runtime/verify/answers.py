@@ -228,6 +228,7 @@ _FUNCTIONS = frozenset(
         "det",
     ]
 )
+_SMALL_WORDS = frozenset(["not", "is", "are", "if", "but", "the", "no", "yes"])
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _TIME = re.compile(r"\d\s*:\s*\d")
 _OPEN = {"(": ")", "[": "]", "\\{": "\\}"}
@@ -272,8 +273,8 @@ def is_prose(text: str) -> bool:
     """
     if re.fullmatch(r"[A-Za-z][A-Za-z\s'-]+", text) and text.casefold() not in _FUNCTIONS:
         return True
-    words = (word.casefold() for word in _WORD.findall(text))
-    return any(len(word) > 3 and word not in _FUNCTIONS for word in words)
+    words = [word.casefold() for word in _WORD.findall(text)]
+    return any(word in _SMALL_WORDS or (len(word) > 3 and word not in _FUNCTIONS) for word in words)
 
 
 def _items(text: str) -> tuple[str, tuple[str, ...]] | None:

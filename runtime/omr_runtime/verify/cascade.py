@@ -60,7 +60,9 @@ class _Found:
 class _Wait(Exception):
     """A worker or a judge must be asked before this row goes on."""
 
-    def __init__(self, call: Call, need: tuple[Pair, ...] | Triple, kind: Literal["math", "judge"]) -> None:
+    def __init__(
+        self, call: Call, need: tuple[Pair, ...] | Triple, kind: Literal["math", "judge"]
+    ) -> None:
         self.call, self.need, self.kind = call, need, kind
 
 
@@ -103,7 +105,9 @@ class Cascade:
         self._judges: dict[str, Judge] = {}
 
     def __enter__(self) -> Cascade:
-        models = {judge_name(c.model): c.model for c in calls(self.expr.tree) if c.model is not None}
+        models = {
+            judge_name(c.model): c.model for c in calls(self.expr.tree) if c.model is not None
+        }
         for model in models.values():
             check_address(model)
         for name, model in models.items():
@@ -113,7 +117,10 @@ class Cascade:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._math.close()
         for judge in self._judges.values():
@@ -129,7 +136,9 @@ class Cascade:
     def _evaluate_batch(self, rows: Sequence[Row]) -> list[Outcome]:
         cases = [self._case(row) for row in rows]
         if self.expr.type == "bool":
-            answer_in_sql(self.expr.rules, [case.row for case in cases], [case.sql for case in cases])
+            answer_in_sql(
+                self.expr.rules, [case.row for case in cases], [case.sql for case in cases]
+            )
         outcomes: dict[int, Outcome] = {}
         while len(outcomes) < len(cases):
             waiting = []
@@ -238,7 +247,11 @@ class Cascade:
 
     def _ask_judges(self, cases: Sequence[_Case]) -> None:
         for name, judge in self._judges.items():
-            mine = [c for c in cases if c.wait and c.wait.call.model and judge_name(c.wait.call.model) == name]
+            mine = [
+                c
+                for c in cases
+                if c.wait and c.wait.call.model and judge_name(c.wait.call.model) == name
+            ]
             opinions = judge.ask([c.wait.need for c in mine if c.wait]) if mine else []  # type: ignore[misc]
             for case, opinion in zip(mine, opinions, strict=True):
                 assert case.wait is not None, "filtered above"

@@ -8,6 +8,7 @@ with their parent.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -131,7 +132,16 @@ class _Worker:
         self.buffer = b""
 
     def check(self, pair: Pair) -> MathVerdict:
-        """The verdict on one pair. OSError when no worker can be started."""
+        """The verdict on one pair; asked twice if something ends the worker that is not the pair's time.
+
+        OSError when no worker can be started.
+        """
+        verdict = self._ask(pair)
+        if verdict is None:
+            verdict = self._ask(pair)
+        return verdict or MathVerdict(False, "math-verify: the worker died")
+
+    def _ask(self, pair: Pair) -> MathVerdict | None:
         process = self._running()
         line = json.dumps([self.cpu_limit_s, *pair]).encode() + b"\n"
         assert process.stdin is not None, "opened as a pipe"
@@ -142,7 +152,7 @@ class _Worker:
         except BrokenPipeError:
             answer = None
         if answer is None:
-            return self._after_death(process)
+            return self._after_silence(process)
         self.num_checked += 1
         return MathVerdict(**json.loads(answer))
 
@@ -172,12 +182,13 @@ class _Worker:
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line
 
-    def _after_death(self, process: subprocess.Popen[bytes]) -> MathVerdict:
+    def _after_silence(self, process: subprocess.Popen[bytes]) -> MathVerdict | None:
+        """A timeout if the worker still runs or its clock ended it, else None."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+        late = process.returncode in (None, -signal.SIGPROF)
         self.stop()
-        code = process.returncode
-        if code in (-signal.SIGPROF, -signal.SIGKILL):
-            return MathVerdict(False, "timeout")
-        return MathVerdict(False, f"worker ended with code {code}")
+        return MathVerdict(False, "timeout") if late else None
 
     def stop(self) -> None:
         if self.process is None:
@@ -186,15 +197,9 @@ class _Worker:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                with _quiet_pipe():
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         self.process, self.num_checked = None, 0
-
-
-def _quiet_pipe() -> Any:
-    import contextlib
-
-    return contextlib.suppress(BrokenPipeError)
 
 
 def _spawn() -> subprocess.Popen[bytes]:

@@ -27,6 +27,8 @@ def read_pass_rates(folder: str | Path) -> dict[str, float]:
 def _lines(path: Path) -> list[tuple[str, int, int]]:
     try:
         columns = pq.read_table(path).to_pydict()
-        return list(zip(columns["content"], columns["num_kept"], columns["num_judged"], strict=True))
+        return list(
+            zip(columns["content"], columns["num_kept"], columns["num_judged"], strict=True)
+        )
     except (OSError, pa.ArrowException) as error:
         raise DamagedArtifact(path) from error

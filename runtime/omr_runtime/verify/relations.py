@@ -36,7 +36,9 @@ def _query(
     import duckdb
 
     columns = [{name: row.get(name) for name in ROW.names} for row in rows]
-    table = pa.Table.from_pylist(columns, ROW).append_column("omr_place", pa.array(range(len(rows))))
+    table = pa.Table.from_pylist(columns, ROW).append_column(
+        "omr_place", pa.array(range(len(rows)))
+    )
     with duckdb.connect() as connection:
         connection.register("omr_rows", table)
         query = f"SELECT {', '.join(texts)} FROM omr_rows ORDER BY omr_place"

@@ -37,7 +37,9 @@ class Slicing:
         return sum(self.num_rows)
 
 
-def slicing(inputs: Iterable[InputRows], group_of: GroupOf, slice_rows: int = SLICE_ROWS) -> Slicing:
+def slicing(
+    inputs: Iterable[InputRows], group_of: GroupOf, slice_rows: int = SLICE_ROWS
+) -> Slicing:
     """Groups in order of their first row; a slice is full when it has ``slice_rows`` rows or more."""
     sizes: dict[str, int] = {}
     for row in read_rows(inputs, columns=["id", "parent"]):
