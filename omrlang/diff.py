@@ -220,6 +220,10 @@ def _factor(pair: _Pair, moved: Moved) -> Factor:
     change = moved.change()
     path = change.path.removesuffix(".name")
     cls = change.cls
+    if path == "with":
+        named = next((item.change() for item in pair.moved if item.path == "with.name"), change)
+        old, new = (change.old if named.old == "none" else named.old), (change.new if named.new == "none" else named.new)
+        change = change.model_copy(update={"old": old, "new": new})
     if path != change.path and len(pair.moved) > 1:
         cls = _strongest([item.change().cls for item in pair.moved if item.path.startswith(f"{path}.")])
     return Factor(path=path, cls=cls, old=change.old, new=change.new, stages=(pair.name,), note=_no_effect(pair, moved))

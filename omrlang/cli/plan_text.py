@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from omrlang.cli.figures import LETTER, gib, marked, spread, text
+from omrlang.cli.figures import LETTER, dollars, gib, marked, spread, text
 from omrlang.plan import SYMBOL, Action, Estimate, Memory, Origin, Plan, PlanStage
 
 NARROW = 96
@@ -23,7 +23,7 @@ WORDS: dict[Action, str] = {
 def plan_text(plan: Plan, width: int) -> str:
     """The whole view for a terminal of so many columns."""
     width = max(60, min(width, 120))
-    head = verdict(plan)
+    head = _verdict(plan)
     sections = [
         [*wrapped(head, width)],
         [*wrapped(f"recipe {plan.recipe} · seed {plan.seed} · omr {plan.omr_version}", width)],
@@ -40,7 +40,7 @@ def plan_text(plan: Plan, width: int) -> str:
 
 def summary(plan: Plan) -> str:
     """Two lines."""
-    return f"{verdict(plan).replace(NO_BREAK, ' ')}\nNext: {next_command(plan)}\n"
+    return f"{verdict(plan)}\nNext: {next_command(plan)}\n"
 
 
 # ---- verdict -------------------------------------------------------------------------------------------------------
@@ -48,6 +48,10 @@ def summary(plan: Plan) -> str:
 
 def verdict(plan: Plan) -> str:
     """One line that says what will happen and what it takes."""
+    return _verdict(plan).replace(NO_BREAK, " ")
+
+
+def _verdict(plan: Plan) -> str:
     due = [stage for stage in plan.stages if stage.action != "cached"]
     if not due:
         return f"Nothing to run: all {len(plan.stages)} stages are cached."
@@ -83,7 +87,7 @@ def _limits(plan: Plan) -> Iterator[str]:
         yield "memory fits"
     if plan.exit.reason.startswith("over_budget"):
         limit = plan.budget_p50_usd if plan.exit.reason.endswith("p50") else plan.budget_p90_usd
-        yield f"OVER BUDGET ${limit:,}"
+        yield f"OVER BUDGET {dollars(float(limit or 0))}"
 
 
 def _has_gpus(plan: Plan) -> bool:

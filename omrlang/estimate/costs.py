@@ -250,12 +250,13 @@ def totals(costs: Mapping[str, Costs], actions: Mapping[str, Action], specs: Map
     """Sums over what will run; a partly done stage counts in full at the high end and not at the low end."""
     due = {name: _remaining(cost, actions[name]) for name, cost in costs.items() if actions[name] != "cached"}
     sampled = [cost.rows_out for name, cost in due.items() if specs[name].kind == "sample"]
+    rented = [cost for cost in due.values() if cost.gpu_hours.mid != 0]
     return Totals(
         rows_sampled=total("rows", "rows of `sample` stages", sampled),
         tokens=total("tokens", "sum over stages", [cost.tokens for cost in due.values()]),
         seconds=total("s", "sum over stages, one after another", [cost.seconds for cost in due.values()]),
-        gpu_hours=total("GPU-hours", "sum over stages", [cost.gpu_hours for cost in due.values()]),
-        usd=total_money([cost.usd for cost in due.values()]),
+        gpu_hours=total("GPU-hours", "sum over stages", [cost.gpu_hours for cost in rented]),
+        usd=total_money([cost.usd for cost in rented]),
         not_estimated=sum(_is_open(cost) for cost in due.values()),
     )
 

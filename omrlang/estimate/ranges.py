@@ -54,8 +54,14 @@ def derive_from(
     ends = [
         rule(**{name: _end(item, OTHER_END[end] if name in falling else end) for name, item in inputs.items()}) for end in ENDS
     ]
-    origin = weakest(["formula", *(item.origin for item in inputs.values())])
+    origin = _combined([item.origin for item in inputs.values()])
     return Estimate(lo=ends[0], mid=ends[1], hi=ends[2], unit=unit, origin=origin, formula=formula, inputs=listed)
+
+
+def _combined(origins: list[Origin]) -> Origin:
+    """As good as the worst input; a formula that a measured neighbour scales is calibrated."""
+    worst = weakest(["formula", *origins])
+    return "calibrated" if worst == "formula" and "calibrated" in origins else worst
 
 
 ENDS: tuple[End, ...] = ("lo", "mid", "hi")

@@ -71,7 +71,7 @@ def source_rows(spec: Source, pin: Pin | None, past: Past) -> Estimate:
 def _raw_rows(spec: Source, pin: Pin | None) -> Estimate:
     if pin is not None and pin.num_rows is not None:
         if spec.place.kind == "synthetic":
-            return exact(pin.num_rows, "rows", "declared", "n of the place")
+            return exact(pin.num_rows, "rows", "formula", "n of the place")
         return exact(pin.num_rows, "rows", "measured", "rows counted in the file")
     if spec.rows is not None:
         return exact(spec.rows, "rows", "declared", "`rows` of the source")
@@ -136,9 +136,9 @@ def _taken(amount: MixAmount, rows: Estimate, whole: int | None) -> Estimate:
         case All():
             return rows
         case Count(n=n):
-            return exact(n, "rows", "declared", "the amount in the mix")
+            return exact(n, "rows", "formula", "the amount in the mix")
         case Share(fraction=fraction):
-            return exact(round(fraction * (whole or 0)), "rows", "declared", "share of `total`")
+            return exact(round(fraction * (whole or 0)), "rows", "formula", "share of `total`")
         case UpTo(n=n):
             return derive("rows", "at most the amount in the mix", lambda rows: min(rows, n), rows=rows)
         case Times(k=k):

@@ -44,12 +44,12 @@ def sft_work(spec: Sft, flow: Flow, shape: Shape | None) -> Work:
     batch = settled_amount(spec.batch, num_devices(spec))
     per_step = _tokens_a_step(spec, batch.unit, batch.value, each)
     if spec.steps is not None:
-        steps = exact(spec.steps, "steps", "declared", "`steps`")
+        steps = exact(spec.steps, "steps", "formula", "`steps`")
         tokens = derive("tokens", "steps x tokens of a batch", lambda steps, batch: steps * batch, steps=steps, batch=per_step)
         epochs = derive("epochs", "tokens / tokens of the rows", lambda tokens, rows: tokens / rows, falling=["rows"], tokens=tokens, rows=all_tokens)
     else:
         count = spec.epochs or 0.0
-        epochs = exact(count, "epochs", "declared", "`epochs`")
+        epochs = exact(count, "epochs", "formula", "`epochs`")
         tokens = derive("tokens", "epochs x tokens of the rows", lambda epochs, rows: epochs * rows, epochs=epochs, rows=all_tokens)
         steps = derive("steps", "tokens / tokens of a batch", lambda tokens, batch: max(1.0, tokens / batch), falling=["batch"], tokens=tokens, batch=per_step)
     visual = visual_tokens(flow.pixels, shape, spec.min_pixels, spec.max_pixels)
@@ -65,7 +65,7 @@ def _tokens_a_step(spec: Sft, unit: str, value: float, each: Estimate) -> Estima
         return derive("tokens", "rows of a batch x tokens of a row", lambda each: value * each, each=each)
     size = value * spec.pack
     if spec.steps is not None:
-        return exact(size, "tokens", "declared", "packs x pack")
+        return exact(size, "tokens", "formula", "packs x pack")
     fill = guess(assumptions.PACK_FILL, "", "how full packs are")
     return derive("tokens", "packs x pack x fill", lambda fill: size * fill, fill=fill)
 
@@ -108,7 +108,7 @@ def _named(parts: dict[str, Estimate]) -> dict[str, Estimate]:
 
 def _rl_steps(spec: Rl, flow: Flow, prompts: float) -> Estimate:
     if spec.steps is not None:
-        return exact(spec.steps, "steps", "declared", "`steps`")
+        return exact(spec.steps, "steps", "formula", "`steps`")
     epochs = spec.epochs or 0.0
     return derive("steps", "epochs x rows / prompts of a batch", lambda rows: max(1.0, epochs * rows / prompts), rows=flow.rows)
 

@@ -1,0 +1,209 @@
+"""Diffs: laws, factors, what moves along, what is redone, views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_recipes as made
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omrlang import types as t
+from omrlang.cli.diff_text import diff_text
+from omrlang.compiler import make_plan
+from omrlang.diff import Diff, diff
+from omrlang.plan import Plan
+from omrlang.schema import Spec
+
+STATE = Path("nowhere")
+
+
+def planned(*specs: Spec, name: str = "a.omr") -> Plan:
+    return make_plan(made.recipe(*(specs or made.quickstart()), path=Path(name)), STATE, Path(name))
+
+
+def edited(**by: dict[str, object]) -> tuple[Spec, ...]:
+    return tuple(spec.model_copy(update=by.get(spec.name, {})) for spec in made.quickstart())
+
+
+def against(**by: dict[str, object]) -> Diff:
+    return diff(planned(), planned(*edited(**by), name="b.omr"))
+
+
+def factors(found: Diff) -> list[tuple[str, str, str, str]]:
+    return [(factor.path, factor.cls, factor.old, factor.new) for factor in found.factors]
+
+
+# ---- laws ------------------------------------------------------------------------------------------------------------
+
+EDITS: dict[str, dict[str, object]] = {
+    "traces": {"n": 4},
+    "accepted": {"at_most": None},
+    "cold_start": {"epochs": 3.0},
+    "reasoner": {"group": 4},
+    "after": {"temperature": 0.5},
+    "puzzles": {"take": 100},
+}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.sampled_from(sorted(EDITS))))
+def test_a_plan_does_not_differ_from_itself(names: set[str]) -> None:
+    plan = planned(*edited(**{name: EDITS[name] for name in names}))
+    found = diff(plan, plan)
+    assert found.is_empty
+    assert (found.verdict, found.redo, found.after.tokens.mid) == ("no change", (), 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.sampled_from(sorted(EDITS)), min_size=1))
+def test_every_edit_is_a_factor_and_its_stage_and_children_are_redone(names: set[str]) -> None:
+    found = against(**{name: EDITS[name] for name in names})
+    assert len(found.factors) == len(names)
+    changed = {stage.name for stage in found.stages if stage.effect == "changed"}
+    assert changed == names
+    a, b = planned(), planned(*edited(**{name: EDITS[name] for name in names}))
+    moved = {stage.name for stage in b.stages if stage.fingerprint not in {other.fingerprint for other in a.stages}}
+    assert set(found.redo) == moved
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.sampled_from(sorted(EDITS)), min_size=1))
+def test_the_other_way_round_has_the_same_factors_turned(names: set[str]) -> None:
+    a, b = planned(), planned(*edited(**{name: EDITS[name] for name in names}))
+    turned = [(path, cls, new, old) for path, cls, old, new in factors(diff(b, a))]
+    assert sorted(turned) == sorted(factors(diff(a, b)))
+
+
+def test_json_round_trips() -> None:
+    found = against(traces={"n": 4})
+    assert Diff.model_validate_json(found.model_dump_json()) == found
+
+
+# ---- factors ---------------------------------------------------------------------------------------------------------
+
+
+def test_speed_and_names_are_no_factors() -> None:
+    found = against(cold_start={"recompute": True}, puzzles={"licence": "MIT"})
+    assert (found.factors, found.redo) == ((), ())
+    assert {(factor.path, factor.cls) for factor in found.others} == {("recompute", "speed"), ("licence", "meta")}
+    assert found.verdict == "no change in meaning (2 settings that decide no result)"
+
+
+def test_a_renamed_stage_is_no_factor() -> None:
+    specs = list(made.quickstart())
+    specs[3] = specs[3].model_copy(update={"name": "drawn"})
+    specs[4] = specs[4].model_copy(update={"rows": "drawn"})
+    found = diff(planned(), planned(*specs))
+    assert (found.factors, found.others, found.redo) == ((), (), ())
+    assert [(stage.name, stage.old_name) for stage in found.stages if stage.old_name] == [("drawn", "traces")]
+    assert found.verdict == "no change in meaning (1 stage renamed that decide no result)"
+
+
+def test_a_renamed_and_changed_parent_is_followed() -> None:
+    specs = list(edited(traces={"n": 4}))
+    specs[2] = specs[2].model_copy(update={"name": "asked"})
+    specs = [spec.model_copy(update={"rows": "asked"}) if getattr(spec, "rows", None) == "questions" else spec for spec in specs]
+    assert factors(diff(planned(), planned(*specs))) == [("n", "rows", "2", "4")]
+
+
+def test_a_changed_branch_is_one_factor_with_what_belongs_to_it() -> None:
+    found = against(reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28), mean="sequence")})
+    assert factors(found) == [("algorithm", "weights", "gspo", "dapo")]
+    assert found.clean
+    two = against(reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28), mean="token", kl=0.1)})
+    assert [path for path, *_ in factors(two)] == ["algorithm", "algorithm.kl", "algorithm.mean"]
+    assert not two.clean
+
+
+def test_another_model_is_one_factor_and_an_edited_one_shows_the_edit() -> None:
+    big = t.Model(name="big", source=t.Fresh(family="qwen2", layers=2, hidden=64, heads=2))
+    assert factors(against(cold_start={"model": big})) == [("with", "weights", "tiny", "big")]
+    wide = made.TINY.model_copy(update={"source": made.TINY.source.model_copy(update={"hidden": 256})})
+    assert factors(against(cold_start={"model": wide})) == [("with.hidden", "weights", "128", "256")]
+
+
+def test_a_trained_model_for_a_declared_one_is_one_factor() -> None:
+    assert factors(against(reasoner={"model": made.TINY})) == [("with", "weights", "cold_start", "tiny")]
+
+
+def test_another_prompt_is_one_factor_over_its_stages() -> None:
+    prompt = t.Prompt(name="formats.other", system="Think.", thinking=None)
+    found = against(traces={"prompt": prompt}, reasoner={"prompt": prompt})
+    assert [(factor.path, factor.old, factor.new, factor.stages) for factor in found.factors] == [
+        ("prompt", "formats.think_answer_short", "formats.other", ("traces", "reasoner")),
+    ]
+
+
+def test_a_clip_that_cannot_act_is_no_effect_and_still_redone() -> None:
+    found = against(reasoner={"algorithm": t.Gspo(clip=(0.1, 0.2))})
+    assert found.verdict.startswith("no effect: algorithm.clip cannot act")
+    assert found.redo == ("reasoner", "after")
+    small = t.Amount(value=8, unit="prompts")
+    a = planned(*edited(reasoner={"minibatch": small}))
+    b = planned(*edited(reasoner={"minibatch": small, "algorithm": t.Gspo(clip=(0.1, 0.2))}))
+    assert [factor.note for factor in diff(a, b).factors] == [""]
+
+
+def test_stages_added_and_removed_are_no_factors() -> None:
+    found = diff(planned(), planned(*made.quickstart()[:-1]))
+    assert (found.factors, found.verdict) == ((), "no factor; 1 stage removed")
+    found = diff(planned(*made.quickstart()[:-1]), planned())
+    assert (found.redo, found.verdict) == (("after",), "no factor; 1 stage added")
+
+
+def test_the_order_of_parts_is_a_factor() -> None:
+    parts = (t.MixPart(rows="puzzles", amount=t.All()), t.MixPart(rows="held_out", amount=t.All()))
+    a, b = (planned(*edited(questions={"parts": order})) for order in (parts, parts[::-1]))
+    assert factors(diff(a, b)) == [("from (order)", "rows", "puzzles, held_out", "held_out, puzzles")]
+
+
+# ---- what moves along, what it costs -----------------------------------------------------------------------------------
+
+
+def test_fixed_epochs_over_more_rows_are_more_steps() -> None:
+    found = against(traces={"n": 4})
+    assert [(move.stage, move.what) for move in found.moves] == [("cold_start", "steps")]
+    assert not found.clean
+
+
+def test_fixed_steps_over_fewer_rows_are_more_epochs_with_the_setting_that_holds_it() -> None:
+    a = planned(*made.cluster())
+    b = planned(*(spec.model_copy(update={"take": 437_000}) if spec.name == "traces" else spec for spec in made.cluster()))
+    moves = diff(a, b).moves
+    assert [(move.what, move.hold) for move in moves] == [("epochs", "cold_start.steps = 2_150")]
+
+
+def test_a_dropped_source_shifts_every_share() -> None:
+    parts = (t.MixPart(rows="puzzles", amount=t.All()), t.MixPart(rows="held_out", amount=t.All()))
+    third = made.puzzles(name="third", place=t.Synthetic(name="shapes", n=1000, seed=3))
+    mixed = [*edited(questions={"parts": (*parts, t.MixPart(rows="third", amount=t.All()))})]
+    less = [*edited(questions={"parts": parts})]
+    found = diff(planned(third, *mixed), planned(third, *less))
+    assert "share of puzzles" in {move.what for move in found.moves}
+    assert [path for path, *_ in factors(found)] == ["from.third"]
+
+
+def test_one_clean_factor_is_called_clean() -> None:
+    found = against(reasoner={"group": 16})
+    assert (found.clean, found.moves) == (True, ())
+    assert found.verdict == "1 factor (group 8 -> 16), clean; 2 stages to redo"
+
+
+def test_b_after_a_pays_for_what_is_new() -> None:
+    found = against(traces={"n": 4})
+    assert (found.cost_a.rows_sampled.mid, found.cost_b.rows_sampled.mid, found.after.rows_sampled.mid) == (6000, 12000, 6000)
+    assert against(traces={"n": 1}).after.rows_sampled.mid == 0
+
+
+# ---- views -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_line_is_wider_than_the_terminal_and_the_verdict_is_first_and_last(width: int) -> None:
+    found = against(traces={"n": 4}, reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28))}, cold_start={"recompute": True})
+    lines = diff_text(found, width).splitlines()
+    assert max(len(line) for line in lines) <= width
+    first, last = lines[: lines.index("")], lines[len(lines) - lines[::-1].index("") :]
+    assert first == last
