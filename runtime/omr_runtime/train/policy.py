@@ -1,0 +1,158 @@
+"""Scored rollouts to optimiser steps of the policy: old log-probs where they are needed, the loss, its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from omr_runtime.models import Loaded, load
+from omr_runtime.train.advantage import leaves_out_flat_groups, needs_flat_groups
+from omr_runtime.train.batching import PackedBatch, micro_batches
+from omr_runtime.train.logprobs import Scorer
+from omr_runtime.train.loop import Trainer
+from omr_runtime.train.losses import Counts, policy_loss
+from omr_runtime.train.rollout import Rollout, every
+from omrlang.schema import Rl
+
+Groups: TypeAlias = Sequence[Sequence[Rollout]]
+LogProbs: TypeAlias = dict[str, Tensor]
+"""Log-probabilities of a rollout's response tokens, by its name."""
+
+MIN_MICRO_BATCH = 8_192
+"""Tokens of one forward pass where the recipe does not say, if the longest rollout is shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFigures:
+    """Of one optimiser step, over all ranks. ``rollout_kl`` is the estimated divergence (arXiv 2402.03300, equation 4) of
+    the engine that rolled out from the weights that were trained, ``kl`` that from the reference."""
+
+    loss: float
+    grad_norm: float
+    entropy: float
+    clip_fraction: float
+    kl: float
+    rollout_kl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The trainer, and the frozen reference where the recipe weights the divergence from it."""
+
+    spec: Rl
+    trainer: Trainer
+    reference: Scorer | None
+
+    def update(self, batches: Sequence[Groups], lr: float) -> list[UpdateFigures]:
+        """One optimiser step for each of this rank's ``batches``. With one of them the policy is still the one that rolled
+        out, so its log-probs need not be computed before."""
+        old = self._old_logprobs(batches) if len(batches) > 1 else None
+        return [self._update(groups, lr, old) for groups in batches]
+
+    def _update(self, groups: Groups, lr: float, old: LogProbs | None) -> UpdateFigures:
+        used = _used(groups, self.spec)
+        update = _Update(self, {rollout.name: rollout for rollout in used}, self._counts(groups), old)
+        packed = self._pack(used)
+        loss, norm = self.trainer.step(packed, update.loss, lr, self.spec.temperature)
+        entropy, clipped, kl, rollout_kl = self.trainer.total(update.sums)
+        return UpdateFigures(loss, norm, entropy, clipped, kl, rollout_kl)
+
+    def _counts(self, groups: Groups) -> Counts:
+        """What the step averages over: every rollout whose reward is known, also those of groups that teach nothing,
+        unless the algorithm leaves these out."""
+        leave_out = leaves_out_flat_groups(self.spec.algorithm)
+        counted = [
+            len(rollout.token_ids)
+            for rollout in every(groups)
+            if rollout.advantage is not None and not (rollout.flat and leave_out)
+        ]
+        sequences, tokens = self.trainer.total([len(counted), sum(counted)])
+        return Counts(max(sequences, 1.0), max(tokens, 1.0))
+
+    def _pack(self, used: Sequence[Rollout]) -> list[PackedBatch]:
+        """This rank's micro-batches, as many as the rank with the most has."""
+        spec, trainer = self.spec, self.trainer
+        samples = [rollout.sample(trainer.layout) for rollout in used]
+        budget = spec.micro_batch or max(MIN_MICRO_BATCH, spec.max_prompt + spec.max_response)
+        (mine,) = micro_batches([sample.num_tokens for sample in samples], budget, 1)
+        most = max(trainer.gather(max(1, len(mine))))
+        mine += [[]] * (most - len(mine))
+        return [trainer.pack([samples[i] for i in one]) for one in mine]
+
+    def _old_logprobs(self, batches: Sequence[Groups]) -> LogProbs:
+        found: LogProbs = {}
+        for groups in batches:
+            for batch in self._pack(_used(groups, self.spec)):
+                logp_N, _ = self.trainer.score(batch, self.spec.temperature)
+                lengths = torch.bincount(batch.segment, minlength=batch.num_samples).tolist()
+                found |= zip(batch.ids, logp_N.split(lengths), strict=True)
+        return found
+
+
+def open_policy(spec: Rl, trainer: Trainer, loaded: Loaded) -> Policy:
+    """The policy to train; a second copy of the starting weights is its reference where ``kl`` is above 0."""
+    if not spec.algorithm.kl:
+        return Policy(spec, trainer, None)
+    start = load(loaded.folder, spec.precision, str(trainer.device)).model
+    assert start is not None, "weights were asked for"
+    return Policy(spec, trainer, Scorer(start.requires_grad_(False)))
+
+
+def _used(groups: Groups, spec: Rl) -> list[Rollout]:
+    """The rollouts that an update has a gradient from."""
+    flat_too = needs_flat_groups(spec.algorithm)
+    return [
+        rollout
+        for rollout in every(groups)
+        if rollout.advantage is not None and (flat_too or not rollout.flat)
+    ]
+
+
+class _Update:
+    """The loss of one optimiser step, and the sums behind its figures."""
+
+    def __init__(
+        self, policy: Policy, by_name: dict[str, Rollout], counts: Counts, old: LogProbs | None
+    ) -> None:
+        self.policy, self.by_name, self.counts, self.old = policy, by_name, counts, old
+        self.sums = [0.0, 0.0, 0.0, 0.0]
+
+    def loss(self, batch: PackedBatch, logp_N: Tensor, entropy_N: Tensor) -> Tensor:
+        """This micro-batch's part of the step's loss. A dummy has advantage and weight 0."""
+        rollouts = [self.by_name.get(name) for name in batch.ids]
+        advantages = [(r.advantage or 0.0) if r is not None else 0.0 for r in rollouts]
+        terms = policy_loss(
+            self.policy.spec.algorithm,
+            logp_N,
+            self._old(batch),
+            logp_N.new_tensor(advantages),
+            batch.segment,
+            batch.weight,
+            self.counts,
+            self._reference(batch),
+        )
+        drawn_N = logp_N.new_tensor([x for r in rollouts for x in (r.logprobs if r else [0.0])])
+        log_ratio_N = logp_N.detach() - drawn_N
+        apart_N = (torch.exp(log_ratio_N) - log_ratio_N - 1) * batch.weight
+        self.sums[0] += float((entropy_N * batch.weight).sum()) / self.counts.num_tokens
+        self.sums[1] += float(terms.clipped_low + terms.clipped_high)
+        self.sums[2] += float(terms.kl)
+        self.sums[3] += float(apart_N.sum()) / self.counts.num_tokens
+        return terms.loss
+
+    def _old(self, batch: PackedBatch) -> Tensor | None:
+        if self.old is None:
+            return None
+        dummy = batch.weight.new_zeros(1)
+        return torch.cat([self.old.get(name, dummy) for name in batch.ids])
+
+    def _reference(self, batch: PackedBatch) -> Tensor | None:
+        if self.policy.reference is None:
+            return None
+        with torch.no_grad():
+            logp_N, _ = self.policy.reference(batch, self.policy.spec.temperature)
+        return logp_N

@@ -1,0 +1,320 @@
+"""Questions to scored rollouts: encoding, who generates, rewards, advantages, and the record of each.
+
+Alone knows which engine rolls out and how it comes by the trainer's weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch.distributed as dist
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from omr_runtime import chat
+from omr_runtime.engines.asking import placeholders, response_of
+from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled
+from omr_runtime.engines.protocol import Weights
+from omr_runtime.engines.transformers import TransformersEngine
+from omr_runtime.engines.vllm import VllmEngine, VllmLimits, refusal
+from omr_runtime.errors import RunError
+from omr_runtime.identity import order_key, sample_id
+from omr_runtime.models import Loaded, load
+from omr_runtime.store import ImageStore
+from omr_runtime.train.advantage import group_advantages, shaped
+from omr_runtime.train.batching import Layout, Sample, make_sample
+from omr_runtime.train.loop import Trainer
+from omr_runtime.verify.reward import Reward, Scored
+from omrlang.schema import Rl
+from omrlang.types import OpenAI, Transformers, Vllm
+
+CACHE_BYTES = 2 << 30
+"""Pixels that are kept between steps; beyond it images are read again."""
+
+SHARED_BATCH = 512
+"""Sequences decoded at once with the trainer's own weights, unless the recipe says otherwise."""
+
+
+# ---- questions ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A row of a step, by position; ``repeat`` counts how often the step has asked it before."""
+
+    row: int
+    repeat: int = 0
+
+
+@dataclass(slots=True)
+class Questions:
+    """The input rows and, made when asked for, their encoded prompts."""
+
+    rows: Sequence[dict[str, Any]]
+    loaded: Loaded
+    spec: Rl
+    images: ImageStore
+    _cache: dict[int, Ask] = field(default_factory=dict)
+    _cached_bytes: int = 0
+
+    def ask(self, i: int) -> Ask:
+        """Row ``i`` as an encoded prompt without seeds."""
+        if i not in self._cache:
+            ask = self._encode(self.rows[i])
+            size = ask.pixel_values.nbytes if ask.pixel_values is not None else 0
+            if self._cached_bytes + size > CACHE_BYTES:
+                return ask
+            self._cache[i] = ask
+            self._cached_bytes += size
+        return self._cache[i]
+
+    def _encode(self, row: dict[str, Any]) -> Ask:
+        spec = self.spec
+        pictures = tuple(self.images.open(digest) for digest in row["images"] or [])
+        made = chat.encode_prompt(
+            self.loaded, row, spec.prompt, pictures, spec.min_pixels, spec.max_pixels
+        )
+        return Ask(
+            made.input_ids,
+            (),
+            made.pixel_values,
+            made.image_grid_thw,
+            made.unexpanded_text,
+            pictures,
+        )
+
+    def lengths(self, trainer: Trainer) -> list[int]:
+        """Prompt tokens of every row; each rank encodes its part."""
+        mine = range(trainer.rank, len(self.rows), trainer.num_ranks)
+        parts = trainer.gather([len(self.ask(i).input_ids) for i in mine])
+        lengths = [0] * len(self.rows)
+        for rank, part in enumerate(parts):
+            lengths[rank :: trainer.num_ranks] = part
+        return lengths
+
+
+# ---- who generates -----------------------------------------------------------------------------------------------
+
+
+class Roller(Protocol):
+    """An engine in this process whose weights follow the trainer's."""
+
+    name: str
+    version: str
+
+    def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None: ...
+
+    def update_weights(self, weights: Weights) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Rollouts:
+    """A roller and how it comes by weights: ``shares`` is true where it generates with the trainer's own."""
+
+    roller: Roller
+    shares: bool
+
+    def refresh(self, trainer: Trainer) -> None:
+        """Give the roller the trainer's present weights. Every rank must call it."""
+        if not self.shares:
+            self.roller.update_weights(everyones_weights(trainer))
+
+
+def everyones_weights(trainer: Trainer) -> Iterable[tuple[str, Tensor]]:
+    """All weights on every rank: under ZeRO-3 only the main process holds them whole, and hands them on."""
+    sharding = trainer.spec.sharding
+    if sharding is None or sharding.stage < 3 or trainer.num_ranks == 1:
+        return trainer.weights()
+    box: list[Any] = [list(trainer.weights())]
+    dist.broadcast_object_list(box, src=0)
+    found: list[tuple[str, Tensor]] = box[0]
+    return found
+
+
+def open_rollouts(spec: Rl, trainer: Trainer, loaded: Loaded) -> Rollouts:
+    """vLLM where it is installed and serves the model, else the trainer's own weights; or what the recipe names."""
+    match spec.engine:
+        case OpenAI():
+            raise RunError(
+                f"{spec.name}: rollouts need an engine whose weights can be replaced, "
+                "vllm(…) or transformers(…); a server's cannot"
+            )
+        case Vllm():
+            reason = refusal(loaded)
+            if reason is not None:
+                raise RunError(f"{spec.name}: {reason}")
+            return _with_vllm(spec, loaded)
+        case Transformers():
+            return _with_transformers(spec, trainer, loaded, spec.engine.batch)
+        case None:
+            if refusal(loaded) is None:
+                return _with_vllm(spec, loaded)
+            return _with_transformers(spec, trainer, loaded, SHARED_BATCH)
+
+
+def _with_vllm(spec: Rl, loaded: Loaded) -> Rollouts:
+    settings = spec.engine if isinstance(spec.engine, Vllm) else None
+    limits = VllmLimits(spec.max_prompt + spec.max_response)
+    engine = VllmEngine(loaded, spec.precision, limits, settings)
+    # vLLM seeded every generator of this process when it started.
+    set_seed(spec.seed % 2**32)
+    return Rollouts(engine, shares=False)
+
+
+def _with_transformers(spec: Rl, trainer: Trainer, loaded: Loaded, batch: int) -> Rollouts:
+    if spec.sharding is None or spec.sharding.stage < 3:
+        return Rollouts(TransformersEngine(loaded, batch), shares=True)
+    apart = load(loaded.folder, spec.precision, str(trainer.device))
+    return Rollouts(TransformersEngine(apart, batch), shares=False)
+
+
+# ---- rollouts ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One response with all that is known about it. ``reward`` is what the recipe's expression gives, ``advantage`` None
+    where that is unknown. ``flat`` is set for all rollouts of a group without spread."""
+
+    row: dict[str, Any]
+    index: int
+    ask: Ask
+    token_ids: list[int]
+    logprobs: list[float]
+    stopped: bool
+    response: str
+    scored: Scored
+    advantage: float | None
+    flat: bool
+
+    @property
+    def name(self) -> str:
+        """What the rollout is called in a batch and in messages."""
+        return f"{self.row['id']}/{self.index}"
+
+    def sample(self, layout: Layout) -> Sample:
+        """Prompt and response as the training step takes them."""
+        ask = self.ask
+        return make_sample(
+            self.name, ask.input_ids, self.token_ids, layout, ask.pixel_values, ask.image_grid_thw
+        )
+
+    def record(self, step: int, fingerprint: str) -> dict[str, Any]:
+        """A line of the table ``rollout``."""
+        return {
+            "id": sample_id(self.row["id"], f"{fingerprint}:{step}", self.index),
+            "step": step,
+            "row": self.row["id"],
+            "sample_index": self.index,
+            "response": self.response,
+            "final_answer": self.scored.final_answer,
+            "finish": "stop" if self.stopped else "length",
+            "num_tokens": len(self.token_ids),
+            "reward": self.scored.value,
+            "parts": json.dumps(self.scored.parts),
+            "advantage": self.advantage,
+            "mean_logprob": sum(self.logprobs) / len(self.logprobs),
+        }
+
+
+def draw_of(spec: Rl, loaded: Loaded) -> Draw:
+    """How rollouts are drawn."""
+    return Draw(
+        spec.temperature,
+        spec.max_response,
+        frozenset(loaded.stop_ids),
+        spec.top_p,
+        spec.top_k,
+        never=placeholders(loaded),
+    )
+
+
+def roll_out(
+    questions: Questions, members: Sequence[Member], step: int, rollouts: Rollouts, reward: Reward
+) -> list[list[Rollout]]:
+    """``group`` rollouts of each question in ``members``, scored; in the order of ``members``.
+
+    What is drawn depends on seed, step, row and index alone, so it is the same on any number of processes.
+    """
+    spec = questions.spec
+    asks = [_seeded(questions, member, step) for member in members]
+    found: list[Sampled] = []
+    rollouts.roller.roll(asks, draw_of(spec, questions.loaded), found.append)
+    found.sort(key=lambda one: (one.ask, one.sample))
+    drawn = [
+        _Drawn(questions.rows[members[one.ask].row], one, response_of(questions.loaded, one.token_ids))
+        for one in found
+    ]
+    scored = reward.score(one.scorable() for one in drawn)
+    groups = []
+    for place, member in enumerate(members):
+        own = slice(place * spec.group, (place + 1) * spec.group)
+        groups.append(_group(spec, member, asks[place], drawn[own], scored[own]))
+    return groups
+
+
+def _seeded(questions: Questions, member: Member, step: int) -> Ask:
+    ask, spec = questions.ask(member.row), questions.spec
+    key = order_key(spec.seed, f"rollout {step}", questions.rows[member.row]["id"])
+    first = int(key[:12], 16) + member.repeat * spec.group
+    seeds = tuple(range(first, first + spec.group))
+    return Ask(ask.input_ids, seeds, ask.pixel_values, ask.image_grid_thw, ask.text, ask.images)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A response that is not scored yet."""
+
+    row: dict[str, Any]
+    sampled: Sampled
+    text: str
+
+    def scorable(self) -> dict[str, Any]:
+        """The question's row as the row of its response; its own prompt is the stage's."""
+        return {
+            **self.row,
+            "prompt": None,
+            "response": self.text,
+            "thinking": None,
+            "final_answer": None,
+            "sample_index": self.sampled.sample,
+            "num_tokens": len(self.sampled.token_ids),
+            "finish": "stop" if self.sampled.stopped else "length",
+        }
+
+
+def _group(
+    spec: Rl, member: Member, ask: Ask, drawn: Sequence[_Drawn], scored: Sequence[Scored]
+) -> list[Rollout]:
+    advantages = group_advantages(
+        [
+            shaped(score.value, len(one.sampled.token_ids), spec.max_response, spec.algorithm)
+            for one, score in zip(drawn, scored, strict=True)
+        ]
+    )
+    return [
+        Rollout(
+            one.row,
+            member.repeat * spec.group + one.sampled.sample,
+            ask,
+            one.sampled.token_ids,
+            one.sampled.logprobs,
+            one.sampled.stopped,
+            one.text,
+            score,
+            advantage,
+            not advantages.has_spread,
+        )
+        for one, score, advantage in zip(drawn, scored, advantages.values, strict=True)
+    ]
+
+
+def every(groups: Sequence[Sequence[Rollout]]) -> Iterator[Rollout]:
+    """All rollouts, group after group."""
+    for group in groups:
+        yield from group

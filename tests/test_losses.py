@@ -1,0 +1,286 @@
+"""Losses equal TRL's own trainers on the same tensors; chunked equals plain; counts add up over ranks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from omr_runtime.models import load
+from omr_runtime.train import logprobs
+from omr_runtime.train.batching import Layout, Sample, make_sample, pack
+from omr_runtime.train.logprobs import Scorer, token_logprobs
+from omr_runtime.train.losses import (
+    Counts,
+    cross_entropy,
+    group_advantages,
+    overlong_penalty,
+    policy_loss,
+)
+from omrlang.types import Algorithm, Dapo, Grpo, Gspo, Overlong
+
+from tests.training_parts import fresh_folder
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+PROMPTS = (3, 5, 4, 2)
+RESPONSES = (7, 2, 5, 9)
+ADVANTAGES = torch.tensor([1.2, -0.7, -1.5, 0.4])
+TIGHT, WIDE = (3e-4, 4e-4), (0.9, 9.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fresh_folder(tmp_path_factory.mktemp("text"), "qwen2")
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    generator = torch.Generator().manual_seed(2)
+
+    def tokens(num: int) -> list[int]:
+        return torch.randint(10, 60, (num,), generator=generator).tolist()
+
+    sizes = zip(PROMPTS, RESPONSES, strict=True)
+    return [make_sample(f"r{i}", tokens(p), tokens(r), Layout()) for i, (p, r) in enumerate(sizes)]
+
+
+@pytest.fixture(scope="module")
+def oracle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real GRPOTrainer on a CPU; only its loss is asked."""
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    config = trl.GRPOConfig(
+        output_dir=str(tmp_path_factory.mktemp("trl")),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        per_device_train_batch_size=4,
+        num_generations=4,
+        gradient_accumulation_steps=1,
+        beta=0.1,
+        use_bias_correction_kl=False,
+    )
+    loaded = load(folder)
+    trainer = trl.GRPOTrainer(
+        model=loaded.model,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=config,
+        train_dataset=datasets.Dataset.from_dict({"prompt": ["a"] * 8}),
+        processing_class=loaded.tokenizer,
+    )
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    return trainer
+
+
+def _padded(values: list[list[float]], left: bool, fill: float = 0) -> torch.Tensor:
+    width = max(map(len, values))
+    rows = [
+        [fill] * (width - len(v)) + v if left else v + [fill] * (width - len(v)) for v in values
+    ]
+    return torch.tensor(rows)
+
+
+def _per_sequence(flat: torch.Tensor) -> list[list[float]]:
+    return [part.tolist() for part in flat.split(list(RESPONSES))]
+
+
+def _trl_inputs(
+    samples: list[Sample], old: torch.Tensor | None, ref: torch.Tensor
+) -> dict[str, Any]:
+    prompts = [list(s.input_ids[: s.num_prompt]) for s in samples]
+    responses = [list(s.input_ids[s.num_prompt :]) for s in samples]
+    inputs = {
+        "prompt_ids": _padded(prompts, left=True).long(),
+        "prompt_mask": _padded([[1] * len(p) for p in prompts], left=True).long(),
+        "completion_ids": _padded(responses, left=False).long(),
+        "completion_mask": _padded([[1] * len(r) for r in responses], left=False).long(),
+        "advantages": ADVANTAGES,
+        "num_items_in_batch": torch.tensor(sum(RESPONSES)),
+        "ref_per_token_logps": _padded(_per_sequence(ref), left=False),
+    }
+    if old is not None:
+        inputs["old_per_token_logps"] = _padded(_per_sequence(old), left=False)
+    return inputs
+
+
+def _trl_loss(
+    oracle: Any, algorithm: Algorithm, inputs: dict[str, Any]
+) -> tuple[float, torch.Tensor]:
+    """The loss of TRL's ``_compute_loss`` under the algorithm's settings, and its gradient."""
+    oracle.importance_sampling_level = "sequence" if algorithm.kind == "gspo" else "token"
+    oracle.loss_type = "dapo" if algorithm.mean == "token" else "grpo"
+    oracle.epsilon_low, oracle.epsilon_high = algorithm.clip
+    oracle.beta = algorithm.kl
+    oracle.model.set_attn_implementation("sdpa")
+    oracle.model.zero_grad()
+    loss = oracle._compute_loss(oracle.model, inputs)
+    loss.backward()
+    return float(loss), _flat_gradient(oracle.model)
+
+
+def _flat_gradient(model: Any) -> torch.Tensor:
+    grads = [p.grad.flatten().clone() for p in model.parameters() if p.grad is not None]
+    return torch.cat(grads)
+
+
+CASES = [
+    pytest.param(
+        kind(clip=clip, kl=kl, mean=mean),
+        moved,
+        id=f"{kind.__name__}-{mean}-{clip}-kl{kl}-moved{moved}",
+    )
+    for kind in (Gspo, Grpo, Dapo)
+    for mean in ("sequence", "token")
+    for clip, kl, moved in (
+        (TIGHT, 0.0, 0.05),
+        (WIDE, 0.0, 0.05),
+        (TIGHT, 0.1, 0.05),
+        ((0.2, 0.28), 0.0, 0.0),
+    )
+]
+
+
+@pytest.mark.parametrize(("algorithm", "moved"), CASES)
+def test_policy_losses_equal_trl(
+    oracle: Any, samples: list[Sample], algorithm: Algorithm, moved: float
+) -> None:
+    """``moved`` is how far the old log-probabilities lie from the present ones; 0 leaves them out (ratio 1)."""
+    batch = pack(samples)
+    generator = torch.Generator().manual_seed(4)
+    scorer = Scorer(oracle.model)
+    with torch.no_grad():
+        now_N, _ = scorer(batch)
+    noise_N = torch.randn(len(now_N), generator=generator)
+    old_N = now_N + moved * noise_N if moved else None
+    ref_N = now_N + 0.1 * torch.randn(len(now_N), generator=generator)
+    expected, expected_grad = _trl_loss(oracle, algorithm, _trl_inputs(samples, old_N, ref_N))
+
+    scorer = Scorer(oracle.model)
+    oracle.model.zero_grad()
+    logp_N, _ = scorer(batch)
+    counts = Counts(num_sequences=len(samples), num_tokens=sum(RESPONSES))
+    terms = policy_loss(
+        algorithm, logp_N, old_N, ADVANTAGES, batch.segment, batch.weight, counts, ref_N
+    )
+    terms.loss.backward()
+    assert float(terms.loss) == pytest.approx(expected, abs=1e-5)
+    assert (_flat_gradient(oracle.model) - expected_grad).norm() / expected_grad.norm() < 1e-5
+    clipped = float(terms.clipped_low + terms.clipped_high)
+    assert (clipped > 0) == (algorithm.clip == TIGHT and moved > 0), (
+        "clipping is in effect or not, as the case says"
+    )
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_cross_entropy_equals_trl(
+    folder: Path, samples: list[Sample], tmp_path: Path, packing: bool
+) -> None:
+    """SFTTrainer's loss over prompt and completion columns, padded and packed, against the packed token mean."""
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    rows = {
+        "input_ids": [list(s.input_ids) for s in samples],
+        "completion_mask": [[0] * s.num_prompt + [1] * s.num_response for s in samples],
+    }
+    config = trl.SFTConfig(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        per_device_train_batch_size=4,
+        packing=packing,
+        padding_free=False if not packing else None,
+        max_length=64,
+        completion_only_loss=True,
+    )
+    loaded = load(folder)
+    trainer = trl.SFTTrainer(
+        model=loaded.model,
+        args=config,
+        train_dataset=datasets.Dataset.from_dict(rows),
+        processing_class=loaded.tokenizer,
+    )
+    trainer.model.train()
+    expected = float(
+        trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+    )
+    batch = pack(samples)
+    logp_N, _ = Scorer(loaded.model)(batch)
+    assert float(cross_entropy(logp_N, batch.weight, sum(RESPONSES))) == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_group_advantages_equal_trl() -> None:
+    """TRL: reward less the group's mean over its standard deviation plus 1e-4."""
+    rewards_PG = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.1, 0.1, 0.1, 0.1]])
+    expected = (rewards_PG - rewards_PG.mean(1, True)) / (rewards_PG.std(1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(group_advantages(rewards_PG), expected)
+    assert group_advantages(rewards_PG)[1].abs().max() == 0
+
+
+def test_overlong_penalty_is_dapos() -> None:
+    algorithm = Dapo(clip=(0.2, 0.28), overlong=Overlong(buffer=4))
+    penalties = [overlong_penalty(n, 20, algorithm) for n in (10, 16, 18, 20, 25)]
+    assert penalties == [0.0, 0.0, -0.5, -1.0, -1.0]
+    assert overlong_penalty(25, 20, Dapo(clip=(0.2, 0.28))) == 0.0
+
+
+@pytest.mark.parametrize(
+    "algorithm", [Gspo(clip=TIGHT), Grpo(clip=(0.2, 0.2)), Dapo(clip=(0.2, 0.3))]
+)
+def test_micro_batches_add_up(algorithm: Algorithm) -> None:
+    """A step cut in two, as two ranks or two micro-batches do, has the loss of the whole."""
+    segment_N = torch.arange(4).repeat_interleave(torch.tensor(RESPONSES))
+    generator = torch.Generator().manual_seed(5)
+    logp_N, old_N = torch.randn(2, sum(RESPONSES), generator=generator) * 0.1 - 2
+    counts = Counts(4, sum(RESPONSES))
+
+    def part(sequences: slice) -> float:
+        chosen = (segment_N >= sequences.start) & (segment_N < sequences.stop)
+        ones = torch.ones(int(chosen.sum()))
+        local = segment_N[chosen] - sequences.start
+        terms = policy_loss(
+            algorithm, logp_N[chosen], old_N[chosen], ADVANTAGES[sequences], local, ones, counts
+        )
+        return float(terms.loss)
+
+    assert part(slice(0, 2)) + part(slice(2, 4)) == pytest.approx(part(slice(0, 4)), abs=1e-6)
+
+
+def test_chunks_equal_whole_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and gradients, with chunks of three tokens; entropy and temperature too."""
+    generator = torch.Generator().manual_seed(6)
+    hidden_ND = torch.randn(10, 8, generator=generator, requires_grad=True)
+    weight_VD = torch.randn(33, 8, generator=generator, requires_grad=True)
+    targets_N = torch.randint(0, 33, (10,), generator=generator)
+    logits_NV = hidden_ND @ weight_VD.T / 0.7
+    spread = torch.distributions.Categorical(logits=logits_NV)
+    expected = spread.log_prob(targets_N)
+    expected_grads = torch.autograd.grad(
+        expected.sin().sum(), (hidden_ND, weight_VD), retain_graph=True
+    )
+
+    monkeypatch.setattr(logprobs, "CHUNK", 3 * 33)
+    logp_N, entropy_N = token_logprobs(lambda h: h @ weight_VD.T, hidden_ND, targets_N, 33, 0.7)
+    grads = torch.autograd.grad(logp_N.sin().sum(), (hidden_ND, weight_VD))
+    torch.testing.assert_close(logp_N, expected)
+    torch.testing.assert_close(entropy_N, spread.entropy())
+    for grad, wanted in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, wanted)
+
+
+def test_logits_never_stand_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "CHUNK", 4 * 100)
+    head = torch.nn.Linear(8, 100)
+    sizes = SimpleNamespace(seen=[])
+    head.register_forward_hook(lambda _, __, out: sizes.seen.append(len(out)))
+    logp_N, _ = token_logprobs(
+        head, torch.randn(30, 8, requires_grad=True), torch.zeros(30).long(), 100
+    )
+    logp_N.sum().backward()
+    assert max(sizes.seen) == 4

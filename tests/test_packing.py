@@ -1,0 +1,237 @@
+"""Packed equals unpacked: log-probabilities and gradients, for text and for images; and which rows share a pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from omr_runtime.models import load
+from omr_runtime.train.attention import groups, use_segment_attention
+from omr_runtime.train.batching import (
+    Layout,
+    PackPlan,
+    Sample,
+    dummy_sample,
+    first_fit_decreasing,
+    make_sample,
+    micro_batches,
+    pack,
+    split_by_cost,
+    steps_of,
+)
+from omr_runtime.train.logprobs import Scorer
+
+from tests.training_parts import fresh_folder
+
+IMAGES = [(6, 6), None, (4, 8), (2, 2), None]
+TEXT = 6
+"""Prompt tokens beside an image's."""
+
+
+@pytest.fixture(scope="module")
+def vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _model(fresh_folder(tmp_path_factory.mktemp("vision")))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _model(fresh_folder(tmp_path_factory.mktemp("text"), "qwen2"))
+
+
+def _model(folder: Path) -> Any:
+    model: Any = load(folder).model
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:  # large weights, so that a token seen by mistake would show
+                parameter.normal_(std=0.15, generator=generator)
+    return model
+
+
+def _samples(layout: Layout, with_images: bool) -> list[Sample]:
+    generator = torch.Generator().manual_seed(1)
+
+    def tokens(num: int) -> list[int]:
+        return torch.randint(10, 60, (num,), generator=generator).tolist()
+
+    samples = []
+    for i, size in enumerate(IMAGES):
+        prompt, pixels, grid = tokens(TEXT), None, None
+        if with_images and size is not None:
+            assert layout.image_token_id is not None
+            prompt[2:2] = [layout.image_token_id] * (size[0] * size[1] // layout.merge_size**2)
+            pixels = torch.randn(size[0] * size[1], layout.patch_dim, generator=generator)
+            grid = torch.tensor([[1, *size]])
+        samples.append(make_sample(f"row{i}", prompt, tokens(3 + 4 * i), layout, pixels, grid))
+    return samples
+
+
+def _unpacked(model: Any, sample: Sample) -> torch.Tensor:
+    """Log-probabilities of the response by transformers alone: one sample, plain SDPA, positions of its own."""
+    model.set_attn_implementation("sdpa")
+    ids = torch.tensor([sample.input_ids])
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+    if sample.positions is not None and sample.pixel_values is not None:
+        inputs["pixel_values"], inputs["image_grid_thw"] = (
+            sample.pixel_values,
+            sample.image_grid_thw,
+        )
+        inputs["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
+        model.model.rope_deltas = None
+    logp = torch.log_softmax(model(**inputs).logits[0].float(), -1)
+    targets = ids[0, sample.num_prompt :]
+    return logp[sample.num_prompt - 1 : -1].gather(1, targets[:, None])[:, 0]
+
+
+def _gradients(model: Any, logp_N: torch.Tensor) -> torch.Tensor:
+    weights = torch.linspace(0.5, 1.5, len(logp_N))
+    grads = torch.autograd.grad(
+        (logp_N * weights).sum(), list(model.parameters()), allow_unused=True
+    )
+    return torch.cat([g.flatten() for g in grads if g is not None])
+
+
+def _check_equal(model: Any, samples: list[Sample]) -> None:
+    alone = torch.cat([_unpacked(model, sample) for sample in samples])
+    alone_grad = _gradients(model, alone)
+    packed, _ = Scorer(model)(pack(samples))
+    packed_grad = _gradients(model, packed)
+    torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-5)
+    assert (packed_grad - alone_grad).norm() / alone_grad.norm() < 1e-5
+
+
+def test_packed_text_equals_unpacked(text: Any) -> None:
+    _check_equal(text, _samples(Layout.of(text.config), False))
+
+
+def test_packed_images_equal_unpacked_with_gradients_of_the_vision_tower(vision: Any) -> None:
+    samples = _samples(Layout.of(vision.config), True)
+    _check_equal(vision, samples)
+    logp_N, _ = Scorer(vision)(pack(samples))
+    logp_N.sum().backward()
+    assert vision.model.visual.patch_embed.proj.weight.grad.abs().sum() > 0
+    vision.zero_grad()
+
+
+def test_positions_are_those_of_transformers(vision: Any) -> None:
+    layout = Layout.of(vision.config)
+    for sample in _samples(layout, True):
+        ids = torch.tensor([sample.input_ids])
+        types = (ids == layout.image_token_id).int()
+        expected, _ = vision.model.get_rope_index(ids, types, sample.image_grid_thw)
+        assert sample.positions is not None
+        assert (torch.from_numpy(sample.positions) == expected[:, 0]).all()
+
+
+def test_a_cache_would_let_samples_see_each_other(text: Any) -> None:
+    """The trap that ``use_cache=False`` avoids: with a cache transformers leaves the mask out and says nothing."""
+    samples = _samples(Layout(), False)
+    batch = pack(samples)
+    assert batch.model_inputs()["use_cache"] is False
+    text.set_attn_implementation("sdpa")
+    plain = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+    masked = text(**plain, use_cache=False).logits
+    leaking = text(**plain, use_cache=True).logits
+    use_segment_attention(text)
+    packed = text(**batch.model_inputs()).logits
+    torch.testing.assert_close(packed, masked, atol=2e-5, rtol=1e-5)
+    assert (leaking - masked).abs().max() > 0.1
+
+
+def test_generation_is_as_before(vision: Any) -> None:
+    sample = _samples(Layout.of(vision.config), True)[0]
+    ids = torch.tensor([sample.input_ids])
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == vision.config.image_token_id).int(),
+        "pixel_values": sample.pixel_values,
+        "image_grid_thw": sample.image_grid_thw,
+    }
+    outputs = []
+    for change in (
+        lambda: vision.set_attn_implementation("sdpa"),
+        lambda: use_segment_attention(vision),
+    ):
+        change()
+        outputs.append(vision.generate(**inputs, max_new_tokens=12, do_sample=False))
+    assert outputs[0].tolist() == outputs[1].tolist()
+
+
+def test_a_dummy_changes_nothing_but_touches_every_part(vision: Any) -> None:
+    layout = Layout.of(vision.config)
+    sample = _samples(layout, False)[1]
+    alone, _ = Scorer(vision)(pack([sample]))
+    batch = pack([sample, dummy_sample(layout)])
+    both, _ = Scorer(vision)(batch)
+    torch.testing.assert_close(both[:-1], alone, atol=2e-5, rtol=1e-5)
+    assert batch.num_weighted == sample.num_response
+    (both * batch.weight).sum().backward()
+    assert vision.model.visual.patch_embed.proj.weight.grad is not None
+    vision.zero_grad()
+
+
+def test_groups_hold_each_row_once() -> None:
+    lengths = (5, 5, 17, 0, 1, 30, 29, 4)
+    found = groups(lengths, 0.25, torch.device("cpu"))
+    rows = torch.cat([group.rows for group in found])
+    assert sorted(rows.tolist()) == list(range(sum(lengths)))
+    assert all(len(g.rows) >= 0.75 * g.num * g.length for g in found)
+
+
+# ---- which rows share a pack ------------------------------------------------------------------------------------
+
+LENGTHS = st.lists(st.integers(1, 100), min_size=1, max_size=60)
+
+
+@given(LENGTHS)
+def test_bins_hold_all_and_keep_to_their_size(lengths: list[int]) -> None:
+    bins = first_fit_decreasing(lengths, 100)
+    assert sorted(i for one in bins for i in one) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in one) <= 100 for one in bins)
+    assert len(bins) <= 2 * sum(lengths) // 100 + 1
+
+
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 200))
+def test_ranks_get_as_many_micro_batches_and_all_rows(
+    lengths: list[int], ranks: int, budget: int
+) -> None:
+    parts = micro_batches(lengths, budget, ranks)
+    assert len({len(part) for part in parts}) == 1
+    assert sorted(i for part in parts for one in part for i in one) == list(range(len(lengths)))
+
+
+def test_ranks_are_balanced() -> None:
+    parts = split_by_cost([9.0, 1.0, 1.0, 8.0, 7.0, 6.0], 2)
+    sums = [sum([9.0, 1.0, 1.0, 8.0, 7.0, 6.0][i] for i in part) for part in parts]
+    assert max(sums) <= 17
+
+
+def _plan(num: int = 50) -> PackPlan:
+    return PackPlan(
+        [f"r{i}" for i in range(num)], [10 + i % 7 for i in range(num)], 64, seed=3, window=20
+    )
+
+
+def test_an_epoch_holds_each_row_once_in_an_order_of_its_own() -> None:
+    epochs = [[i for one in _plan().epoch_packs(epoch) for i in one] for epoch in (0, 1)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == [i for one in _plan().epoch_packs(0) for i in one]
+
+
+def test_steps_and_epochs() -> None:
+    assert [len(step) for step in steps_of(_plan().epoch_rows, 16, None, 1)] == [16, 16, 16, 2]
+    assert [len(step) for step in steps_of(_plan().epoch_rows, 16, None, 0.5)] == [16, 9]
+    assert [len(step) for step in steps_of(_plan().epoch_rows, 30, 4, None)] == [30] * 4
+    halves = [i for step in steps_of(_plan().epoch_rows, 7, None, 1.5) for i in step]
+    assert len(halves) == 75
+    assert set(halves) == set(range(50))
+
+
+def test_no_rows_give_no_steps() -> None:
+    assert steps_of(_plan(0).epoch_packs, 4, 10, None) == []
