@@ -139,7 +139,8 @@ def trees(draw: st.DrawFn, kind: str, depth: int) -> ExprNode:
     """A random tree of that kind whose types fit."""
     makers = CALLS.get(kind, [])
     if depth == 0 or not makers or draw(st.integers(0, 5)) == 0:
-        return draw(st.one_of(LEAVES[kind]))
+        leaf: ExprNode = draw(st.one_of(LEAVES[kind]))
+        return leaf
     op, kinds = draw(st.sampled_from(makers))
     return build(draw, op, [draw(trees(k, depth - 1)) for k in kinds])
 
@@ -383,7 +384,7 @@ def test_rules_in_sql_over_a_batch() -> None:
     tree = Binary(op="==", left=col("extra.level"), right=lit("5"))
     rule = Rule(name="level", tree=tree, sql=to_sql(tree))
     answers: list[dict[int, bool]] = [{}, {}, {}]
-    given_rows = [{"extra": '{"level": 5}'}, {"extra": '{"level": "5"}'}, {"extra": None}]
+    given_rows: list[dict[str, Any]] = [{"extra": '{"level": 5}'}, {"extra": '{"level": "5"}'}, {"extra": None}]
     answer_in_sql([Rule(name="x", tree=call("format_ok")), rule], given_rows, answers)
     assert answers == [{1: True}, {1: True}, {1: False}]
 
