@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from omr_runtime.models import load
 from omr_runtime.train import logprobs
 from omr_runtime.train.batching import Layout, Sample, make_sample, pack
@@ -21,7 +22,6 @@ from omr_runtime.train.losses import (
     policy_loss,
 )
 from omrlang.types import Algorithm, Dapo, Grpo, Gspo, Overlong
-
 from tests.training_parts import fresh_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

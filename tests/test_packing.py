@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from omr_runtime.models import load
 from omr_runtime.train.attention import groups, use_segment_attention
 from omr_runtime.train.batching import (
@@ -24,7 +25,6 @@ from omr_runtime.train.batching import (
     steps_of,
 )
 from omr_runtime.train.logprobs import Scorer
-
 from tests.training_parts import fresh_folder
 
 IMAGES = [(6, 6), None, (4, 8), (2, 2), None]
