@@ -1,0 +1,177 @@
+"""Benchmarks to answers, each a row with its verdicts, and the accuracy of all and of each benchmark.
+
+Generation goes through the ledger, as for ``sample``: what was answered before is not asked again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from omr_runtime.chat import parse_response
+from omr_runtime.engines.protocol import Decoding
+from omr_runtime.errors import Resumable
+from omr_runtime.verify.accuracy import Answer, measure
+from omr_runtime.verify.asking import cascade_for
+from omr_runtime.verify.cascade import Cascade, Outcome, Verdict
+from omr_runtime.verify.interpret import Row
+from omr_runtime.work import ROW, Progress, Shards, Work, finish, read_rows, read_table
+from omrlang.expressions import row_expression
+from omrlang.schema import Eval
+from omrlang.types import Call, RowExpr
+
+SLICE_ROWS = 1_000
+METRICS_SHARD = 99_999
+"""The number of the shard that holds the metrics: after all others, written when all answers are scored."""
+
+
+def run(work: Work) -> None:
+    """Answer, score, measure. Raises Resumable when some answers could not be scored."""
+    spec = work.stage.spec
+    assert isinstance(spec, Eval), "the driver starts the module of the stage's kind"
+    score = spec.score or default_score()
+    shards = Shards(work.out)
+    with cascade_for(work, score, spec.prompt) as cascade:
+        undecided = _score_all(work, spec, cascade, shards)
+    if undecided:
+        why = undecided.most_common(1)[0][0]
+        raise Resumable(f"{undecided.total():,} answers are not scored, mostly because: {why}")
+    metrics, num_answers = _measure_all(work, spec, score, shards)
+    if METRICS_SHARD not in shards.numbers():
+        shards.write(METRICS_SHARD, {"metric": metric_lines(metrics)})
+    tokens = {"mean_response_tokens": metrics.get("mean_response_tokens")}
+    finish(work, {"num_in": num_answers, "metrics": metrics, **tokens})
+
+
+def default_score() -> RowExpr:
+    """What counts as right where the recipe does not say."""
+    return row_expression(Call(fn="answer_matches"), "answer_matches", "bool", ["answer_matches"])
+
+
+def decoding(spec: Eval) -> Decoding:
+    return Decoding(
+        temperature=spec.temperature,
+        max_tokens=spec.max_tokens,
+        top_p=spec.top_p,
+        top_k=spec.top_k,
+        min_pixels=spec.min_pixels,
+        max_pixels=spec.max_pixels,
+    )
+
+
+# ---- scoring ---------------------------------------------------------------------------------------------------
+
+
+def _score_all(work: Work, spec: Eval, cascade: Cascade, shards: Shards) -> Counter[str]:
+    """Score the answers that no shard holds, slice by slice; those that stay unscored, by why."""
+    from omr_runtime.ledger import sample_rows
+
+    known = {row["id"] for row in scored_rows(shards, ["id"])}
+    questions = list(read_rows(work.inputs))
+    answers = sample_rows(work, questions, spec.prompt, spec.model, decoding(spec), spec.n)
+    progress, total = Progress(work.progress), len(questions) * spec.n
+    undecided: Counter[str] = Counter()
+    for number, part in enumerate(_slices(answers)):
+        new = [row for row in part if row["id"] not in known]
+        if new:
+            undecided += _score_slice(new, number, cascade, shards)
+        progress.update(min((number + 1) * SLICE_ROWS, total), total, "answers scored")
+    return undecided
+
+
+def _slices(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    source = iter(rows)
+    while part := list(islice(source, SLICE_ROWS)):
+        yield part
+
+
+def _score_slice(
+    rows: Sequence[Row], number: int, cascade: Cascade, shards: Shards
+) -> Counter[str]:
+    kept: list[Row] = []
+    verdicts: list[Verdict] = []
+    undecided: Counter[str] = Counter()
+    for outcome in cascade.evaluate(rows):
+        if outcome.undecided:
+            reasons = [v["reason"] or v["rule"] for v in outcome.verdicts if v["ok"] is None]
+            undecided[reasons[0] if reasons else "unknown"] += 1
+        else:
+            kept.append({name: outcome.row.get(name) for name in ROW.names})
+            verdicts += _with_score(outcome, cascade.expr)
+    taken = shards.numbers() - {METRICS_SHARD}
+    if kept:
+        free = number if number not in taken else max(taken) + 1
+        shards.write(free, {"row": kept, "verdict": verdicts})
+    return undecided
+
+
+def _with_score(outcome: Outcome, score: RowExpr) -> list[Verdict]:
+    """The verdicts, last the one of the whole expression: what the answer counts."""
+    value = float(outcome.value or 0.0)
+    last = {
+        "row": outcome.row["id"],
+        "rule": score.text,
+        "ok": value == 1.0,
+        "reason": outcome.reason,
+        "score": value,
+    }
+    return [v for v in outcome.verdicts if v["rule"] != score.text] + [last]
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------
+
+
+def scored_rows(shards: Shards, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The answers that shards hold, in order."""
+    for shard in shards.read():
+        if "row" in shard.files:
+            yield from read_table(shard.files["row"], columns)
+
+
+def _measure_all(
+    work: Work, spec: Eval, score: RowExpr, shards: Shards
+) -> tuple[dict[str, Any], int]:
+    """The figures of all answers, with those of each benchmark under ``by_source``; and how many answers."""
+    names = _benchmarks(work)
+    scores = _scores(shards, score.text)
+    by_name: dict[str, list[Answer]] = {}
+    everything: list[Answer] = []
+    for row in scored_rows(shards):
+        ok = parse_response(row["response"] or "", spec.prompt).format_ok
+        answer = Answer(row["parent"], scores[row["id"]], row["num_tokens"] or 0, ok)
+        everything.append(answer)
+        for name in names.get(row["parent"], ()):
+            by_name.setdefault(name, []).append(answer)
+    metrics: dict[str, Any] = dict(measure(everything))
+    metrics["by_source"] = {name: measure(answers) for name, answers in by_name.items()}
+    return metrics, len(everything)
+
+
+def _benchmarks(work: Work) -> dict[str, list[str]]:
+    """By question: the row sets of ``from`` that hold it; where there is one row set, the column ``source``."""
+    names: dict[str, list[str]] = {}
+    for entry in work.inputs:
+        for row in read_rows([entry], columns=["id", "source"]):
+            name = entry.name if len(work.inputs) > 1 else row["source"] or entry.name
+            names.setdefault(row["id"], []).append(name)
+    return names
+
+
+def _scores(shards: Shards, rule: str) -> dict[str, float]:
+    return {
+        line["row"]: line["score"]
+        for shard in shards.read()
+        if "verdict" in shard.files
+        for line in read_table(shard.files["verdict"])
+        if line["rule"] == rule
+    }
+
+
+def metric_lines(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lines of the table ``metric``: ``accuracy`` over all, ``NAME/accuracy`` for each benchmark."""
+    flat = {name: value for name, value in metrics.items() if name != "by_source"}
+    for source, values in metrics["by_source"].items():
+        flat |= {f"{source}/{name}": value for name, value in values.items()}
+    return [{"step": None, "name": name, "value": float(value)} for name, value in flat.items()]

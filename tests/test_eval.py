@@ -1,0 +1,219 @@
+"""The eval stage: every answer a row with its score, intervals, benchmarks, resuming."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from verify_parts import (
+    PROMPT,
+    REFEREE,
+    ask,
+    condition,
+    either,
+    judge,
+    response,
+    row,
+    table,
+    work_order,
+)
+
+from omr_runtime.errors import Resumable
+from omr_runtime.stages import eval as stage
+from omr_runtime.verify import asking
+from omr_runtime.verify.accuracy import Answer, clustered_error, interval, measure, wilson
+from omr_runtime.work import Work
+from omrlang.schema import Eval
+from omrlang.types import RowExpr
+
+
+def spec(rows: Sequence[str] = ("easy", "hard"), n: int = 1, score: RowExpr | None = None) -> Eval:
+    return Eval(
+        name="after",
+        seed=7,
+        rows=tuple(rows),
+        model=REFEREE,
+        prompt=PROMPT,
+        temperature=0,
+        max_tokens=64,
+        n=n,
+        score=score,
+    )
+
+
+def questions(name: str, number: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"{name}{k}",
+            "content": f"{name}{k}",
+            "source": name,
+            "question": "How many?",
+            "answer": "4",
+        }
+        for k in range(number)
+    ]
+
+
+Write = Callable[[str, int], str]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Write], None]:
+    """Puts a program in the place of the ledger: what it writes for a question and an index."""
+
+    def set_(write: Write) -> None:
+        def sample_rows(
+            work: Work, rows: Any, prompt: Any, model: Any, decoding: Any, n: int
+        ) -> Iterator[dict[str, Any]]:
+            assert decoding.temperature == 0
+            for question in rows:
+                for index in range(n):
+                    text = write(question["id"], index)
+                    yield row(
+                        f"{question['id']}-{index}",
+                        "",
+                        parent=question["id"],
+                        response=text,
+                        num_tokens=len(text),
+                    )
+
+        ledger = SimpleNamespace(sample_rows=sample_rows)
+        monkeypatch.setitem(sys.modules, "omr_runtime.ledger", ledger)  # type: ignore[arg-type]
+
+    return set_
+
+
+def test_every_answer_is_a_row_with_its_score(
+    tmp_path: Path, model: Callable[[Write], None]
+) -> None:
+    model(lambda question, index: response("4") if question.startswith("easy") else "4")
+    work = work_order(
+        spec(), tmp_path, {"easy": questions("easy", 6), "hard": questions("hard", 2)}
+    )
+    stage.run(work)
+    assert len(table(work, "row")) == 8
+    assert {
+        line["row"]: line["score"]
+        for line in table(work, "verdict")
+        if line["rule"] == "answer_matches"
+    } == {
+        **{f"easy{k}-0": 1.0 for k in range(6)},
+        **{f"hard{k}-0": 0.0 for k in range(2)},
+    }
+    done = json.loads((Path(work.out) / "done.json").read_text())
+    assert done["num_in"] == 8
+    metrics = done["metrics"]
+    assert metrics["accuracy"] == 0.75
+    assert metrics["format_rate"] == 0.75
+    assert (metrics["accuracy_lo"], metrics["accuracy_hi"]) == wilson(0.75, 8)
+    assert {name: part["accuracy"] for name, part in metrics["by_source"].items()} == {
+        "easy": 1.0,
+        "hard": 0.0,
+    }
+    assert metrics["mean_response_tokens"] == fmean(r["num_tokens"] for r in table(work, "row"))
+    lines = {line["name"]: line["value"] for line in table(work, "metric")}
+    assert (lines["accuracy"], lines["hard/accuracy"], lines["num_questions"]) == (0.75, 0.0, 8)
+
+
+def test_several_answers_to_a_question_are_averaged(
+    tmp_path: Path, model: Callable[[Write], None]
+) -> None:
+    model(lambda question, index: response("4" if index < int(question[4:]) else "5"))
+    work = work_order(spec(["easy"], n=4), tmp_path, {"easy": questions("easy", 5)})
+    stage.run(work)
+    metrics = json.loads((Path(work.out) / "done.json").read_text())["metrics"]
+    assert metrics["accuracy"] == 0.5
+    assert metrics["num_questions"] == 5
+    assert metrics["num_answers"] == 20
+    assert metrics["accuracy_lo"] < wilson(0.5, 20)[0], (
+        "answers to one question are not independent"
+    )
+
+
+def test_a_restart_scores_only_what_no_shard_holds(
+    tmp_path: Path, model: Callable[[Write], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SLICE_ROWS", 4)
+    model(lambda question, index: response("4"))
+    work = work_order(spec(["easy"]), tmp_path, {"easy": questions("easy", 10)})
+    stage.run(work)
+    for name in ("shard-00001.json", "shard-99999.json", "done.json"):
+        (Path(work.out) / name).unlink()
+    untouched = (Path(work.out) / "part-00000.parquet").stat().st_mtime_ns
+    stage.run(work)
+    assert (Path(work.out) / "part-00000.parquet").stat().st_mtime_ns == untouched
+    assert sorted(r["id"] for r in table(work, "row")) == sorted(f"easy{k}-0" for k in range(10))
+    assert len(table(work, "metric")) == len({line["name"] for line in table(work, "metric")})
+
+
+def test_answers_that_a_judge_could_not_score_are_asked_again(
+    tmp_path: Path, model: Callable[[Write], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model(lambda question, index: response("four" if question == "easy1" else "4"))
+    score = condition(
+        either(ask("answer_matches"), ask("judge")), "answer_matches or judge(referee)"
+    )
+    work = work_order(spec(["easy"], score=score), tmp_path, {"easy": questions("easy", 3)})
+    monkeypatch.setattr(asking, "judge_opener", lambda work: lambda model: judge({})[0])
+    with pytest.raises(
+        Resumable, match="1 answers are not scored, mostly because: no route to host"
+    ):
+        stage.run(work)
+    monkeypatch.setattr(
+        asking, "judge_opener", lambda work: lambda model: judge({"four": "yes"})[0]
+    )
+    stage.run(work)
+    metrics = json.loads((Path(work.out) / "done.json").read_text())["metrics"]
+    assert (metrics["accuracy"], metrics["num_answers"]) == (1.0, 3)
+
+
+def test_no_questions(tmp_path: Path, model: Callable[[Write], None]) -> None:
+    model(lambda question, index: "")
+    work = work_order(spec(["easy"]), tmp_path, {"easy": []})
+    stage.run(work)
+    assert json.loads((Path(work.out) / "done.json").read_text())["metrics"] == {"by_source": {}}
+
+
+# ---- intervals -------------------------------------------------------------------------------------------------
+
+
+def test_wilson_published_values() -> None:
+    assert wilson(0.0, 10) == pytest.approx((0.0, 0.27753), abs=1e-4)
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998
+    assert wilson(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+
+
+def test_clusters_of_one_are_the_usual_standard_error() -> None:
+    scores = [0.0, 0.25, 1.0, 0.5]
+    mean = fmean(scores)
+    usual = (sum((s - mean) ** 2 for s in scores) / 3 / 4) ** 0.5
+    assert clustered_error([[s] for s in scores], mean) == pytest.approx(usual)
+
+
+@pytest.mark.parametrize("n", [1, 8])
+def test_intervals_cover_the_truth_about_as_often_as_they_say(n: int) -> None:
+    draw = random.Random(7)
+    covered = 0
+    for _ in range(400):
+        answers = []
+        for question in range(60):
+            chance = draw.random()
+            answers += [
+                Answer(str(question), float(draw.random() < chance), 1, True) for _ in range(n)
+            ]
+        low, high = interval(answers)
+        covered += low <= 0.5 <= high
+    assert 0.91 <= covered / 400 <= 0.99
+
+
+def test_measure_of_nothing_and_of_agreement() -> None:
+    assert measure([]) == {}
+    answers = [Answer(str(q), 1.0, 5, True) for q in range(10) for _ in range(4)]
+    assert interval(answers) == wilson(1.0, 10)
