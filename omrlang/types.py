@@ -18,7 +18,7 @@ Scalar: TypeAlias = bool | int | float | str | None
 class Frozen(BaseModel):
     """A value that never changes and refuses unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,5 +563,3 @@ class Assume(Frozen):
     image: Annotated[Range | None, Setting("of an image", unit="pixels", ge=0)] = None
 
 
-for _model in (ListOf, Unary, Binary, Between, Index, Call, Rule, RowExpr, Prompt):
-    _model.model_rebuild()
