@@ -40,8 +40,11 @@ def load(
     return None if reporter.has_errors else recipe, reporter.sorted()
 
 
-def make_plan(recipe: Recipe, state: Path, path: Path) -> Plan:
-    """``path`` is the recipe's file as given; ``state`` the folder of earlier runs, which need not exist."""
+def make_plan(
+    recipe: Recipe, state: Path, path: Path, found: Sequence[Diagnostic] = (), overrides: Sequence[str] = ()
+) -> Plan:
+    """``path`` is the recipe's file as given; ``state`` the folder of earlier runs, which need not exist; ``found`` what
+    the front has to say and ``overrides`` what ``--set`` said, which the plan carries on."""
     pins = Pins.open(recipe.folder, state)
     index = read_index(state)
     lowered = lower(recipe, pins)
@@ -53,12 +56,13 @@ def make_plan(recipe: Recipe, state: Path, path: Path) -> Plan:
         omr_version=__version__,
         recipe=str(path),
         folder=str(recipe.folder.resolve()),
+        overrides=tuple(overrides),
         seed=recipe.seed,
         stages=stages,
         models=recipe.models,
         removed=index.removed(path, frozenset(stage.name for stage in stages)),
         totals=whole,
-        diagnostics=tuple(_diagnostics(lowered, index, path)),
+        diagnostics=(*map(plan_diagnostic, found), *_diagnostics(lowered, index, path)),
         budget_p50_usd=_dollars(recipe.budget.p50_usd if recipe.budget else None),
         budget_p90_usd=_dollars(recipe.budget.p90_usd if recipe.budget else None),
         complete=whole.not_estimated == 0,
@@ -100,17 +104,24 @@ def _diagnostics(lowered: tuple[Lowered, ...], index: Index, path: Path) -> Iter
     if index.problem is not None:
         yield PlanDiagnostic(code="W202", severity="warning", message=index.problem, path=str(path), line=1, column=1)
     for stage in lowered:
-        line, column = stage.stage.span.file.position(stage.stage.span.start)
         for pin in stage.pins:
             if pin.problem is not None:
-                yield PlanDiagnostic(
-                    code="W201",
-                    severity="warning",
-                    message=f"{stage.spec.kind} {stage.name}: {pin.problem}",
-                    path=str(stage.stage.span.file.path),
-                    line=line,
-                    column=column,
-                )
+                message = f"{stage.spec.kind} `{stage.name}`: {pin.problem}"
+                yield plan_diagnostic(Diagnostic("W201", message, stage.stage.span, "warning"))
+
+
+def plan_diagnostic(found: Diagnostic) -> PlanDiagnostic:
+    """A diagnostic as a plan carries it: its place as line and column."""
+    line, column = found.span.file.position(found.span.start)
+    return PlanDiagnostic(
+        code=found.code,
+        severity=found.severity,
+        message=found.message,
+        path=str(found.span.file.path),
+        line=line,
+        column=column,
+        hint=found.hint,
+    )
 
 
 def _exit(recipe: Recipe, stages: tuple[PlanStage, ...], whole: Totals) -> Exit:

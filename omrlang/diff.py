@@ -109,8 +109,8 @@ def diff(a: Plan, b: Plan) -> Diff:
     stages = tuple(_stage_diff(pair, factors) for pair in pairs)
     clean = len([factor for factor in factors if not factor.note]) <= 1 and not moves
     return Diff(
-        a=a.recipe,
-        b=b.recipe,
+        a=" ".join([a.recipe, *(f"--set {item}" for item in a.overrides)]),
+        b=" ".join([b.recipe, *(f"--set {item}" for item in b.overrides)]),
         verdict=_verdict(factors, others, moves, stages),
         clean=clean,
         factors=factors,

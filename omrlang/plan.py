@@ -152,7 +152,8 @@ class Exit(Frozen):
 
 
 class Plan(Frozen):
-    """``recipe`` is the file as given, ``folder`` what its relative paths are relative to (absolute).
+    """``recipe`` is the file as given, ``folder`` what its relative paths are relative to (absolute),
+    ``overrides`` what ``--set`` changed.
 
     ``removed`` are stages that an earlier plan of this recipe had and that are no longer there; nothing runs for them."""
 
@@ -160,6 +161,7 @@ class Plan(Frozen):
     omr_version: str
     recipe: str
     folder: str
+    overrides: tuple[str, ...] = ()
     seed: int
     stages: tuple[PlanStage, ...]
     models: tuple[Model, ...]

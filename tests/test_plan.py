@@ -251,7 +251,7 @@ def test_every_range_is_in_order() -> None:
 def test_missing_file_is_a_warning_and_rows_may_be_declared(tmp_path: Path) -> None:
     source = made.puzzles(place=t.Jsonl(path="no.jsonl"))
     plan = planned(source)
-    assert [(item.code, item.message) for item in plan.diagnostics] == [("W201", "source puzzles: no.jsonl does not exist")]
+    assert [(item.code, item.message) for item in plan.diagnostics] == [("W201", "source `puzzles`: no.jsonl does not exist")]
     assert mids(plan) == {"puzzles": None}
     assert mids(planned(source.model_copy(update={"rows": 12}))) == {"puzzles": 12}
 

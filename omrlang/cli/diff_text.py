@@ -25,7 +25,7 @@ def diff_text(diff: Diff, width: int) -> str:
     head = [*wrapped(diff.verdict, width)]
     sections = [
         head,
-        [f"A  {diff.a}", f"B  {diff.b}"],
+        [*wrapped(diff.a, width, "A  "), *wrapped(diff.b, width, "B  ")],
         list(_factors("Factors", diff.factors, width)),
         list(_moves(diff, width)),
         list(_factors("Decide no result", diff.others, width)),

@@ -40,7 +40,7 @@ def seconds(value: float) -> str:
     ('<1 s', '42 s', '10 min', '2.1 h', '56 h')
     """
     if value < 1:
-        return "<1 s"
+        return "<1 s" if value else "0 s"
     if value < 90:
         return f"{value:.0f} s"
     if value < 5400:

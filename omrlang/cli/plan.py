@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omrlang.plan import Plan
+
+if TYPE_CHECKING:
+    from omrlang.diagnostics import Diagnostic
 
 DEFAULT_STATE = ".omr"
 
@@ -27,7 +33,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Make the plan and print it; the exit code of ``plan_and_diff.md``."""
-    plan = load_plan(args.file, args.state, args.set)
+    plan = load_plan(args.file, args.state, args.set, as_json=args.json)
     if plan is None:
         return 1
     plan = with_exit(plan, args.detailed_exitcode)
@@ -35,18 +41,32 @@ def run(args: argparse.Namespace) -> int:
     return plan.exit.code
 
 
-def load_plan(file: Path, state: Path, overrides: list[str]) -> Plan | None:
-    """The plan of a recipe, or None after its errors were printed. Warnings go to standard error in any case."""
+def load_plan(
+    file: Path, state: Path, overrides: list[str], as_json: bool = False
+) -> Plan | None:
+    """The plan of a recipe, or None after its errors were printed. The plan carries the warnings."""
     from omrlang.compiler import load, make_plan
     from omrlang.render import render
 
     recipe, diagnostics = load(file, overrides)
-    if diagnostics:
-        print(render(diagnostics), end="", file=sys.stderr)
-    if recipe is None:
-        print("Planning failed.", file=sys.stderr)
-        return None
-    return make_plan(recipe, state, file)
+    if recipe is not None:
+        return make_plan(recipe, state, file, diagnostics, overrides)
+    errors = sum(item.severity == "error" for item in diagnostics)
+    print(render(diagnostics), end="", file=sys.stderr)
+    print(f"Planning failed: {errors} error{'' if errors == 1 else 's'}.", file=sys.stderr)
+    if as_json:
+        print_failure(file, diagnostics)
+    return None
+
+
+def print_failure(file: Path, diagnostics: Sequence[Diagnostic]) -> None:
+    """What a plan that could not be made is in JSON: the same outer fields, and the errors."""
+    from omrlang.compiler import plan_diagnostic
+    from omrlang.plan import FORMAT_VERSION
+
+    found = [plan_diagnostic(item).model_dump() for item in diagnostics]
+    outer = {"format_version": FORMAT_VERSION, "recipe": str(file), "applyable": False, "complete": False, "errored": True}
+    print(json.dumps({**outer, "diagnostics": found, "exit": {"code": 1, "reason": "errors"}}, indent=1))
 
 
 def with_exit(plan: Plan, detailed: bool) -> Plan:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Iterator
 
 from omrlang.cli.figures import LETTER, dollars, gib, marked, spread, text
 from omrlang.plan import SYMBOL, Action, Estimate, Memory, Origin, Plan, PlanStage
 
-NARROW = 96
+REASON_WIDTH = 24
+"""A table needs as many columns for its reasons; a narrower terminal gets a list."""
+
 NO_BREAK = "\u00a0"
 WORDS: dict[Action, str] = {
     "new": "new",
@@ -102,7 +105,8 @@ def next_command(plan: Plan) -> str:
     """What to type after reading."""
     if all(stage.action == "cached" for stage in plan.stages):
         return f"omr show runs, or edit {plan.recipe}"
-    return f"omr run {plan.recipe}{' --accept-limits' if plan.exit.code == 3 else ''}"
+    sets = "".join(f" --set {shlex.quote(item)}" for item in plan.overrides)
+    return f"omr run {plan.recipe}{sets}{' --accept-limits' if plan.exit.code == 3 else ''}"
 
 
 # ---- stages --------------------------------------------------------------------------------------------------------
@@ -112,11 +116,12 @@ def _stages(plan: Plan, width: int) -> Iterator[str]:
     actions = dict.fromkeys(stage.action for stage in plan.stages)
     yield from wrapped("   ".join(f"{SYMBOL[action]} {WORDS[action]}" for action in actions), width, "Stages   ")
     yield ""
-    if width < NARROW:
+    table = list(_table(plan, width))
+    if max(map(len, table)) <= width and _reason_width(plan, width) >= REASON_WIDTH:
+        yield from table
+    else:
         for stage in plan.stages:
             yield from _listed(stage, width)
-    else:
-        yield from _table(plan, width)
     for name in plan.removed:
         yield f"  {SYMBOL['removed']:>3} {name}  is no longer in the recipe"
 
@@ -147,17 +152,34 @@ def listing(items: Iterable[str]) -> str:
 
 
 def _table(plan: Plan, width: int) -> Iterator[str]:
-    header = ["", "stage", "rows", "tokens", "time", *(["price"] if _has_gpus(plan) else []), "why"]
-    lines = [header]
-    for stage in plan.stages:
-        cells = [f"{SYMBOL[stage.action]:>3}", _address(stage), _flow(stage), _tokens(stage), _time(stage)]
-        cells += [_price(stage)] if _has_gpus(plan) else []
-        lines.append([*cells, stage.reason_text])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
+    lines = _cells(plan)
+    widths = _widths(lines)
     for line in lines:
         left = f"  {line[0]:>{widths[0]}} {line[1]:<{widths[1]}}  "
         middle = "  ".join(f"{cell:>{size}}" for cell, size in zip(line[2:-1], widths[2:], strict=True))
         yield from wrapped(line[-1] or " ", width, f"{left}{middle}  ")
+
+
+def _cells(plan: Plan) -> list[list[str]]:
+    prices = _has_gpus(plan)
+    lines = [["", "stage", "rows", "tokens", "time", *(["price"] if prices else []), "why"]]
+    for stage in plan.stages:
+        cells = [f"{SYMBOL[stage.action]:>3}", _address(stage), _flow(stage), _tokens(stage), _time(stage)]
+        lines.append([*cells, *([_price(stage)] if prices else []), stage.reason_text])
+    return lines
+
+
+def _widths(lines: list[list[str]]) -> list[int]:
+    """Of every column but the last, which takes what is left."""
+    return [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
+
+
+def _reason_width(plan: Plan, width: int) -> int:
+    """Columns that a table leaves for the reasons, or as many as asked for where no reason needs them."""
+    lines = _cells(plan)
+    sizes = _widths(lines)
+    left = width - sum(sizes) - 2 * len(sizes) - 3
+    return REASON_WIDTH if max(len(line[-1]) for line in lines) <= left else left
 
 
 def _flow(stage: PlanStage) -> str:
@@ -276,6 +298,8 @@ def _checks(plan: Plan, width: int) -> Iterator[str]:
     for item in plan.diagnostics:
         yield from wrapped(f"{item.severity}[{item.code}]: {item.message}", width, "  ")
         yield f"    --> {item.path}:{item.line}:{item.column}"
+        if item.hint:
+            yield from wrapped(item.hint, width, "    ")
 
 
 def _foot(plan: Plan, width: int) -> Iterator[str]:
