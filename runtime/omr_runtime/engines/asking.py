@@ -92,7 +92,13 @@ def draw_of(loaded: Loaded, decoding: Decoding) -> Draw:
         decoding.top_p,
         decoding.top_k,
         choices,
+        placeholders(loaded),
     )
+
+
+def placeholders(loaded: Loaded) -> tuple[int, ...]:
+    """Tokens that stand for images, which no response may hold."""
+    return () if loaded.image_token_id is None else (loaded.image_token_id,)
 
 
 def response_of(loaded: Loaded, token_ids: Sequence[int]) -> str:

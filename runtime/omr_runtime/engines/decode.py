@@ -37,7 +37,8 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Draw:
     """How tokens are drawn; ``stops`` end a sample and belong to it. With ``choices`` a sample is one of these token
-    sequences, each of which ends with a stop."""
+    sequences, each of which ends with a stop. ``never`` are tokens that stand for something else than text: an image
+    placeholder in a response would be taken for an image when the response is read again."""
 
     temperature: float
     max_tokens: int
@@ -45,6 +46,7 @@ class Draw:
     top_p: float = 1.0
     top_k: int | None = None
     choices: tuple[tuple[int, ...], ...] | None = None
+    never: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def decode(model: Any, asks: Iterable[Ask], draw: Draw, batch: int, done: OnSamp
     ``asks`` are taken a window at a time, so that the images of a large set never stand in memory together.
     """
     decoder = model.get_decoder()
-    with torch.inference_mode(), slot_attending(decoder):
+    # Not inference mode: what a training model caches here (masks, orders of segments) is used in its backward pass.
+    with torch.no_grad(), slot_attending(model):
         _Loop(model, decoder, asks, draw, batch, done).run()
 
 
@@ -108,6 +111,7 @@ class _Loop:
         self.capacity = max(1, min(batch, sum(len(ask.seeds) for _, ask in self.window)))
         self.slots = Slots(self.capacity)
         self.places: list[Place] = [(-1, -1)] * self.capacity
+        self.never = torch.tensor(draw.never, device=self.device) if draw.never else None
         self.stops = torch.tensor(sorted(draw.stops) or [-1])
         self.u = torch.zeros(self.capacity, draw.max_tokens, dtype=torch.float64)
         self.tokens = torch.zeros(self.capacity, draw.max_tokens, dtype=torch.long)
@@ -199,7 +203,7 @@ class _Loop:
         if draw.choices is not None:
             logits_BV = self._only_choices(slots.tolist(), logits_BV, draw.choices)
         tokens, logprobs = next_tokens(
-            logits_BV, self.u[slots, at], draw.temperature, draw.top_p, draw.top_k
+            logits_BV, self.u[slots, at], draw.temperature, draw.top_p, draw.top_k, self.never
         )
         tokens, logprobs = tokens.cpu(), logprobs.cpu()
         self.tokens[slots, at] = tokens

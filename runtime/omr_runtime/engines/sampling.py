@@ -26,19 +26,28 @@ def uniform_rows(seeds: Sequence[int], count: int) -> Tensor:
 
 
 def next_tokens(
-    logits_BV: Tensor, u_B: Tensor, temperature: float, top_p: float = 1.0, top_k: int | None = None
+    logits_BV: Tensor,
+    u_B: Tensor,
+    temperature: float,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    never: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The drawn tokens and their log-probabilities, both ``[B]``.
 
     The log-probability is that of the whole distribution at this temperature (at temperature 1 for a greedy draw), before
-    ``top_p`` and ``top_k`` cut its tail: what a training step computes for the same tokens.
+    ``top_p`` and ``top_k`` cut its tail and the tokens ``never`` are left out: what a training step computes for the same
+    tokens.
     """
     scaled_BV = logits_BV.float() / temperature if temperature > 0 else logits_BV.float()
     logprobs_BV = torch.log_softmax(scaled_BV, -1)
+    drawn_BV = logprobs_BV
+    if never is not None:
+        drawn_BV = logprobs_BV.index_fill(-1, never, float("-inf"))
     if temperature > 0:
-        tokens_B = _invert(_cut(logprobs_BV, top_p, top_k), u_B)
+        tokens_B = _invert(_cut(drawn_BV, top_p, top_k), u_B)
     else:
-        tokens_B = logits_BV.argmax(-1)
+        tokens_B = drawn_BV.argmax(-1)
     return tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0]
 
 

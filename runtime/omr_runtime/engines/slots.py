@@ -33,19 +33,20 @@ def slot_attention(
 
 
 @contextmanager
-def slot_attending(decoder: Any) -> Iterator[None]:
-    """The decoder attends by ``slot_attention`` inside, in evaluation mode; both are put back after."""
+def slot_attending(model: Any) -> Iterator[None]:
+    """The model's decoder attends by ``slot_attention`` inside, in evaluation mode; both are put back after."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(SLOT_ATTENTION, slot_attention)
-    before, training = decoder.config._attn_implementation, decoder.training
-    decoder.config._attn_implementation = SLOT_ATTENTION
-    decoder.eval()
+    config = model.get_decoder().config
+    before, training = config._attn_implementation, model.training
+    config._attn_implementation = SLOT_ATTENTION
+    model.eval()
     try:
         yield
     finally:
-        decoder.config._attn_implementation = before
-        decoder.train(training)
+        config._attn_implementation = before
+        model.train(training)
 
 
 class PromptStates:

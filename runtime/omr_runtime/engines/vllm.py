@@ -124,6 +124,8 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if not on_gpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", KV_CACHE_GIB)
+        # A few of the sampler's functions are compiled at first use: a minute that a small machine does not get back.
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     from vllm import LLM
 
     options: dict[str, Any] = {
@@ -172,6 +174,7 @@ def _params(draw: Draw, seed: int) -> Any:
         max_tokens=draw.max_tokens,
         seed=seed % (1 << 63) if draw.temperature > 0 else None,
         stop_token_ids=sorted(draw.stops),
+        logit_bias=dict.fromkeys(draw.never, -100.0) or None,
         logprobs=0,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,

@@ -1,0 +1,281 @@
+"""Reinforcement learning end to end on a tiny vision-language model: records, resumption, two processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from training_parts import PROMPT, drawn_rows, fresh_folder
+
+from omr_runtime.errors import RunError
+from omr_runtime.models import load
+from omr_runtime.train import rl
+from omr_runtime.train.advantage import group_advantages, shaped
+from omr_runtime.train.checkpoint import Checkpoints
+from omr_runtime.work import InputRows, Shards, Work
+from omrlang.plan import PlanStage
+from omrlang.schema import Rl
+from omrlang.types import (
+    Amount,
+    Binary,
+    Call,
+    Checkpoint,
+    Col,
+    Constant,
+    Dapo,
+    ExprNode,
+    Grpo,
+    Gspo,
+    Lit,
+    OpenAI,
+    Overlong,
+    RowExpr,
+    Rule,
+    TrainedModel,
+    Transformers,
+    Zero,
+)
+
+# An untrained model is never right, so it is rewarded for what it can do: responses of few letters.
+LETTERS: ExprNode = Call(fn="len", args=(Col(name="response"),))
+LENGTH: ExprNode = Binary(op="/", left=LETTERS, right=Lit(value=20))
+FORMAT: ExprNode = Call(fn="format_score")
+REWARD: ExprNode = Binary(op="-", left=FORMAT, right=LENGTH)
+
+
+def number(tree: ExprNode) -> RowExpr:
+    return RowExpr(text="reward", type="number", tree=tree, rules=(Rule(name="reward", tree=tree),))
+
+
+def rl_spec(**changes: Any) -> Rl:
+    """Settings of a short run, with ``changes``."""
+    settings: dict[str, Any] = {
+        "name": "reasoner",
+        "seed": 7,
+        "rows": "puzzles",
+        "model": TrainedModel(stage="base"),
+        "prompt": PROMPT,
+        "algorithm": Gspo(clip=(3e-4, 4e-4)),
+        "reward": number(REWARD),
+        "group": 4,
+        "batch": Amount(value=4, unit="prompts"),
+        "steps": 4,
+        "lr": Constant(peak=1e-2),
+        "temperature": 1.0,
+        "max_prompt": 64,
+        "max_response": 8,
+        "precision": "fp32",
+        "engine": Transformers(batch=64),
+        "checkpoint": Checkpoint(every=1, keep=1),
+    }
+    return Rl.model_validate(settings | changes)
+
+
+def rl_work(state: Path, base: Path, rows: Sequence[dict[str, Any]], spec: Rl) -> Work:
+    """A work order over ``rows``; the model to start from is the folder ``base``."""
+    source = state / "store" / "rows"
+    if not source.exists():
+        Shards(source).write(0, {"row": list(rows)})
+    mark = f"fp_{spec.name}"
+    stage = PlanStage(
+        address=f"rl.{spec.name}", name=spec.name, spec=spec, fingerprint=mark, parents=("puzzles",), action="new",
+    )  # fmt: skip
+    (state / "work").mkdir(parents=True, exist_ok=True)
+    return Work(
+        stage=stage,
+        seed=spec.seed,
+        base=str(state),
+        state=str(state),
+        out=str(state / "store" / mark),
+        progress=str(state / "work" / f"{mark}.progress"),
+        inputs=(InputRows(name="puzzles", fingerprint="rows", folder=str(source)),),
+        model_folders={"base": str(base)},
+    )
+
+
+def table(work: Work, name: str) -> list[dict[str, Any]]:
+    """All lines of a table, over all shards."""
+    shards = Shards(work.out).read()
+    files = [shard.files[name] for shard in shards if name in shard.files]
+    return [line for file in files for line in pq.read_table(file).to_pylist()]
+
+
+def metric(work: Work, name: str) -> list[float]:
+    return [line["value"] for line in table(work, "metric") if line["name"] == name]
+
+
+def weights(work: Work) -> dict[str, torch.Tensor]:
+    model = load(Path(work.state) / "models" / work.stage.fingerprint).model
+    assert model is not None
+    return dict(model.state_dict())
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fresh_folder(tmp_path_factory.mktemp("base"))
+
+
+def made(state: Path, base: Path, num: int = 10, **changes: Any) -> Work:
+    """A work order that has not been run."""
+    return rl_work(state, base, drawn_rows(state, num), rl_spec(**changes))
+
+
+def test_a_run_records_every_rollout_and_moves_the_weights(tmp_path: Path, base: Path) -> None:
+    work = made(tmp_path, base)
+    rl.train(work)
+    rollouts = table(work, "rollout")
+    assert len(rollouts) == 4 * 4 * 4
+    assert len({line["id"] for line in rollouts}) == len(rollouts)
+    assert {line["sample_index"] for line in rollouts} >= {0, 1, 2, 3}
+    for line in rollouts:
+        expected = json.loads(line["parts"])["format_score"] - len(line["response"]) / 20
+        assert line["reward"] == pytest.approx(expected)
+        assert line["mean_logprob"] < 0
+    for step in range(1, 5):
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for line in rollouts:
+            if line["step"] == step:
+                groups.setdefault(f"{line['row']} {line['sample_index'] // 4}", []).append(line)
+        for group in groups.values():
+            found = group_advantages([line["reward"] for line in group]).values
+            assert [line["advantage"] for line in group] == pytest.approx(found)
+    uses = table(work, "use")
+    assert {(line["row"], line["step"]) for line in uses} == {
+        (line["row"], line["step"]) for line in rollouts
+    }
+    before = load(base).model
+    assert before is not None
+    moved = [(before.state_dict()[k] - v).abs().max().item() for k, v in weights(work).items()]
+    assert max(moved) > 1e-3
+    summary = json.loads((Path(work.out) / "done.json").read_text())
+    assert summary["num_in"] == 10
+    assert not (tmp_path / "checkpoints" / work.stage.fingerprint).exists()
+
+
+def test_it_learns_what_is_rewarded(tmp_path: Path, base: Path) -> None:
+    work = made(tmp_path, base, steps=12, group=8)
+    rl.train(work)
+    reward = metric(work, "reward")
+    assert len(reward) == 12
+    assert reward[-1] > reward[0] + 0.2
+    for name in ("response_tokens", "entropy", "clip_fraction", "grad_norm", "rollout_kl"):
+        assert len(metric(work, name)) == 12
+    assert max(metric(work, "rollout_kl")) < 1e-6
+    assert max(metric(work, "clip_fraction")) == 0
+
+
+def test_long_prompts_are_dropped_with_a_verdict(tmp_path: Path, base: Path) -> None:
+    rows = drawn_rows(tmp_path, 8)
+    rows[2] = {**rows[2], "question": rows[2]["question"] + "?" * 100}
+    work = rl_work(tmp_path, base, rows, rl_spec(steps=2))
+    rl.train(work)
+    assert table(work, "dropped") == [
+        {"row": "row0002", "source": "puzzles", "reason": "prompt_too_long"}
+    ]
+    (verdict,) = table(work, "verdict")
+    assert (verdict["row"], verdict["rule"], verdict["ok"]) == ("row0002", "prompt_too_long", False)
+    assert "row0002" not in {line["row"] for line in table(work, "rollout")}
+
+
+def test_no_prompt_at_all_is_an_error(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(RunError, match="longer than max_prompt, 5 tokens"):
+        rl.train(made(tmp_path, base, max_prompt=5))
+
+
+def test_a_server_cannot_roll_out(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(RunError, match="weights can be replaced"):
+        rl.train(made(tmp_path, base, engine=OpenAI(url="http://localhost:1/v1")))
+
+
+def test_a_stopped_run_goes_on_exactly(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = made(tmp_path / "whole", base, steps=5, minibatch=Amount(value=2, unit="prompts"))
+    rl.train(whole)
+
+    stopped = made(tmp_path / "stopped", base, steps=5, minibatch=Amount(value=2, unit="prompts"))
+    save = Checkpoints.save
+
+    def save_then_die(self: Checkpoints, step: int, *rest: Any) -> None:
+        save(self, step, *rest)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            rl.train(stopped)
+    assert max(line["step"] for line in table(stopped, "rollout")) == 3
+    rl.train(stopped)
+    for name in ("rollout", "use"):
+        assert table(stopped, name) == table(whole, name)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(stopped)[name])
+
+
+def test_several_updates_of_a_batch_clip(tmp_path: Path, base: Path) -> None:
+    work = made(tmp_path, base, minibatch=Amount(value=1, unit="prompts"))
+    rl.train(work)
+    assert max(metric(work, "clip_fraction")) > 0
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        Grpo(clip=(0.2, 0.2), kl=0.05),
+        Dapo(clip=(0.2, 0.28), overlong=Overlong(buffer=4, factor=1.0)),
+    ],
+)
+def test_other_algorithms_run(tmp_path: Path, base: Path, algorithm: Grpo | Dapo) -> None:
+    work = made(tmp_path, base, algorithm=algorithm, steps=3)
+    rl.train(work)
+    assert len(metric(work, "loss")) == 3
+    assert (max(metric(work, "kl")) > 0) == bool(algorithm.kl)
+
+
+def test_groups_without_spread_and_unknown_rewards_are_left_out() -> None:
+    assert not group_advantages([1.0, 1.0, 1.0]).has_spread
+    assert not group_advantages([None, 1.0]).has_spread
+    found = group_advantages([1.0, None, 0.0])
+    assert found.values[1] is None
+    assert found.values[0] == pytest.approx(0.5 / (0.5**0.5 + 1e-4))
+    soft = Dapo(clip=(0.2, 0.28), overlong=Overlong(buffer=4))
+    assert shaped(1.0, 6, 8, soft) == pytest.approx(0.5)
+    assert shaped(None, 6, 8, soft) is None
+    assert shaped(1.0, 8, 8, Gspo(clip=(0.1, 0.1))) == 1.0
+
+
+def launch(work: Work, processes: int) -> None:
+    """Run the stage by torchrun, as the driver does."""
+    from omr_runtime.train.launch import command
+
+    path = Path(work.state) / "work.json"
+    path.write_text(work.model_dump_json())
+    argv, env = command(work, path)
+    root = Path(__file__).parents[1]
+    paths = {"PYTHONPATH": f"{root}:{root / 'runtime'}", "PATH": str(Path(sys.executable).parent)}
+    result = subprocess.run(argv, env={**paths, **env, "HOME": work.state}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert processes in (1, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3)])
+def test_two_processes_equal_one(tmp_path: Path, base: Path, sharding: Zero | None) -> None:
+    settings: dict[str, Any] = {"steps": 3, "minibatch": Amount(value=2, unit="prompts")}
+    one = made(tmp_path / "one", base, **settings)
+    rl.train(one)
+    two = made(tmp_path / "two", base, processes=2, sharding=sharding, **settings)
+    launch(two, 2)
+    key = ("step", "row", "sample_index", "response", "reward")
+    same = [sorted([tuple(line[k] for k in key) for line in table(w, "rollout")]) for w in (one, two)]
+    assert same[0] == same[1]
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, weights(two)[name], atol=2e-4, rtol=0)
