@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -185,7 +186,8 @@ class Writer:
 @contextlib.contextmanager
 def write(path: Path, run: str) -> Iterator[Writer]:
     """One transaction: all of it or nothing. Resumable when the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _create(path)
     db = _connect(path, read_only=False, patience_s=30.0)
     try:
         db.execute("begin")
@@ -200,6 +202,21 @@ def write(path: Path, run: str) -> Iterator[Writer]:
         raise RunError(f"{path}: the lineage cannot be written ({_first_line(error)})") from error
     finally:
         db.close()
+
+
+def _create(path: Path) -> None:
+    """Make an empty database beside and rename it: one that was cut short while it was made cannot be opened again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    try:
+        with duckdb.connect(str(beside)) as db:
+            _migrate(db)
+    except duckdb.Error as error:
+        if is_disk_full(error):
+            raise Resumable(f"{path}: the disk is full; free some space and run again to go on") from error
+        raise RunError(f"{path}: the lineage cannot be made ({_first_line(error)})") from error
+    os.replace(beside, path)
 
 
 def _migrate(db: duckdb.DuckDBPyConnection) -> None:

@@ -172,7 +172,7 @@ def _head(state: State, reader: Reader, ident: str) -> list[str]:
     """The row's text from Parquet, where a stage kept it."""
     lines = [f"row {ident}"]
     row = _stored(state, reader, ident)
-    for name in ("source", "question", "images", "options", "answer", "response", "final_answer"):
+    for name in ("source", "question", "images", "options", "answer", "thinking", "response", "final_answer"):
         value = row.get(name)
         if value not in (None, [], ""):
             lines.append(f"  {name:<13} {str(value).replace(chr(10), chr(92) + 'n')}")
@@ -309,9 +309,7 @@ def _steps(steps: Sequence[int]) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return (
-        "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-    )
+    return "unknown" if value is None else f"{value:.4g}"
 
 
 def _descendants(reader: Reader, known: dict[str, Stage], ident: str) -> list[str]:

@@ -216,12 +216,26 @@ def read_rows(
                 yield from read_table(shard.files["row"], columns)
 
 
+def check_rows(inputs: Iterable[InputRows]) -> None:
+    """Read the row files against their checksums, for those who go on to read them with DuckDB, which does not
+    look at checksums. Raises DamagedArtifact."""
+    for entry in inputs:
+        for shard in Shards(entry.folder).read():
+            if "row" in shard.files:
+                for _ in _batches(shard.files["row"], None):
+                    pass
+
+
 def read_table(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The lines of one Parquet file. Raises DamagedArtifact."""
+    """The rows of one file of a shard. Raises DamagedArtifact."""
+    for batch in _batches(path, columns):
+        yield from batch.to_pylist()
+
+
+def _batches(path: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(columns=columns):
-                yield from batch.to_pylist()
+            yield from file.iter_batches(columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise DamagedArtifact(path) from error
 
@@ -231,6 +245,7 @@ class Progress:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.last = 0.0
 
     def update(self, done: int, total: int | None, unit: str, **live: float) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
-from omr_runtime.errors import RunError
 from omr_runtime.identity import copy_id
 from omr_runtime.relations import DUPLICATE, Relations, mixed
-from omr_runtime.work import Progress, Shards, Work, finish, read_rows
+from omr_runtime.work import Progress, Shards, Work, check_rows, finish
 from omrlang.schema import Mix
 
 SLICE = 5_000
@@ -25,18 +23,14 @@ def run(work: Work) -> None:
     spec = work.stage.spec
     assert isinstance(spec, Mix), "a mix stage carries a mix"
     shards, progress = Shards(work.out), Progress(work.progress)
-    try:
-        with mixed(spec, work.inputs, Path(work.out)) as relations:
-            num_kept, num_dropped = relations.num_rows()
-            finished = shards.numbers()
-            for number in range(max(1, -(-max(num_kept, num_dropped) // SLICE))):
-                if number not in finished:
-                    shards.write(number, _slice(relations, spec, number * SLICE))
-                progress.update(min((number + 1) * SLICE, num_kept), num_kept, "rows")
-    except duckdb.IOException as error:
-        for _ in read_rows(work.inputs):  # names the file that is damaged
-            pass
-        raise RunError(f"the inputs cannot be read: {str(error).splitlines()[0]}") from error
+    check_rows(work.inputs)
+    with mixed(spec, work.inputs, Path(work.out)) as relations:
+        num_kept, num_dropped = relations.num_rows()
+        finished = shards.numbers()
+        for number in range(max(1, -(-max(num_kept, num_dropped) // SLICE))):
+            if number not in finished:
+                shards.write(number, _slice(relations, spec, number * SLICE))
+            progress.update(min((number + 1) * SLICE, num_kept), num_kept, "rows")
     finish(work, {"num_in": num_kept + num_dropped})
 
 

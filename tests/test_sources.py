@@ -1,0 +1,323 @@
+"""Places to rows: formats, columns, images, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import plans
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from omr_runtime.errors import RunError
+from omr_runtime.order import work_order
+from omr_runtime.stages import source as stage
+from omr_runtime.store import ImageStore, State
+from omr_runtime.work import Shards, read_rows
+from omrlang.schema import Source
+from omrlang.types import (
+    Binary,
+    Col,
+    Csv,
+    Folder,
+    Index,
+    Json,
+    ListOf,
+    Lit,
+    Parquet,
+    Place,
+    Synthetic,
+)
+
+
+def read(folder: Path, spec: Source) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Run the stage in this process; rows and dropped."""
+    state = State(folder / "state")
+    made = plans.plan([spec], state.folder, folder)
+    work = work_order(made, made.stages[0], state)
+    stage.run(work)
+    dropped = [
+        row
+        for shard in Shards(work.out).read()
+        for row in pq.read_table(shard.files.get("dropped", shard.files["row"])).to_pylist()
+        if "dropped" in shard.files
+    ]
+    rows = list(read_rows([_entry(work.out)]))
+    return rows, dropped
+
+
+def _entry(folder: str) -> Any:
+    from omr_runtime.work import InputRows
+
+    return InputRows(name="x", fingerprint="x", folder=folder)
+
+
+def lines(folder: Path, *rows: Any) -> Path:
+    path = folder / "data.jsonl"
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    )
+    return path
+
+
+def png(colour: str = "red") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    lines(
+        tmp_path,
+        {"question": "1+1?", "answer": 2.0, "other": 1},
+        "",
+        {"question": "ü?", "answer": None},
+    )
+    rows, dropped = read(tmp_path, plans.source("s", "data.jsonl"))
+    assert [(row["question"], row["answer"]) for row in rows] == [("1+1?", "2"), ("ü?", None)]
+    assert {row["source"] for row in rows} == {"s"}
+    assert dropped == []
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
+    data = [{"q": f"how much is {n}?", "a": str(n)} for n in range(7)]
+    place: Place | str
+    match kind:
+        case "jsonl":
+            lines(tmp_path, *data)
+            place = "data.jsonl"
+        case "json":
+            (tmp_path / "d.json").write_text(json.dumps(data))
+            place = Json(path="d.json")
+        case "csv":
+            with open(tmp_path / "d.csv", "w", newline="") as file:
+                writer = csv.DictWriter(file, ["q", "a"])
+                writer.writeheader()
+                writer.writerows(data)
+            place = Csv(path="d.csv")
+        case _:
+            pq.write_table(pa.Table.from_pylist(data), tmp_path / "d.parquet")
+            place = Parquet(path="d.parquet")
+    columns = {"question": plans.column("q"), "answer": plans.column("a")}
+    rows, _ = read(tmp_path, plans.source("s", place, columns=columns))
+    assert [(row["question"], row["answer"]) for row in rows] == [(r["q"], r["a"]) for r in data]
+    assert len({row["id"] for row in rows}) == len(data)
+
+
+def test_a_pattern_reads_files_in_order_of_names(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": name}) + "\n")
+    rows, _ = read(tmp_path, plans.source("s", "*.jsonl"))
+    assert [row["question"] for row in rows] == ["a", "b"]
+
+
+def test_datasets_folder_with_images(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"question": datasets.Value("string"), "images": datasets.Image()})
+    rows = {"question": ["what?"], "images": [{"bytes": png(), "path": None}]}
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features)}).save_to_disk(
+        tmp_path / "set"
+    )
+    found, _ = read(tmp_path, plans.source("s", Folder(path="set")))
+    assert found[0]["question"] == "what?"
+    image = ImageStore(tmp_path / "state").open(found[0]["images"][0])
+    assert (image.mode, image.size) == ("RGB", (8, 8))
+    with pytest.raises(RunError, match="no split 'test'; it has train"):
+        read(tmp_path, plans.source("s", Folder(path="set", split="test")))
+
+
+def test_folder_of_parquet_files(tmp_path: Path) -> None:
+    for number in range(2):
+        path = tmp_path / "set" / f"part{number}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist([{"question": f"{number}"}]), path)
+    rows, _ = read(tmp_path, plans.source("s", Folder(path="set")))
+    assert [row["question"] for row in rows] == ["0", "1"]
+
+
+def test_shapes(tmp_path: Path) -> None:
+    rows, _ = read(tmp_path, plans.source("s", Synthetic(name="shapes", n=3, seed=5)))
+    assert len(rows) == 3
+    assert all(
+        row["question"] and row["answer"] and row["thinking"] and row["images"] for row in rows
+    )
+
+
+def test_columns_are_expressions(tmp_path: Path) -> None:
+    lines(
+        tmp_path,
+        {"body": "A car.", "ask": "How fast?", "picks": ["x", "y"], "label": "B", "odd name": 1},
+    )
+    columns = {
+        "question": plans.expression(
+            Binary(
+                op="+",
+                left=Binary(op="+", left=Col(name="body"), right=Lit(value=" ")),
+                right=Col(name="ask"),
+            ),
+            'body + " " + ask',
+        ),
+        "options": plans.column("picks"),
+        "answer": plans.column("label"),
+        "extra.n": plans.column("odd name"),
+    }
+    rows, _ = read(tmp_path, plans.source("s", "data.jsonl", columns=columns))
+    assert rows[0]["question"] == "A car. How fast?"
+    assert rows[0]["options"] == ["x", "y"]
+    assert rows[0]["answer"] == "y", "with options the answer is the option's text"
+    assert json.loads(rows[0]["extra"]) == {"n": 1}
+
+
+def test_images_from_files(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png())
+    lines(tmp_path, {"question": "q", "image": "pictures/a.png"})
+    columns = {
+        "question": plans.column("question"),
+        "images": plans.expression(ListOf(items=(Col(name="image"),)), "[image]"),
+    }
+    rows, _ = read(tmp_path, plans.source("s", "data.jsonl", columns=columns))
+    assert ImageStore(tmp_path / "state").path(rows[0]["images"][0]).read_bytes() == png()
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "link.png"]
+)
+def test_rows_may_name_no_file_outside_their_folder(tmp_path: Path, path: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (tmp_path / "secret.png").write_bytes(png())
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    lines(folder, {"question": "q", "images": [path]})
+    with pytest.raises(RunError, match=r"data\.jsonl:1: image lies outside"):
+        read(tmp_path, plans.source("s", "data/data.jsonl"))
+
+
+BAD: list[tuple[Any, str]] = [
+    ("{nonsense", r"data\.jsonl:2: not JSON"),
+    ("[1]", r"data\.jsonl:2: a JSON object is needed"),
+    ({"answer": "1"}, r"data\.jsonl:2: no question"),
+    ({"question": "q", "images": ["gone.png"]}, r"data\.jsonl:2: missing image: gone\.png"),
+    ({"question": "q", "images": ["text.png"]}, r"data\.jsonl:2: unreadable image: text\.png"),
+    ({"question": "q", "images": ["http://x/y.png"]}, r"data\.jsonl:2: image is not a file"),
+    (
+        {"question": "q", "options": ["a", "b"], "answer": "C"},
+        r"data\.jsonl:2: the answer is none of the options",
+    ),
+    ({"question": {"a": 1}}, r"data\.jsonl:2: `question` is no text"),
+    ('{"question": "\\ud800"}', r"data\.jsonl:2: `question` holds half a character"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD, ids=[message[14:40] for _, message in BAD])
+def test_a_bad_row_stops_with_its_place_or_is_dropped(
+    tmp_path: Path, bad: Any, message: str
+) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    lines(tmp_path, {"question": "fine"}, bad, {"question": "fine too"})
+    with pytest.raises(RunError, match=message):
+        read(tmp_path, plans.source("s", "data.jsonl"))
+    rows, dropped = read(tmp_path, plans.source("s", "data.jsonl", bad_rows="drop"))
+    assert [row["question"] for row in rows] == ["fine", "fine too"]
+    assert [row["reason"].startswith("bad row: ") for row in dropped] == [True]
+
+
+def test_what_is_wrong_with_a_place(tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text('[{"a": 1},\n {"a": }]')
+    (tmp_path / "d.parquet").write_text("no parquet")
+    (tmp_path / "d.csv").write_text("a,b\n1,2,3\n")
+    lines(tmp_path, {"question": "q"})
+    wrong: list[tuple[Place | str, str]] = [
+        ("gone.jsonl", "gone.jsonl: no such file"),
+        (Json(path="d.json"), r"d\.json:2: not JSON"),
+        (Json(path="data.jsonl"), "a JSON array of objects is needed"),
+        (Parquet(path="d.parquet"), r"d\.parquet: not readable as Parquet"),
+        (Csv(path="d.csv"), r"d\.csv:2: 3 fields, the first line names 2"),
+        (Folder(path="gone"), "gone: no such folder"),
+    ]
+    for place, message in wrong:
+        with pytest.raises(RunError, match=message):
+            read(tmp_path, plans.source("s", place))
+
+
+def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+    lines(tmp_path, {"body": "q"})
+    with pytest.raises(
+        RunError, match=r"columns\.question: no column 'bodi' in data\.jsonl; it has body"
+    ):
+        read(tmp_path, plans.source("s", "data.jsonl", columns={"question": plans.column("bodi")}))
+
+
+def test_declared_rows_are_checked(tmp_path: Path) -> None:
+    lines(tmp_path, {"question": "q"})
+    with pytest.raises(RunError, match="declared are 5 rows, there are 1"):
+        read(tmp_path, plans.source("s", "data.jsonl", rows=5))
+
+
+def test_where_leaves_a_verdict_and_a_reason(tmp_path: Path) -> None:
+    lines(tmp_path, *({"question": "q", "answer": answer} for answer in ("a", "b", None)))
+    where = plans.expression(
+        Binary(op="==", left=Col(name="answer"), right=Lit(value="a")), 'answer == "a"'
+    )
+    rows, dropped = read(tmp_path, plans.source("s", "data.jsonl", where=where))
+    assert [row["answer"] for row in rows] == ["a"]
+    assert [row["reason"] for row in dropped] == ['answer == "a"'] * 2
+
+
+def test_take_nests_and_keeps_ids(tmp_path: Path) -> None:
+    lines(tmp_path, *({"question": f"q{n}"} for n in range(1_200)))
+    few, dropped = read(tmp_path, plans.source("s", "data.jsonl", take=20))
+    more, _ = read(tmp_path, plans.source("s", "data.jsonl", take=50))
+    every, _ = read(tmp_path, plans.source("s", "data.jsonl"))
+    ids = [{row["id"] for row in rows} for rows in (few, more, every)]
+    assert [len(found) for found in ids] == [20, 50, 1_200]
+    assert ids[0] < ids[1] < ids[2]
+    assert {row["reason"] for row in dropped} == {"take"}
+    assert len(dropped) == 1_180
+    other, _ = read(tmp_path, plans.source("s", "data.jsonl", take=20, seed=8))
+    assert {row["id"] for row in other} != ids[0]
+
+
+def test_a_restarted_worker_makes_the_same_shards(tmp_path: Path) -> None:
+    lines(tmp_path, *({"question": f"q{n}"} for n in range(1_200)))
+    spec = plans.source("s", "data.jsonl")
+    whole, _ = read(tmp_path, spec)
+    out = next(path for path in (tmp_path / "state/store").iterdir() if path.name != "images")
+    for name in ("shard-00001.json", "done.json"):
+        (out / name).unlink()
+    kept = (out / "part-00000.parquet").stat().st_mtime_ns
+    again, _ = read(tmp_path, spec)
+    assert again == whole
+    assert (out / "part-00000.parquet").stat().st_mtime_ns == kept
+
+
+def test_puzzlevqa(tmp_path: Path, shared_data: Path) -> None:
+    """Real rows with pictures; numbers and texts mixed in options and answers."""
+    columns = {
+        "question": plans.column("question"),
+        "answer": plans.column("answer"),
+        "options": plans.column("options"),
+        "images": plans.expression(ListOf(items=(Col(name="image"),)), "[image]"),
+    }
+    path = str(shared_data / "puzzlevqa/circle_size_number.json")
+    rows, _ = read(tmp_path, plans.source("s", path, columns=columns, take=30))
+    assert len(rows) == 30
+    assert all(row["answer"] in row["options"] for row in rows)
+
+
+def test_indexing_options(tmp_path: Path) -> None:
+    lines(tmp_path, {"question": "q", "picks": ["x", "y"]})
+    first = plans.expression(Index(x=Col(name="picks"), at=Lit(value=0)), "picks[0]")
+    rows, _ = read(
+        tmp_path,
+        plans.source(
+            "s", "data.jsonl", columns={"question": plans.column("question"), "answer": first}
+        ),
+    )
+    assert rows[0]["answer"] == "x"
