@@ -213,7 +213,9 @@ def _belongs(moved: Moved, head: Moved) -> bool:
         return False
     if head.path.endswith(".name") or root in ("with", "from"):
         return True
-    return moved.old is None or moved.new is None or moved.path.rpartition(".")[2] in PER_BRANCH
+    if moved.old is None or moved.new is None or (moved.old.default and moved.new.default):
+        return True
+    return moved.path.rpartition(".")[2] in PER_BRANCH
 
 
 def _factor(pair: _Pair, moved: Moved) -> Factor:
@@ -363,9 +365,9 @@ def _verdict(factors: tuple[Factor, ...], others: tuple[Factor, ...], moves: tup
     acting = [factor for factor in factors if not factor.note]
     shape = [f"{_n(number, 'stage')} {word}" for number, word in ((redo, "to redo"), (added, "added"), (removed, "removed")) if number]
     if not factors and not added and not removed:
-        names = [_n(len(others), "setting")] if others else []
+        names = [f"{_n(len(others), 'setting')} that decide{'s' if len(others) == 1 else ''} no result"] if others else []
         names += [f"{_n(renamed, 'stage')} renamed"] if renamed else []
-        return f"no change in meaning ({', '.join(names)} that decide{'s' if len(others) == 1 and not renamed else ''} no result)" if names else "no change"
+        return f"no change in meaning: {', '.join(names)}" if names else "no change"
     if not factors:
         return f"no factor; {', '.join(shape)}"
     if not acting:

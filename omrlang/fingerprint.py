@@ -77,7 +77,8 @@ DEFAULT_SCORE = RowExpr(
 class Leaf:
     """One smallest value of a stage. ``key`` is hashed and free of names; ``path`` and ``shown`` are for people.
 
-    ``parent`` is the name of the stage that the leaf refers to, ``branch`` marks which kind of thing was chosen.
+    ``parent`` is the name of the stage that the leaf refers to, ``branch`` marks which kind of thing was chosen,
+    ``default`` an argument that has the value which its kind of thing has by itself.
     """
 
     key: str
@@ -87,6 +88,7 @@ class Leaf:
     cls: SettingClass
     parent: str | None = None
     branch: bool = False
+    default: bool = False
 
     def under(self, names: Mapping[str, str]) -> Leaf:
         """The same leaf where stages go by other names."""
@@ -316,7 +318,7 @@ class _Walk:
 
     def fields(self, key: str, path: str, value: BaseModel, cls: SettingClass) -> list[Leaf]:
         found: list[Leaf] = []
-        for name in type(value).model_fields:
+        for name, info in type(value).model_fields.items():
             item_cls = self.field_class(value, name, cls)
             item = getattr(value, name)
             if isinstance(value, Model) and name == "kind":
@@ -326,7 +328,8 @@ class _Walk:
             elif isinstance(value, Model) and name == "source":
                 found += self.fields(f"{key}.source", path, item, item_cls)
             else:
-                found += self.value(f"{key}.{name}", f"{path}.{name}", item, item_cls)
+                inner = self.value(f"{key}.{name}", f"{path}.{name}", item, item_cls)
+                found += [replace(leaf, default=True) for leaf in inner] if item == info.default else inner
         return found
 
     def field_class(self, value: BaseModel, name: str, cls: SettingClass) -> SettingClass:

@@ -10,6 +10,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # tests import `plans`, which is no package
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="rewrite the expected files of tests/cases; review the change")
+
+
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    """Whether expected files are rewritten instead of compared."""
+    return bool(request.config.getoption("--update"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data that lies beside the repository; the test is skipped where it does not."""

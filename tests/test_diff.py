@@ -88,7 +88,7 @@ def test_speed_and_names_are_no_factors() -> None:
     found = against(cold_start={"recompute": True}, puzzles={"licence": "MIT"})
     assert (found.factors, found.redo) == ((), ())
     assert {(factor.path, factor.cls) for factor in found.others} == {("recompute", "speed"), ("licence", "meta")}
-    assert found.verdict == "no change in meaning (2 settings that decide no result)"
+    assert found.verdict == "no change in meaning: 2 settings that decide no result"
 
 
 def test_a_renamed_stage_is_no_factor() -> None:
@@ -98,7 +98,7 @@ def test_a_renamed_stage_is_no_factor() -> None:
     found = diff(planned(), planned(*specs))
     assert (found.factors, found.others, found.redo) == ((), (), ())
     assert [(stage.name, stage.old_name) for stage in found.stages if stage.old_name] == [("drawn", "traces")]
-    assert found.verdict == "no change in meaning (1 stage renamed that decide no result)"
+    assert found.verdict == "no change in meaning: 1 stage renamed"
 
 
 def test_a_renamed_and_changed_parent_is_followed() -> None:
@@ -109,11 +109,11 @@ def test_a_renamed_and_changed_parent_is_followed() -> None:
 
 
 def test_a_changed_branch_is_one_factor_with_what_belongs_to_it() -> None:
-    found = against(reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28), mean="sequence")})
+    found = against(reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28))})
     assert factors(found) == [("algorithm", "weights", "gspo", "dapo")]
     assert found.clean
-    two = against(reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28), mean="token", kl=0.1)})
-    assert [path for path, *_ in factors(two)] == ["algorithm", "algorithm.kl", "algorithm.mean"]
+    two = against(reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28), kl=0.1)})
+    assert [path for path, *_ in factors(two)] == ["algorithm", "algorithm.kl"]
     assert not two.clean
 
 
