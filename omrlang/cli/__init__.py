@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "run": "run a recipe: only what is not there yet",
     "show": "list runs, stages or rows",
     "why": "tell a row's whole life",
+    "why-not": "tell where a row was dropped, and by which rule",
     "funnel": "count what a stage kept and dropped, by reason",
     "schema": "print the settings of the stage kinds as JSON Schema",
 }
@@ -63,7 +64,7 @@ def _run(arguments: list[str]) -> int:
     for name, summary in COMMANDS.items():
         # Only the command that is asked for is imported; of the others the help needs a line each.
         if name == asked:
-            import_module(f"omrlang.cli.{name}").add(subparsers)
+            import_module(f"omrlang.cli.{name.replace('-', '_')}").add(subparsers)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
     if asked is None or asked not in COMMANDS:

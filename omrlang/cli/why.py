@@ -1,43 +1,47 @@
-"""``omr why ROW`` and ``omr why-not ROW``: a row's whole life, or where it was dropped and by which rule."""
+"""``omr why ROW``: a row's whole life, from its source to the training steps that used it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from omrlang.cli.plan import DEFAULT_STATE
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare both commands."""
-    for name, text in (
-        ("why", "tell a row's life: source, teacher, verdicts, mixes, training steps"),
-        ("why-not", "tell where a row was dropped and by which rule"),
-    ):
-        parser = subparsers.add_parser(name, help=text)
-        parser.add_argument("row", help="the row's id or the start of it")
-        parser.add_argument(
-            "--state",
-            type=Path,
-            default=Path(DEFAULT_STATE),
-            metavar="DIR",
-            help="folder of runs (default .omr)",
-        )
-        parser.set_defaults(run=run, only_drops=name == "why-not")
+    """Declare the command and its arguments."""
+    parser = subparsers.add_parser("why", help="tell a row's whole life")
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of ``why-not`` too."""
+    parser.add_argument("row", help="the row's id or the start of it")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path(DEFAULT_STATE),
+        metavar="DIR",
+        help="folder of runs (default .omr)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the life of the one row that the id means."""
-    from omr_runtime import story
+    from omr_runtime.story import why
+
+    return tell(args, why)
+
+
+def tell(args: argparse.Namespace, story: Callable[[Path, str], list[str]]) -> int:
+    """Print what ``story`` knows of the row."""
     from omr_runtime.errors import RunError
 
     try:
-        lines = (
-            story.why_not(args.state, args.row)
-            if args.only_drops
-            else story.why(args.state, args.row)
-        )
+        lines = story(args.state, args.row)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
