@@ -183,7 +183,7 @@ def response_text(row: Mapping[str, Any], prompt: Prompt) -> str:
 
     A row without thinking gets an empty pair of thinking tags. UnusableRow if the row has neither answer nor response.
     """
-    answer = row.get("final_answer") or row.get("answer")
+    answer = row.get("final_answer") if row.get("final_answer") is not None else row.get("answer")
     if answer is None or (row.get("response") is not None and row.get("thinking") is None):
         if row.get("response") is None:
             raise UnusableRow(f"row {row.get('id')}: no response and no answer to learn from")

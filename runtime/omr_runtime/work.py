@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ class Shards:
         except (OSError, ValueError, KeyError):
             return False
 
-    def write(self, number: int, tables: dict[str, pa.Table | Sequence[dict[str, Any]]]) -> None:
+    def write(self, number: int, tables: Mapping[str, pa.Table | Sequence[dict[str, Any]]]) -> None:
         """Write the tables, then the manifest that makes them exist. ``tables`` maps names in ``TABLES`` to rows."""
         self.folder.mkdir(parents=True, exist_ok=True)
         files: dict[str, str] = {}

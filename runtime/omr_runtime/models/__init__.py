@@ -1,6 +1,13 @@
 """Declared models -> folders with weights and a tokenizer, and folders -> models in memory."""
 
-from omr_runtime.models.load import Loaded, Precision, load, load_tokenizer, read_config
+from omr_runtime.models.load import (
+    Loaded,
+    Precision,
+    load,
+    load_tokenizer,
+    read_config,
+    saved_precision,
+)
 from omr_runtime.models.materialise import materialise, model_digest
 
 __all__ = [
@@ -11,4 +18,5 @@ __all__ = [
     "materialise",
     "model_digest",
     "read_config",
+    "saved_precision",
 ]

@@ -98,6 +98,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return found
 
 
+def saved_precision(folder: Path) -> Precision:
+    """What a folder's weights are stored in, by its config."""
+    config = read_config(folder)
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return "fp32" if stored == "float32" else "bf16"
+
+
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 

@@ -155,11 +155,14 @@ def _set_end(tokenizer: Any, model: Any) -> None:
 
 def _plain_copy(quantised: Any, dtype: Any) -> Any:
     """The same weights in a model that does not know that they were quantised: else it refuses to be saved."""
+    import torch
     from transformers import AutoModelForCausalLM
 
     config = type(quantised.config).from_dict(
         {k: v for k, v in quantised.config.to_dict().items() if k != "quantization_config"}
     )
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.load_state_dict(quantised.state_dict())
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.load_state_dict(quantised.state_dict(), assign=True)
+    model.tie_weights()
     return model

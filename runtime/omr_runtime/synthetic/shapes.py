@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,29 @@ def solution(named: Sequence[str], asked: str) -> str:
     side = math.isqrt(len(named))
     rows = [" ".join(named[start : start + side]) for start in range(0, len(named), side)]
     return f"{', '.join(rows)}: {named.count(asked)}"
+
+
+def asked_by(question: str) -> str | None:
+    """What a question of this set counts; None if it is not of this set.
+
+    >>> asked_by("How many circles?"), asked_by("How many red?"), asked_by("Why?")
+    ('circle', 'red', None)
+    """
+    match = re.fullmatch(r"How many (\w+?)(s?)\?", question)
+    if match is None or match[1] not in (KINDS if match[2] else tuple(COLOURS)):
+        return None
+    return match[1]
+
+
+def read_solution(thinking: str) -> list[str] | None:
+    """The words for the cells, in reading order; None if the text is no solution of this set.
+
+    >>> read_solution("red none, red blue: 2")
+    ['red', 'none', 'red', 'blue']
+    """
+    named = thinking.rpartition(":")[0].replace(",", " ").split()
+    known = {NOTHING, *COLOURS, *KINDS}
+    return named if named and known.issuperset(named) else None
 
 
 def picture(puzzle: Puzzle, difficulty: Difficulty = STANDARD) -> bytes:

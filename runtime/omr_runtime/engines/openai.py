@@ -1,0 +1,356 @@
+"""Requests -> completions by any servers that speak OpenAI's chat protocol: ``vllm serve``, SGLang, a provider.
+
+All samples of a question go in one request, so its prompt and pictures are paid once. Alone knows which failures are
+worth another try (429, 5xx, timeouts, broken connections), which are the request's own, and which end the stage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import itertools
+import math
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openai
+from openai import AsyncOpenAI
+
+from omr_runtime import chat
+from omr_runtime.engines.protocol import (
+    Completion,
+    Decoding,
+    Done,
+    EngineDied,
+    Finish,
+    Request,
+    failed,
+)
+from omr_runtime.errors import RunError
+from omrlang.types import HfModel, Model, OpenAI
+
+CONNECT_TIMEOUT_S = 10.0
+TIMEOUT_S = 3600.0
+MAX_WAIT_S = 60.0
+NO_KEY = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """``tries`` in all; the i-th wait is drawn from 0 to ``first_wait_s * 2**i``, so that clients do not fall in step."""
+
+    tries: int = 7
+    first_wait_s: float = 1.0
+
+    def wait_s(self, attempt: int, told_s: float | None) -> float:
+        drawn = random.uniform(0, min(MAX_WAIT_S, self.first_wait_s * 2**attempt))
+        return drawn if told_s is None else min(MAX_WAIT_S, told_s) + drawn
+
+
+@dataclass(slots=True)
+class _Server:
+    url: str
+    client: AsyncOpenAI
+    num_open: int = 0
+
+
+@dataclass(slots=True)
+class _Job:
+    """One question under way; ``left`` are positions in its indices that have no sample yet."""
+
+    request: Request
+    messages: list[dict[str, Any]]
+    left: list[int] = field(default_factory=list)
+
+
+class OpenAIEngine:
+    """``addresses`` share the load: each request goes to the one with the fewest open."""
+
+    name = "openai"
+    version = openai.__version__
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        model: str,
+        key: str = NO_KEY,
+        concurrency: int = 32,
+        retry: Retry | None = None,
+        key_name: str = "OPENAI_API_KEY",
+    ) -> None:
+        self.addresses, self.model, self.key, self.key_name = tuple(addresses), model, key, key_name
+        self.concurrency, self.retry = concurrency, retry or Retry()
+
+    @staticmethod
+    def of(model: Model, settings: OpenAI) -> OpenAIEngine:
+        """The engine that a model's ``openai(…)`` describes. RunError when its address is not set."""
+        served = settings.model or (
+            model.source.id if isinstance(model.source, HfModel) else model.name
+        )
+        key = os.environ.get(settings.key_env) or NO_KEY
+        return OpenAIEngine(
+            addresses(settings), served, key, settings.concurrency, key_name=settings.key_env
+        )
+
+    def generate(self, requests: Sequence[Request], done: Done) -> None:
+        """All samples, ``concurrency`` requests at a time. ``done`` is called in the calling thread."""
+        asyncio.run(self._generate(requests, done))
+
+    def close(self) -> None:
+        """Connections live within ``generate`` only."""
+
+    async def _generate(self, requests: Sequence[Request], done: Done) -> None:
+        servers = [_Server(url, self._client(url)) for url in self.addresses]
+        waiting = iter(requests)
+        count = min(self.concurrency, len(requests))
+        tasks = [asyncio.create_task(self._work(waiting, servers, done)) for _ in range(count)]
+        try:
+            for task in asyncio.as_completed(tasks):
+                await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(server.client.close() for server in servers))
+
+    def _client(self, url: str) -> AsyncOpenAI:
+        timeout = openai.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        return AsyncOpenAI(base_url=url, api_key=self.key, max_retries=0, timeout=timeout)
+
+    async def _work(self, waiting: Iterator[Request], servers: list[_Server], done: Done) -> None:
+        for request in waiting:
+            try:
+                job = _Job(request, wire_messages(request), list(range(len(request.indices))))
+            except (chat.UnusableRow, OSError) as error:
+                _refuse(request, str(error), done)
+                continue
+            await self._finish(job, servers, done)
+
+    async def _finish(self, job: _Job, servers: list[_Server], done: Done) -> None:
+        """Ask until every sample is there: some servers give fewer than were asked for."""
+        while job.left:
+            try:
+                answer = await self._ask(job, servers)
+            except _Refused as error:
+                _refuse(_rest(job), str(error), done)
+                return
+            if not answer.choices:
+                _refuse(_rest(job), "the server gave an answer without choices", done)
+                return
+            given, job.left = job.left[: len(answer.choices)], job.left[len(answer.choices) :]
+            for completion in completions(job.request, given, answer):
+                done(completion)
+
+    async def _ask(self, job: _Job, servers: list[_Server]) -> Any:
+        """One answer, with as many tries as may help."""
+        body = self._body(job)
+        for attempt in range(self.retry.tries):
+            server = min(servers, key=lambda s: s.num_open)
+            server.num_open += 1
+            try:
+                return await server.client.chat.completions.create(**body)
+            except openai.APIError as error:
+                last = attempt == self.retry.tries - 1
+                told_s = self._judge(error, server.url, last)
+            finally:
+                server.num_open -= 1
+            await asyncio.sleep(self.retry.wait_s(attempt, told_s))
+        raise AssertionError("the last try returns or raises")
+
+    def _judge(self, error: openai.APIError, url: str, last: bool) -> float | None:
+        """Returns how long the server asks to wait where another try may help; raises otherwise."""
+        match error:
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                raise RunError(
+                    f"{url} refuses the key in {self.key_name}: {_said(error)}"
+                ) from error
+            case openai.NotFoundError():
+                raise RunError(f"{url} does not serve {self.model}: {_said(error)}") from error
+            case openai.RateLimitError() | openai.InternalServerError() | openai.APITimeoutError():
+                if last:
+                    raise _Refused(f"{self.retry.tries} tries: {_said(error)}") from error
+                return _told_s(error)
+            case openai.APIConnectionError():
+                if last:
+                    raise EngineDied(f"{url} cannot be reached: {_said(error)}") from error
+                return None
+            case _:
+                raise _Refused(_said(error)) from error
+
+    def _body(self, job: _Job) -> dict[str, Any]:
+        decoding = job.request.decoding
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": job.messages,
+            "n": len(job.left),
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "max_tokens": decoding.max_tokens,
+            "seed": job.request.seeds[job.left[0]],
+        }
+        extra = _extra(decoding)
+        return body | ({"extra_body": extra} if extra else {})
+
+
+class _Refused(Exception):
+    """This request cannot be had; the reason is recorded with its samples."""
+
+
+def addresses(settings: OpenAI) -> list[str]:
+    """The addresses of the servers, several separated by commas. RunError when the variable is not set."""
+    text = settings.url
+    if settings.url_env is not None:
+        text = os.environ.get(settings.url_env)
+        if not text:
+            raise RunError(
+                f"the environment variable {settings.url_env} is not set; it holds the server's address"
+            )
+    found = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not found:
+        raise RunError("openai(…) has no address")
+    return found
+
+
+def wire_messages(request: Request) -> list[dict[str, Any]]:
+    """The messages with each image as a data URL. OSError when an image cannot be read."""
+    decoding = request.decoding
+    urls = iter(
+        [data_url(path, decoding.min_pixels, decoding.max_pixels) for path in request.images]
+    )
+    turns = chat.messages(request.row, request.prompt)
+    for turn in turns:
+        if isinstance(turn["content"], list):
+            turn["content"] = [
+                {"type": "image_url", "image_url": {"url": next(urls)}}
+                if part["type"] == "image"
+                else part
+                for part in turn["content"]
+            ]
+    return turns
+
+
+def data_url(path: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> str:
+    """The image as it is stored, or as a PNG scaled into the bounds, so that every server sees the same."""
+    from PIL import Image
+
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        area = image.width * image.height
+        bound = min(max(area, min_pixels or 0), max_pixels or area)
+        if bound != area or image.format not in ("PNG", "JPEG", "WEBP", "GIF"):
+            scale = math.sqrt(bound / area)
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            out = io.BytesIO()
+            image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(out, "PNG")
+            return _as_url("PNG", out.getvalue())
+        return _as_url(image.format, data)
+
+
+def _as_url(kind: str, data: bytes) -> str:
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
+
+
+def _extra(decoding: Decoding) -> dict[str, Any]:
+    """What OpenAI's own protocol lacks and open servers know."""
+    extra: dict[str, Any] = {}
+    if decoding.top_k is not None:
+        extra["top_k"] = decoding.top_k
+    if decoding.choices is not None:
+        extra["structured_outputs"] = {"choice": list(decoding.choices)}
+    return extra
+
+
+def completions(request: Request, positions: Sequence[int], answer: Any) -> list[Completion]:
+    """The samples of one answer.
+
+    Servers count the tokens of all choices together; each choice gets its share by the length of its text.
+    """
+    choices = list(answer.choices)[: len(positions)]
+    texts = [_text(request, choice.message) for choice in choices]
+    usage = answer.usage
+    shares = _shares(usage.completion_tokens if usage else 0, [len(text) for text in texts])
+    prompt = usage.prompt_tokens if usage else None
+    made = []
+    for position, choice, text, share in zip(positions, choices, texts, shares, strict=True):
+        finish = _finish(choice.finish_reason)
+        reason = f"the server ended it: {choice.finish_reason}" if finish == "error" else None
+        made.append(
+            Completion(
+                request.key,
+                request.indices[position],
+                text,
+                share,
+                finish,
+                reason,
+                num_prompt_tokens=prompt,
+            )
+        )
+    return made
+
+
+def _text(request: Request, message: Any) -> str:
+    """The content, with reasoning that the server took apart put back before it in the prompt's tags."""
+    content = message.content or ""
+    reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
+    tag = request.prompt.thinking
+    if not reasoning or tag is None or f"</{tag}>" in content:
+        return str(content)
+    return f"<{tag}>{reasoning.strip()}</{tag}>{content.lstrip()}"
+
+
+def _shares(total: int, lengths: Sequence[int]) -> list[int]:
+    """Whole numbers in proportion to the lengths that sum to the total.
+
+    >>> _shares(10, [1, 1, 2])
+    [3, 2, 5]
+    """
+    whole = sum(lengths) or 1
+    ends = [0]
+    for length in lengths:
+        ends.append(ends[-1] + length)
+    marks = [math.ceil(total * end / whole) for end in ends]
+    return [high - low for low, high in itertools.pairwise(marks)]
+
+
+def _finish(reason: str | None) -> Finish:
+    if reason == "length":
+        return "length"
+    return "error" if reason in ("content_filter", "error", "abort") else "stop"
+
+
+def _rest(job: _Job) -> Request:
+    request = job.request
+    return Request(
+        request.key,
+        request.row,
+        request.prompt,
+        tuple(request.indices[i] for i in job.left),
+        tuple(request.seeds[i] for i in job.left),
+        request.decoding,
+        request.images,
+    )
+
+
+def _refuse(request: Request, reason: str, done: Done) -> None:
+    for completion in failed(request, reason):
+        done(completion)
+
+
+def _told_s(error: openai.APIError) -> float | None:
+    """The server's ``Retry-After`` in seconds."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    try:
+        return float(error.response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+
+
+def _said(error: openai.APIError) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:500]

@@ -1,0 +1,109 @@
+"""Rows and a teacher to traces: ``n`` rows for each input row, whatever failed dropped with its reason."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from omr_runtime.engines.protocol import Decoding
+from omr_runtime.errors import RunError
+from omr_runtime.ledger import Row, sample_rows
+from omr_runtime.work import Shards, Work, finish, read_rows
+from omrlang.schema import Sample
+
+SLICE_ROWS = 4_096
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the stage's record says of its samples."""
+
+    num_samples: int = 0
+    num_tokens: int = 0
+    num_prompt_tokens: int = 0
+    num_lengths: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def count(self, row: Row) -> None:
+        self.num_samples += 1
+        self.num_tokens += row["num_tokens"] or 0
+        self.num_prompt_tokens += row.get("num_prompt_tokens") or 0
+        self.num_lengths += row["finish"] == "length"
+        if row["finish"] == "error":
+            self.failures[row["error"]] += 1
+
+    @property
+    def num_answered(self) -> int:
+        return self.num_samples - self.failures.total()
+
+
+def run(work: Work) -> None:
+    """Sample what is missing, then write all rows in order. Raises RunError when not one sample could be had."""
+    spec = work.stage.spec
+    assert isinstance(spec, Sample), "the driver starts the module of the stage's kind"
+    rows = list(read_rows(work.inputs))
+    started = time.monotonic()
+    shards, tally = Shards(work.out), Tally()
+    there = shards.numbers()
+    samples = sample_rows(work, rows, spec.prompt, spec.model, decoding(spec), spec.n)
+    for number, part in enumerate(_slices(samples)):
+        for row in part:
+            tally.count(row)
+        if not tally.num_answered:
+            raise RunError(_all_failed(work, tally))
+        if number not in there:
+            shards.write(number, tables(part))
+    finish(work, _summary(tally, time.monotonic() - started))
+
+
+def decoding(spec: Sample) -> Decoding:
+    return Decoding(
+        temperature=spec.temperature,
+        max_tokens=spec.max_tokens,
+        top_p=spec.top_p,
+        top_k=spec.top_k,
+        min_pixels=spec.min_pixels,
+        max_pixels=spec.max_pixels,
+    )
+
+
+def tables(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
+    """What a shard holds of these samples: rows with their edges, and the failed ones as dropped."""
+    kept, edges, dropped = [], [], []
+    for row in rows:
+        if row["finish"] == "error":
+            reason = f"not sampled: {row['error']}"
+            dropped.append({"row": row["id"], "source": row["source"], "reason": reason})
+        else:
+            kept.append(row)
+        edges.append({"child": row["id"], "parent": row["parent"], "role": "sampled_from"})
+    return {"row": kept, "edge": edges, "dropped": dropped}
+
+
+def _slices(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while part := list(islice(rows, SLICE_ROWS)):
+        yield part
+
+
+def _summary(tally: Tally, elapsed_s: float) -> dict[str, Any]:
+    answered = max(tally.num_answered, 1)
+    return {
+        "num_in": tally.num_samples,
+        "tokens": tally.num_tokens,
+        "mean_response_tokens": tally.num_tokens / answered,
+        "mean_prompt_tokens": tally.num_prompt_tokens / answered or None,
+        "num_failed": tally.failures.total(),
+        "metrics": {
+            "cut_short": tally.num_lengths / answered,
+            "failed": tally.failures.total() / max(tally.num_samples, 1),
+        },
+    }
+
+
+def _all_failed(work: Work, tally: Tally) -> str:
+    reason, number = tally.failures.most_common(1)[0]
+    return f"{work.stage.address}: no sample could be had; {number:,} of {tally.num_samples:,}: {reason}"
