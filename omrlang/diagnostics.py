@@ -116,7 +116,7 @@ class Reporter:
         return any(item.severity == "error" for item in self.items)
 
     def sorted(self) -> list[Diagnostic]:
-        """By file and place; at most ``MAX_ERRORS`` errors."""
+        """By file and place; at most ``MAX_ERRORS`` errors, the first ones."""
         ordered = sorted(self.items, key=lambda item: item.sort_key)
         errors = [item for item in ordered if item.severity == "error"][:MAX_ERRORS]
         return [item for item in ordered if item.severity != "error" or item in errors]
@@ -128,6 +128,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     by_folded = {choice.lower(): choice for choice in reversed(choices)}
     if word.lower() in by_folded:
         return by_folded[word.lower()]
+    longer = [choice for choice in choices if choice.startswith(word)]
+    if len(word) > 2 and len(longer) == 1:
+        return longer[0]
     found = difflib.get_close_matches(word[:80], choices, n=1, cutoff=0.72 if len(word) > 3 else 0.6)
     return found[0] if found else None
 

@@ -46,6 +46,8 @@ _PIECES = re.compile(
     r'(?P<text>"""[\s\S]*?"""|"(?:\\[^\n]|[^"\\\n])*")|(?P<comment>\#[^\n]*)|(?P<start>^[A-Za-z_]\w*)',
     re.MULTILINE,
 )
+# The name that a statement seems to define: `let x`, `KIND x`.
+_DEFINES = re.compile(r"[A-Za-z_]\w*[ \t]+([A-Za-z_]\w*)")
 _NUMBER = re.compile(
     r"(?P<dollar>\$?)(?P<digits>[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE][+-]?[0-9]+)?)"
     r"(?P<suffix>[A-Za-z_]*%?)(?P<unit>[\s\S]*)"
@@ -66,26 +68,26 @@ def parse(file: SourceFile, reporter: Reporter) -> s.File:
     if len(file.text) > MAX_CHARACTERS:
         message = f"the file has {len(file.text):,} characters; the most is {MAX_CHARACTERS:,}"
         reporter.error("E106", message, Span(file, 0, 0))
-        return s.File(file, (), (), ok=False)
+        return s.File(file, (), ())
     comments, starts = _scan(file)
-    before = len(reporter.items)
     _check_head(file, comments, starts, reporter)
-    ends = [*starts[1:], len(file.text)]
-    found = [_statement(file, a, b, reporter) for a, b in zip(starts, ends, strict=True)]
-    statements = tuple(statement for statement in found if statement is not None)
-    return s.File(file, statements, tuple(comments), ok=len(reporter.items) == before)
+    statements: list[s.Statement] = []
+    broken: list[str] = []
+    for start, end in zip(starts, [*starts[1:], len(file.text)], strict=True):
+        statement = _statement(file, start, end, reporter)
+        if statement is not None:
+            statements.append(statement)
+        elif found := _DEFINES.match(file.text, start):
+            broken.append(found[1])
+    return s.File(file, tuple(statements), tuple(comments), frozenset(broken))
 
 
-def parse_expression(file: SourceFile, reporter: Reporter) -> s.Expr | None:
-    """The whole text as one expression, as in ``--set path=value``."""
-    text = f"let x = {file.text}"
-    scratch = Reporter()
-    statement = _statement(SourceFile(file.path, text), 0, len(text), scratch)
-    if scratch.items or not isinstance(statement, s.Let):
-        message = scratch.items[0].message if scratch.items else "not one expression"
-        reporter.error("E402", f"the value does not read: {message}", Span(file, 0, len(file.text)))
-        return None
-    return statement.value
+def parse_expression(file: SourceFile, start: int) -> s.Expr | None:
+    """What stands in a text from ``start`` on, as one expression, as in ``--set path=value``; None if it is none."""
+    reporter = Reporter()
+    head = "let x = "
+    statement = _parse_one(file, head + file.text[start:], start - len(head), reporter)
+    return statement.value if isinstance(statement, s.Let) and not reporter.items else None
 
 
 def _scan(file: SourceFile) -> tuple[list[s.Comment], list[int]]:
@@ -122,13 +124,20 @@ def _check_head(
 def _statement(
     file: SourceFile, start: int, end: int, reporter: Reporter
 ) -> s.Statement | None:
-    """One statement, or None after a report."""
+    """The statement between two offsets, or None after a report."""
+    return _parse_one(file, file.text[start:end], start, reporter)
+
+
+def _parse_one(
+    file: SourceFile, text: str, start: int, reporter: Reporter
+) -> s.Statement | None:
+    """A statement; ``start`` is where its text begins in the file."""
     parser, builder, newlines = _parser()
     builder.begin(file, start, reporter)
     try:
-        return cast(s.Statement, parser.parse(file.text[start:end]))
+        return cast(s.Statement, parser.parse(text))
     except UnexpectedCharacters as error:
-        _report_characters(file, start + (error.pos_in_stream or 0), reporter)
+        _report_characters(file, start + _offset(error), reporter)
     except UnexpectedToken as error:
         _report_token(builder, error, newlines, reporter)
     except _TooDeep as error:
@@ -139,6 +148,10 @@ def _statement(
     finally:
         builder.end()
     return None
+
+
+def _offset(error: UnexpectedCharacters) -> int:
+    return cast(int, error.pos_in_stream)
 
 
 # ---- errors ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias, assert_never
 
 from omrlang import syntax as s
-from omrlang.diagnostics import Reporter, did_you_mean
+from omrlang.diagnostics import Reporter, did_you_mean, nearest
 from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.hir import Layer
 from omrlang.parse import MAX_CHARACTERS, RESERVED, parse, parse_expression
@@ -67,7 +67,11 @@ class Draft:
 
 @dataclass(slots=True, eq=False)
 class Scope:
-    """The names of one file. ``prefix`` is empty in the recipe itself, else the module's name and a dot."""
+    """The names of one file. ``prefix`` is empty in the recipe itself, else the module's name and a dot.
+
+    ``broken`` are names whose definition was refused: that they are unknown is not said again. ``is_broken`` is a
+    module that could not be read at all.
+    """
 
     file: SourceFile = field(repr=False)
     folder: Path
@@ -80,6 +84,8 @@ class Scope:
     seed: Bound | None = None
     budget: dict[str, Slot] = field(default_factory=dict)
     allowed: dict[str, str] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    is_broken: bool = False
 
     def names(self) -> list[str]:
         return [*self.drafts, *self.lets, *self.modules]
@@ -122,10 +128,12 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
         base = look_up(scope, expr.base)
         if base is None and isinstance(expr.base, s.Name | s.Attr):
             report_unknown(scope, expr.base, reporter)
-        elif isinstance(base, Scope):
+        elif isinstance(base, Scope) and not (base.is_broken or expr.name.id in base.broken):
             hint = did_you_mean(expr.name.id, base.names(), "it has")
             module = base.prefix.rstrip(".")
             reporter.error("E201", f"`{module}` has no `{expr.name.id}`", expr.name.span, hint)
+        return
+    if expr.id in scope.broken:
         return
     hint = did_you_mean(expr.id, scope.names())
     if hint is None and (Path(_stdlib()) / f"{expr.id}.omr").exists():
@@ -170,7 +178,7 @@ def _scope(
     reporter: Reporter,
     loading: tuple[Path, ...],
 ) -> Scope:
-    scope = Scope(file.source, folder, prefix, layer)
+    scope = Scope(file.source, folder, prefix, layer, broken=set(file.broken))
     for statement in file.statements:
         _define(scope, statement, reporter, loading)
     return scope
@@ -248,7 +256,7 @@ def _use(scope: Scope, use: s.Use, reporter: Reporter, loading: tuple[Path, ...]
         return
     source = read_source(path, shown, use.module.span, reporter)
     if source is None:
-        scope.modules[name.id] = Scope(scope.file, scope.folder, f"{name.id}.", scope.layer)
+        scope.modules[name.id] = Scope(scope.file, scope.folder, f"{name.id}.", scope.layer, is_broken=True)
         return
     layer: Layer = "stdlib" if path.parent == _stdlib() else "file"
     tree = parse(source, reporter)
@@ -268,9 +276,10 @@ def _module(scope: Scope, use: s.Use, reporter: Reporter) -> tuple[Path, Path, s
     parts = use.module.span.text.split(".")
     known = sorted(path.stem for path in _stdlib().glob("*.omr"))
     if len(parts) != 2 or parts[0] != "std" or parts[1] not in known:
+        scope.broken |= {parts[-1], nearest(parts[-1], known) or "", use.alias.id if use.alias else ""}
         names = [f"std.{stem}" for stem in known]
-        hint = did_you_mean(use.module.span.text, names, "there are")
-        reporter.error("E207", f"unknown module `{use.module.span.text}`", use.module.span, hint)
+        near = did_you_mean(use.module.span.text, names, "there are")
+        reporter.error("E207", f"unknown module `{use.module.span.text}`", use.module.span, near)
         return None
     name = use.module.name if isinstance(use.module, s.Attr) else None
     assert name is not None, "a dotted name of two parts is an Attr"
@@ -286,7 +295,7 @@ def _declare(scope: Scope, declaration: s.Declaration, reporter: Reporter) -> No
         else:
             hint = did_you_mean(kind, [*STAGES, *THINGS], "kinds are")
             reporter.error("E202", f"unknown kind `{kind}`", declaration.kind.span, hint)
-        scope.spans.setdefault(name.id, name.span)
+        scope.broken.add(name.id)
         return
     if not _new_name(scope, name, reporter, kind):
         return
@@ -388,17 +397,14 @@ def _override(scope: Scope, text: str, reporter: Reporter) -> None:
         reporter.error("E402", "an override is `path=value`", Span(file, 0, len(text)))
         return
     start = len(path_text) + 1
-    value = _override_value(scope, file, value_text, start, reporter)
+    value = _override_value(scope, file, value_text, start)
     names = _names(file, path_text)
     _apply(scope, names, Bound(value, scope, "set"), reporter)
 
 
-def _override_value(
-    scope: Scope, file: SourceFile, text: str, start: int, reporter: Reporter
-) -> s.Expr:
+def _override_value(scope: Scope, file: SourceFile, text: str, start: int) -> s.Expr:
     """The value as an expression; what is none, or names nothing, is a text."""
-    quiet = Reporter()
-    expr = parse_expression(SourceFile(file.path, text), quiet)
+    expr = parse_expression(file, start)
     span = Span(file, start, start + len(text))
     if expr is None or (isinstance(expr, s.Name | s.Attr) and look_up(scope, expr) is None):
         return s.Text(span, text.strip())
@@ -425,8 +431,8 @@ def _apply(scope: Scope, names: list[s.Name], value: Bound, reporter: Reporter) 
     elif first.id == "seed" and not rest:
         scope.seed = value
     else:
-        known = [*scope.lets, *(f"{name}." for name in scope.drafts), "seed"]
-        hint = did_you_mean(first.id + ("." if rest else ""), known)
         is_draft = first.id in scope.drafts
+        hint = did_you_mean(first.id, [*scope.drafts, *scope.modules] if rest else [*scope.lets, "seed"])
+        hint = f"`{first.id}.KEY=…` sets one of its settings" if is_draft else hint
         what = f"`{first.id}` is no setting" if is_draft else f"unknown name `{first.id}`"
         reporter.error("E402", what, first.span, hint)

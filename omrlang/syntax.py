@@ -228,9 +228,12 @@ class Comment(Node):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file's statements that could be read, and its comments, both in order. ``ok`` is False where one could not."""
+    """A file's statements that could be read, and its comments, both in order.
+
+    ``broken`` are the names that those which could not be read seem to define: nothing is said about their uses.
+    """
 
     source: SourceFile
     statements: tuple[Statement, ...]
     comments: tuple[Comment, ...]
-    ok: bool = True
+    broken: frozenset[str] = frozenset()

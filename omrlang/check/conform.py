@@ -270,7 +270,7 @@ def _thing(ctx: Context, bound: Bound, want: type[BaseModel], place: Place) -> A
         return FAILED if made is FAILED else Hardware(name=value.name, gpu=made, count=1)
     if isinstance(value, want):
         return value
-    message = f"`{place.label}` takes {kind}, not {describe(value)}"
+    message = f"`{place.label}` takes {'' if kind == 'hardware' else 'a '}{kind}, not {describe(value)}"
     return ctx.error("E309", message, bound.expr.span, f"`{kind} NAME …` declares one")
 
 

@@ -206,6 +206,8 @@ def _unknown(rows: _Rows, expr: s.Name | s.Attr, word: str) -> Failed:
     if isinstance(expr, s.Attr):
         report_unknown(rows.bound.scope, expr, ctx.reporter)
         return FAILED
+    if word in rows.bound.scope.broken:
+        return FAILED
     known = ctx.columns.names if ctx.columns.names is not None else COLUMNS
     if word in COLUMNS and not ctx.columns.raw:
         return _no_column_here(ctx, word, expr.span)

@@ -141,23 +141,34 @@ def _named(ctx: Context, bound: Bound, expr: s.Name | s.Attr) -> Value | Failed:
 
 def _member(ctx: Context, bound: Bound, expr: s.Name | s.Attr) -> Value | Failed:
     """``smollm2_135m.shape``: a part of a declared thing."""
-    owner = look_up(bound.scope, expr.base) if isinstance(expr, s.Attr) else None
-    if not isinstance(expr, s.Attr) or not isinstance(owner, Draft) or owner.kind not in THINGS:
-        if isinstance(owner, Draft):
-            return ctx.error("E201", f"{_an(owner.kind)} has no parts to name", expr.span)
+    if not isinstance(expr, s.Attr) or not _leads_to_thing(bound.scope, expr.base):
         report_unknown(bound.scope, expr, ctx.reporter)
         return FAILED
-    made = ctx.thing(owner)
-    if made is FAILED:
+    owner = evaluate(ctx, bound.of(expr.base))
+    if isinstance(owner, Draft):
+        if owner.kind not in THINGS:
+            return ctx.error("E201", f"{_an(owner.kind)} has no parts to name", expr.span)
+        owner = ctx.thing(owner)
+    if isinstance(owner, Failed):
         return FAILED
-    fields = type(made).model_fields
+    fields = type(owner).model_fields if isinstance(owner, BaseModel) else {}
     if expr.name.id not in fields:
         hint = did_you_mean(expr.name.id, fields, "it has")
-        return ctx.error("E203", f"{_an(owner.kind)} has no `{expr.name.id}`", expr.name.span, hint)
-    value: object = getattr(made, expr.name.id)
+        message = f"`{expr.base.span.text}` has no `{expr.name.id}`"
+        return ctx.error("E203", message, expr.name.span, hint)
+    value: object = getattr(owner, expr.name.id)
     if value is None or isinstance(value, bool | str | BaseModel):
         return value
     return Quantity(Decimal(str(value)))
+
+
+def _leads_to_thing(scope: Scope, expr: s.Expr) -> bool:
+    """Whether a dotted name goes through something that is declared."""
+    while isinstance(expr, s.Attr):
+        if isinstance(look_up(scope, expr), Draft):
+            return True
+        expr = expr.base
+    return isinstance(look_up(scope, expr), Draft)
 
 
 def _an(kind: str) -> str:

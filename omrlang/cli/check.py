@@ -40,13 +40,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(path: Path, args: argparse.Namespace) -> int:
     from omrlang.compiler import load
+    from omrlang.diagnostics import MAX_ERRORS
 
     recipe, diagnostics = load(path, args.set, deny=args.deny)
     _print(diagnostics, args.concise)
     errors = sum(item.severity == "error" for item in diagnostics)
     warnings = len(diagnostics) - errors
     if recipe is None or errors:
-        print(f"{path}: {_count(errors, 'error')}", file=sys.stderr)
+        more = ", the first ones are shown" if errors >= MAX_ERRORS else ""
+        print(f"{path}: {_count(errors, 'error')}{more}", file=sys.stderr)
         return 1
     print(f"{path}: ok · {verdict(recipe)}" + (f" · {_count(warnings, 'warning')}" if warnings else ""))
     return 0
