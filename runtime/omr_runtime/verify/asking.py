@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from omr_runtime.verify.cascade import Cascade, OpenJudge
-from omr_runtime.verify.judge import Judge, judge_name
+from omr_runtime.verify.judge import DECODING, Judge, judge_name
 from omr_runtime.verify.math import MathPool
 from omr_runtime.verify.passrates import read_pass_rates
 from omr_runtime.work import Work
@@ -41,8 +41,15 @@ def judge_opener(work: Work) -> OpenJudge:
 
         state = Path(work.state)
         if isinstance(model, Model):
-            return Judge(judge_name(model), open_engine(model, model.engine, state=state))
+            return Judge(
+                judge_name(model),
+                open_engine(
+                    model, state=state, base=Path(work.base), max_tokens=DECODING.max_tokens
+                ),
+            )
         folder = Path(work.model_folders[model.stage])
-        return Judge(judge_name(model), open_engine(folder, None, state=state))
+        return Judge(
+            judge_name(model), open_engine(folder, state=state, max_tokens=DECODING.max_tokens)
+        )
 
     return open_judge

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from omr_runtime.engines.protocol import Completion, Decoding, Engine, Request
+from omr_runtime.engines.protocol import Completion, Decoding, Engine, EngineDied, Request
 from omr_runtime.errors import RunError
 from omr_runtime.identity import digest
 from omrlang.types import Model, ModelRef, OpenAI, Prompt
@@ -45,9 +45,11 @@ class Judge:
         self.name = name
         self._engine = engine
         self._known: dict[Triple, Opinion] = {}
+        self._silent = Opinion(None, f"{name} gave no answer")
+        self._is_dead = False
 
     def ask(self, triples: Iterable[Triple]) -> list[Opinion]:
-        """An opinion on each, in order."""
+        """An opinion on each, in order. When the engine dies, all that is left is unknown."""
         wanted = list(triples)
         new = [triple for triple in dict.fromkeys(wanted) if triple not in self._known]
         asked = {digest("judge", *triple): triple for triple in new}
@@ -56,11 +58,13 @@ class Judge:
         def done(completion: Completion) -> None:
             fresh[asked[completion.key]] = _opinion(completion)
 
-        if asked:
-            self._engine.generate([_request(key, triple) for key, triple in asked.items()], done)
+        if asked and not self._is_dead:
+            try:
+                self._engine.generate([_request(key, one) for key, one in asked.items()], done)
+            except EngineDied as error:
+                self._is_dead, self._silent = True, Opinion(None, f"{self.name}: {error}")
         self._known |= {triple: found for triple, found in fresh.items() if found.ok is not None}
-        silent = Opinion(None, f"{self.name} gave no answer")
-        return [self._known.get(triple) or fresh.get(triple, silent) for triple in wanted]
+        return [self._known.get(triple) or fresh.get(triple, self._silent) for triple in wanted]
 
     def close(self) -> None:
         self._engine.close()

@@ -25,7 +25,7 @@ _ALIASES: dict[str, str] = {
     **dict.fromkeys(("liter", "litre"), "l"),
     **dict.fromkeys(("milliliter", "millilitre"), "ml"),
     **dict.fromkeys(("degree", "\xb0", "deg"), "degree"),
-    **dict.fromkeys(("percent", "per cent", "%"), "%"),
+    **dict.fromkeys(("percent", "per cent", "pct", "percentage", "%"), "%"),
     **dict.fromkeys(("dollar", "usd", "$"), "$"),
     **dict.fromkeys(("euro", "eur", "\u20ac"), "\u20ac"),
     "\xa3": "\xa3",
@@ -87,7 +87,7 @@ _NO_UNITS = frozenset(
 )
 """Words that change a number's value or say that another one follows."""
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
+_DIGITS = r"(?:\d{1,3}(?:(?:,\d{3})+|(?:\ \d{3})+)(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 _NUMBER = re.compile(
     rf"""(?P<sign>[+-]?)\s*(?P<currency>[$\u20ac\xa3])?\s*(?P<late_sign>-?)(?:
         (?P<whole>\d+)(?:\s+|(?=\\frac))(?:(?P<mn>\d+)\s*/\s*(?P<md>\d+)|\\frac\{{(?P<mln>\d+)\}}\{{(?P<mld>\d+)\}})
@@ -148,7 +148,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
 
 
 def _decimal(digits: str) -> Fraction:
-    return Fraction(digits.replace(",", "").rstrip(".") or "0")
+    return Fraction(digits.replace(",", "").replace(" ", "").rstrip(".") or "0")
 
 
 def _places(found: re.Match[str]) -> int | None:
