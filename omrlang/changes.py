@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from omrlang.fingerprint import Leaf
+from omrlang.leaves import Leaf
 from omrlang.plan import Change, Reason
 
 
@@ -25,11 +25,15 @@ class Moved:
         return Change(path=self.path, cls=leaf.cls, old=old, new=new)
 
 
-def compare(before: tuple[Leaf, ...], after: tuple[Leaf, ...], classes: Collection[str]) -> list[Moved]:
+def compare(
+    before: tuple[Leaf, ...], after: tuple[Leaf, ...], classes: Collection[str]
+) -> list[Moved]:
     """Leaves of the classes that differ, in the order of the settings. An order of parts that alone moved is one of them."""
     old = {leaf.path: leaf for leaf in before if leaf.cls in classes}
     new = {leaf.path: leaf for leaf in after if leaf.cls in classes}
-    revision: Reason = "model_revision_changed" if "with" in _roots(after) else "source_revision_changed"
+    revision: Reason = (
+        "model_revision_changed" if "with" in _roots(after) else "source_revision_changed"
+    )
     found = []
     for path in dict.fromkeys([*new, *old]):
         was, now = old.get(path), new.get(path)
@@ -44,7 +48,9 @@ def _roots(found: tuple[Leaf, ...]) -> set[str]:
 
 def _reordered(old: dict[str, Leaf], new: dict[str, Leaf]) -> list[Moved]:
     """Equal parts in another order."""
-    was, now = ([leaf for leaf in side.values() if leaf.path.startswith("from.")] for side in (old, new))
+    was, now = (
+        [leaf for leaf in side.values() if leaf.path.startswith("from.")] for side in (old, new)
+    )
     if [leaf.path for leaf in was] == [leaf.path for leaf in now]:
         return []
     return [Moved("param_changed", "from (order)", _in_order(was), _in_order(now))]
@@ -59,6 +65,11 @@ def _reason(path: str, was: Leaf | None, now: Leaf | None, revision: Reason) -> 
         return "code_version_changed"
     if path == "revision":
         return revision
-    if was is not None and now is not None and was.parent is not None and (was.parent, was.shown) == (now.parent, now.shown):
+    if (
+        was is not None
+        and now is not None
+        and was.parent is not None
+        and (was.parent, was.shown) == (now.parent, now.shown)
+    ):
         return "parent_changed"
     return "param_changed"

@@ -41,7 +41,11 @@ def load(
 
 
 def make_plan(
-    recipe: Recipe, state: Path, path: Path, found: Sequence[Diagnostic] = (), overrides: Sequence[str] = ()
+    recipe: Recipe,
+    state: Path,
+    path: Path,
+    found: Sequence[Diagnostic] = (),
+    overrides: Sequence[str] = (),
 ) -> Plan:
     """``path`` is the recipe's file as given; ``state`` the folder of earlier runs, which need not exist; ``found`` what
     the front has to say and ``overrides`` what ``--set`` said, which the plan carries on."""
@@ -51,7 +55,11 @@ def make_plan(
     pins.save()
     costs = estimate(lowered, index, path)
     stages = _plan_stages(lowered, index, path, costs)
-    whole = totals(costs, {stage.name: stage.action for stage in stages}, {stage.name: stage.spec for stage in stages})
+    whole = totals(
+        costs,
+        {stage.name: stage.action for stage in stages},
+        {stage.name: stage.spec for stage in stages},
+    )
     return Plan(
         omr_version=__version__,
         recipe=str(path),
@@ -70,7 +78,9 @@ def make_plan(
     )
 
 
-def _plan_stages(lowered: tuple[Lowered, ...], index: Index, path: Path, costs: Mapping[str, Costs]) -> tuple[PlanStage, ...]:
+def _plan_stages(
+    lowered: tuple[Lowered, ...], index: Index, path: Path, costs: Mapping[str, Costs]
+) -> tuple[PlanStage, ...]:
     fingerprints = {stage.name: stage.fingerprint for stage in lowered}
     made: dict[str, str] = {}
     found = []
@@ -99,10 +109,14 @@ def _plan_stage(stage: Lowered, decision: Decision, costs: Costs) -> PlanStage:
     )
 
 
-def _diagnostics(lowered: tuple[Lowered, ...], index: Index, path: Path) -> Iterator[PlanDiagnostic]:
+def _diagnostics(
+    lowered: tuple[Lowered, ...], index: Index, path: Path
+) -> Iterator[PlanDiagnostic]:
     """What could not be pinned now, at the stage that needs it."""
     if index.problem is not None:
-        yield PlanDiagnostic(code="W202", severity="warning", message=index.problem, path=str(path), line=1, column=1)
+        yield PlanDiagnostic(
+            code="W202", severity="warning", message=index.problem, path=str(path), line=1, column=1
+        )
     for stage in lowered:
         for pin in stage.pins:
             if pin.problem is not None:
@@ -128,12 +142,26 @@ def _exit(recipe: Recipe, stages: tuple[PlanStage, ...], whole: Totals) -> Exit:
     """0, or 3 where a limit is breached: a stage that is due does not fit, or the budget is exceeded."""
     due = [stage for stage in stages if stage.action != "cached" and stage.costs is not None]
     for stage in due:
-        if stage.costs is not None and stage.costs.memory is not None and stage.costs.memory.verdict == "does not fit":
+        if (
+            stage.costs is not None
+            and stage.costs.memory is not None
+            and stage.costs.memory.verdict == "does not fit"
+        ):
             return Exit(code=3, reason="does_not_fit")
     budget = recipe.budget
-    if budget is not None and budget.p50_usd is not None and whole.usd.mid is not None and whole.usd.mid > _decimal(budget.p50_usd):
+    if (
+        budget is not None
+        and budget.p50_usd is not None
+        and whole.usd.mid is not None
+        and whole.usd.mid > _decimal(budget.p50_usd)
+    ):
         return Exit(code=3, reason="over_budget_p50")
-    if budget is not None and budget.p90_usd is not None and whole.usd.hi is not None and whole.usd.hi > _decimal(budget.p90_usd):
+    if (
+        budget is not None
+        and budget.p90_usd is not None
+        and whole.usd.hi is not None
+        and whole.usd.hi > _decimal(budget.p90_usd)
+    ):
         return Exit(code=3, reason="over_budget_p90")
     return Exit(code=0, reason="ok")
 

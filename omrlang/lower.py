@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from omrlang.fingerprint import calls, expressions, fingerprint, nodes, references
+from omrlang.fingerprint import fingerprint
 from omrlang.hir import Recipe, Stage
 from omrlang.pins import Pin, Pins
+from omrlang.references import calls, expressions, nodes, references
 from omrlang.schema import Source, Spec
 from omrlang.types import Col, Model, TrainedModel
 
@@ -49,7 +50,9 @@ def lower(recipe: Recipe, pins: Pins) -> tuple[Lowered, ...]:
     return tuple(found)
 
 
-def _lower_stage(stage: Stage, decided: Spec, pins: Pins, fingerprints: Mapping[str, str]) -> Lowered:
+def _lower_stage(
+    stage: Stage, decided: Spec, pins: Pins, fingerprints: Mapping[str, str]
+) -> Lowered:
     parents = references(stage.spec)
     used = tuple(_pins(stage.spec, pins))
     revision = _revision(used)
@@ -87,7 +90,9 @@ def _revision(pins: tuple[Pin, ...]) -> str | None:
 def _reads_label(recipe: Recipe) -> bool:
     """Whether any expression looks at the column ``source``: only then does a source's name decide a result."""
     trees = (expression.tree for stage in recipe.stages for expression in expressions(stage.spec))
-    return any(isinstance(node, Col) and node.name == "source" for tree in trees for node in nodes(tree))
+    return any(
+        isinstance(node, Col) and node.name == "source" for tree in trees for node in nodes(tree)
+    )
 
 
 def _with_label(spec: Spec) -> Spec:

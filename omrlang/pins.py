@@ -81,7 +81,11 @@ class Pins:
             case Synthetic(n=n):
                 return Pin(None, num_rows=n)
             case HfData(id=id_, revision=revision):
-                problem = None if revision else f"the revision of {id_} is not pinned, so a changed dataset is not noticed"
+                problem = (
+                    None
+                    if revision
+                    else f"the revision of {id_} is not pinned, so a changed dataset is not noticed"
+                )
                 return Pin(revision, problem=problem)
             case Folder() | Parquet() | Jsonl() | Json() | Csv():
                 return self.local(place.path, place.kind)
@@ -94,7 +98,11 @@ class Pins:
             case FolderModel(path=path):
                 return self.local(path, "model")
             case HfModel(id=id_, revision=revision):
-                problem = None if revision else f"the revision of {id_} is not pinned, so changed weights are not noticed"
+                problem = (
+                    None
+                    if revision
+                    else f"the revision of {id_} is not pinned, so changed weights are not noticed"
+                )
                 return Pin(revision, problem=problem)
             case WheelModel() | Fresh() | Scripted():
                 return Pin(None)
@@ -134,7 +142,9 @@ def _files(base: Path) -> Iterator[Path]:
     if base.is_file():
         yield base
     elif base.is_dir():
-        yield from sorted(file for file in base.rglob("*") if file.is_file() and not _hidden(file, base))
+        yield from sorted(
+            file for file in base.rglob("*") if file.is_file() and not _hidden(file, base)
+        )
     elif any(character in base.name for character in "*?["):
         yield from sorted(file for file in base.parent.glob(base.name) if file.is_file())
 
@@ -150,7 +160,10 @@ def _together(base: Path, files: list[Path], found: list[tuple[str, int | None, 
     if len(files) == 1 and files[0] == base:
         return found[0][0]
     root = base if base.is_dir() else base.parent
-    lines = [f"{file.relative_to(root).as_posix()} {digest}" for file, (digest, _, _) in zip(files, found, strict=True)]
+    lines = [
+        f"{file.relative_to(root).as_posix()} {digest}"
+        for file, (digest, _, _) in zip(files, found, strict=True)
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -186,13 +199,12 @@ def _count_lines(file: Path) -> int:
 
 
 def _parquet_rows(file: Path) -> int | None:
-    """``num_rows`` of a Parquet footer; DuckDB is imported only here, since few recipes need it to be planned."""
+    """Rows by a Parquet footer; DuckDB is imported only here, since few recipes need it to be planned."""
     import duckdb
 
-    query = "SELECT sum(num_rows) FROM parquet_file_metadata(?)"
     try:
         with duckdb.connect(":memory:") as connection:
-            row = connection.execute(query, [str(file)]).fetchone()
+            row = connection.read_parquet(str(file)).count("*").fetchone()
     except duckdb.Error:
         return None
-    return int(row[0]) if row and row[0] is not None else None
+    return int(row[0]) if row is not None else None

@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from omrlang.changes import Moved, compare
-from omrlang.fingerprint import deciding_classes, leaves
+from omrlang.fingerprint import deciding_classes
+from omrlang.leaves import leaves
 from omrlang.lower import Lowered
 from omrlang.plan import Action, Change, Reason
 from omrlang.schema import Spec
@@ -91,14 +92,22 @@ def read_index(state: Path) -> Index:
     except FileNotFoundError:
         return Index()
     except (OSError, ValueError) as error:
-        return Index(problem=f"{state / INDEX} cannot be read ({type(error).__name__}); everything counts as not yet run")
+        return Index(
+            problem=f"{state / INDEX} cannot be read ({type(error).__name__}); everything counts as not yet run"
+        )
     if not isinstance(data, dict):
         return Index(problem=f"{state / INDEX} holds no index; everything counts as not yet run")
     return Index(
         stages=_entries(data.get("stages"), Record),
         previous=_entries(data.get("previous"), Previous),
-        names={key: value for key, value in _dict(data.get("names")).items() if isinstance(value, str)},
-        rates={key: float(value) for key, value in _dict(data.get("rates")).items() if isinstance(value, int | float) and value > 0},
+        names={
+            key: value for key, value in _dict(data.get("names")).items() if isinstance(value, str)
+        },
+        rates={
+            key: float(value)
+            for key, value in _dict(data.get("rates")).items()
+            if isinstance(value, int | float) and value > 0
+        },
     )
 
 
@@ -139,7 +148,9 @@ def _decide_known(record: Record) -> Decision:
     if record.status == "done" and record.files_ok:
         return Decision("cached", (), "done")
     if record.status == "done":
-        return Decision("redo", ("cache_corrupt",), "files of the finished stage are missing or damaged")
+        return Decision(
+            "redo", ("cache_corrupt",), "files of the finished stage are missing or damaged"
+        )
     progress = _progress(record)
     reasons: tuple[Reason, ...] = ("partial_cache",) if progress else ()
     if record.status == "failed":
@@ -184,12 +195,19 @@ def _moved(stage: Lowered, previous: Previous, names: Mapping[str, str]) -> tupl
 def _explain(stage: Lowered, moved: tuple[Moved, ...]) -> Decision:
     """The reason text: settings first, since they are what a person changed."""
     if kept := _samples_kept(stage, moved):
-        return Decision("partial", ("param_changed", "partial_cache"), kept, tuple(item.change() for item in moved))
+        return Decision(
+            "partial",
+            ("param_changed", "partial_cache"),
+            kept,
+            tuple(item.change() for item in moved),
+        )
     own = [item for item in moved if item.reason != "parent_changed"]
     parents = [item for item in moved if item.reason == "parent_changed"]
     texts = [_told(item) for item in own]
     if parents and not own:
-        names = dict.fromkeys(item.new.parent for item in parents if item.new is not None and item.new.parent)
+        names = dict.fromkeys(
+            item.new.parent for item in parents if item.new is not None and item.new.parent
+        )
         texts.append(f"{', '.join(names)} changed")
     reasons: tuple[Reason, ...] = tuple(dict.fromkeys(item.reason for item in [*own, *parents]))
     return Decision("redo", reasons, "; ".join(texts), tuple(item.change() for item in own))
@@ -210,7 +228,9 @@ def _told(item: Moved) -> str:
         case "model_revision_changed":
             return "the model's weights changed"
         case "code_version_changed":
-            return f"this kind of stage works differently now (version {change.old} -> {change.new})"
+            return (
+                f"this kind of stage works differently now (version {change.old} -> {change.new})"
+            )
         case _ if change.old == change.new:
             return f"what {change.path} asks changed"
         case _:

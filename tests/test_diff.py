@@ -64,7 +64,11 @@ def test_every_edit_is_a_factor_and_its_stage_and_children_are_redone(names: set
     changed = {stage.name for stage in found.stages if stage.effect == "changed"}
     assert changed == names
     a, b = planned(), planned(*edited(**{name: EDITS[name] for name in names}))
-    moved = {stage.name for stage in b.stages if stage.fingerprint not in {other.fingerprint for other in a.stages}}
+    moved = {
+        stage.name
+        for stage in b.stages
+        if stage.fingerprint not in {other.fingerprint for other in a.stages}
+    }
     assert set(found.redo) == moved
 
 
@@ -87,7 +91,10 @@ def test_json_round_trips() -> None:
 def test_speed_and_names_are_no_factors() -> None:
     found = against(cold_start={"recompute": True}, puzzles={"licence": "MIT"})
     assert (found.factors, found.redo) == ((), ())
-    assert {(factor.path, factor.cls) for factor in found.others} == {("recompute", "speed"), ("licence", "meta")}
+    assert {(factor.path, factor.cls) for factor in found.others} == {
+        ("recompute", "speed"),
+        ("licence", "meta"),
+    }
     assert found.verdict == "no change in meaning: 2 settings that decide no result"
 
 
@@ -97,14 +104,21 @@ def test_a_renamed_stage_is_no_factor() -> None:
     specs[4] = specs[4].model_copy(update={"rows": "drawn"})
     found = diff(planned(), planned(*specs))
     assert (found.factors, found.others, found.redo) == ((), (), ())
-    assert [(stage.name, stage.old_name) for stage in found.stages if stage.old_name] == [("drawn", "traces")]
+    assert [(stage.name, stage.old_name) for stage in found.stages if stage.old_name] == [
+        ("drawn", "traces")
+    ]
     assert found.verdict == "no change in meaning: 1 stage renamed"
 
 
 def test_a_renamed_and_changed_parent_is_followed() -> None:
     specs = list(edited(traces={"n": 4}))
     specs[2] = specs[2].model_copy(update={"name": "asked"})
-    specs = [spec.model_copy(update={"rows": "asked"}) if getattr(spec, "rows", None) == "questions" else spec for spec in specs]
+    specs = [
+        spec.model_copy(update={"rows": "asked"})
+        if getattr(spec, "rows", None) == "questions"
+        else spec
+        for spec in specs
+    ]
     assert factors(diff(planned(), planned(*specs))) == [("n", "rows", "2", "4")]
 
 
@@ -120,12 +134,18 @@ def test_a_changed_branch_is_one_factor_with_what_belongs_to_it() -> None:
 def test_another_model_is_one_factor_and_an_edited_one_shows_the_edit() -> None:
     big = t.Model(name="big", source=t.Fresh(family="qwen2", layers=2, hidden=64, heads=2))
     assert factors(against(cold_start={"model": big})) == [("with", "weights", "tiny", "big")]
-    wide = made.TINY.model_copy(update={"source": made.TINY.source.model_copy(update={"hidden": 256})})
-    assert factors(against(cold_start={"model": wide})) == [("with.hidden", "weights", "128", "256")]
+    wide = made.TINY.model_copy(
+        update={"source": made.TINY.source.model_copy(update={"hidden": 256})}
+    )
+    assert factors(against(cold_start={"model": wide})) == [
+        ("with.hidden", "weights", "128", "256")
+    ]
 
 
 def test_a_trained_model_for_a_declared_one_is_one_factor() -> None:
-    assert factors(against(reasoner={"model": made.TINY})) == [("with", "weights", "cold_start", "tiny")]
+    assert factors(against(reasoner={"model": made.TINY})) == [
+        ("with", "weights", "cold_start", "tiny")
+    ]
 
 
 def test_another_prompt_is_one_factor_over_its_stages() -> None:
@@ -156,7 +176,9 @@ def test_stages_added_and_removed_are_no_factors() -> None:
 def test_the_order_of_parts_is_a_factor() -> None:
     parts = (t.MixPart(rows="puzzles", amount=t.All()), t.MixPart(rows="held_out", amount=t.All()))
     a, b = (planned(*edited(questions={"parts": order})) for order in (parts, parts[::-1]))
-    assert factors(diff(a, b)) == [("from (order)", "rows", "puzzles, held_out", "held_out, puzzles")]
+    assert factors(diff(a, b)) == [
+        ("from (order)", "rows", "puzzles, held_out", "held_out, puzzles")
+    ]
 
 
 # ---- what moves along, what it costs -----------------------------------------------------------------------------------
@@ -170,7 +192,12 @@ def test_fixed_epochs_over_more_rows_are_more_steps() -> None:
 
 def test_fixed_steps_over_fewer_rows_are_more_epochs_with_the_setting_that_holds_it() -> None:
     a = planned(*made.cluster())
-    b = planned(*(spec.model_copy(update={"take": 437_000}) if spec.name == "traces" else spec for spec in made.cluster()))
+    b = planned(
+        *(
+            spec.model_copy(update={"take": 437_000}) if spec.name == "traces" else spec
+            for spec in made.cluster()
+        )
+    )
     moves = diff(a, b).moves
     assert [(move.what, move.hold) for move in moves] == [("epochs", "cold_start.steps = 2_150")]
 
@@ -193,7 +220,11 @@ def test_one_clean_factor_is_called_clean() -> None:
 
 def test_b_after_a_pays_for_what_is_new() -> None:
     found = against(traces={"n": 4})
-    assert (found.cost_a.rows_sampled.mid, found.cost_b.rows_sampled.mid, found.after.rows_sampled.mid) == (6000, 12000, 6000)
+    assert (
+        found.cost_a.rows_sampled.mid,
+        found.cost_b.rows_sampled.mid,
+        found.after.rows_sampled.mid,
+    ) == (6000, 12000, 6000)
     assert against(traces={"n": 1}).after.rows_sampled.mid == 0
 
 
@@ -202,7 +233,11 @@ def test_b_after_a_pays_for_what_is_new() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_no_line_is_wider_than_the_terminal_and_the_verdict_is_first_and_last(width: int) -> None:
-    found = against(traces={"n": 4}, reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28))}, cold_start={"recompute": True})
+    found = against(
+        traces={"n": 4},
+        reasoner={"algorithm": t.Dapo(clip=(0.2, 0.28))},
+        cold_start={"recompute": True},
+    )
     lines = diff_text(found, width).splitlines()
     assert max(len(line) for line in lines) <= width
     first, last = lines[: lines.index("")], lines[len(lines) - lines[::-1].index("") :]

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from omrlang import functions
 from omrlang import types as t
-from omrlang.fingerprint import deciding_classes, declarations, fingerprint, references
+from omrlang.fingerprint import deciding_classes, fingerprint
 from omrlang.hir import Recipe
 from omrlang.lower import lower
 from omrlang.pins import Pins
+from omrlang.references import declarations, references
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
 from omrlang.types import Setting
 
@@ -107,7 +108,15 @@ SAME_RESULT = {("sft", "loss")}
 """Settings of class ``weights`` whose one value here gives the same result: a fused loss only needs less memory."""
 
 PARENTS = {"puzzles": "p" * 32, "held_out": "h" * 32, "questions": "q" * 32, "traces": "t" * 32, "accepted": "a" * 32, "cold_start": "c" * 32, "reasoner": "r" * 32, "other": "o" * 32}  # fmt: skip
-STAGES = [made.puzzles(), made.questions(), made.traces(), made.accepted(), made.cold_start(), made.reasoner(), made.after()]
+STAGES = [
+    made.puzzles(),
+    made.questions(),
+    made.traces(),
+    made.accepted(),
+    made.cold_start(),
+    made.reasoner(),
+    made.after(),
+]
 
 
 def mark(spec: Spec, revision: str | None = None) -> str:
@@ -120,7 +129,11 @@ def changed_settings() -> Iterator[tuple[Spec, str]]:
             yield spec, name
 
 
-@pytest.mark.parametrize(("spec", "name"), list(changed_settings()), ids=lambda value: value if isinstance(value, str) else value.kind)
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    list(changed_settings()),
+    ids=lambda value: value if isinstance(value, str) else value.kind,
+)
 def test_every_setting_moves_it_as_its_class_says(spec: Spec, name: str) -> None:
     declared = dict(declarations(spec))[name]
     other = spec.model_copy(update={name: OTHERS[type(spec)][name]})
@@ -149,7 +162,9 @@ def test_a_parent_counts_by_its_fingerprint() -> None:
 def test_names_of_prompts_and_models_decide_nothing() -> None:
     spec = made.traces()
     assert mark(made.traces(prompt=made.SHORT.model_copy(update={"name": "mine"}))) == mark(spec)
-    renamed = made.TEACHER.model_copy(update={"name": "mine", "licence": "MIT", "engine": t.OpenAI(url="http://x")})
+    renamed = made.TEACHER.model_copy(
+        update={"name": "mine", "licence": "MIT", "engine": t.OpenAI(url="http://x")}
+    )
     assert mark(made.traces(model=renamed)) == mark(spec)
 
 
@@ -176,14 +191,20 @@ def test_a_warmup_in_percent_is_a_number_of_steps() -> None:
 
 
 def test_defaults_that_hang_on_others_are_filled_in() -> None:
-    assert mark(made.reasoner(minibatch=t.Amount(value=32, unit="prompts"))) == mark(made.reasoner())
+    assert mark(made.reasoner(minibatch=t.Amount(value=32, unit="prompts"))) == mark(
+        made.reasoner()
+    )
     assert mark(made.after(score=made.REWARD)) == mark(made.after())
 
 
 def test_expressions_count_by_their_tree() -> None:
-    again = made.KEEP.model_copy(update={"text": "answer_matches and format_ok, as somebody wrote it"})
+    again = made.KEEP.model_copy(
+        update={"text": "answer_matches and format_ok, as somebody wrote it"}
+    )
     assert mark(made.accepted(keep=again)) == mark(made.accepted())
-    turned = made.expression(t.Binary(op="and", left=t.Call(fn="answer_matches"), right=t.Call(fn="format_ok")), "")
+    turned = made.expression(
+        t.Binary(op="and", left=t.Call(fn="answer_matches"), right=t.Call(fn="format_ok")), ""
+    )
     assert mark(made.accepted(keep=turned)) != mark(made.accepted())
 
 
@@ -200,7 +221,9 @@ def test_versions_of_verifiers_and_kinds_count(monkeypatch: pytest.MonkeyPatch) 
 def test_a_judge_counts_by_its_weights_not_by_where_it_is_served() -> None:
     def keep(**other: object) -> Spec:
         model = made.QWEN.model_copy(update=other)
-        return made.accepted(keep=made.expression(t.Call(fn="judge", model=model), "judge(referee)"))
+        return made.accepted(
+            keep=made.expression(t.Call(fn="judge", model=model), "judge(referee)")
+        )
 
     assert mark(keep(engine=t.OpenAI(url_env="REFEREE_URL"), name="other")) == mark(keep())
     assert mark(keep(precision="fp32")) != mark(keep())
@@ -227,7 +250,9 @@ def _renamed(spec: Spec, names: dict[str, str]) -> Spec:
     update: dict[str, object] = {"name": names[spec.name]}
     match spec:
         case Mix():
-            update["parts"] = tuple(part.model_copy(update={"rows": names[part.rows]}) for part in spec.parts)
+            update["parts"] = tuple(
+                part.model_copy(update={"rows": names[part.rows]}) for part in spec.parts
+            )
         case Eval():
             update["rows"] = tuple(names[name] for name in spec.rows)
         case Sample() | Filter() | Sft() | Rl():
@@ -245,12 +270,23 @@ def test_a_source_s_name_counts_only_where_an_expression_reads_it() -> None:
 
     def pair(keep: t.RowExpr) -> list[list[str]]:
         specs = (made.puzzles(), made.questions(), made.traces(), made.accepted(keep=keep))
-        other = {"puzzles": "drawn", "questions": "questions", "traces": "traces", "accepted": "accepted"}
-        return [marks(made.recipe(*specs), state), marks(made.recipe(*(_renamed(spec, other) for spec in specs)), state)]
+        other = {
+            "puzzles": "drawn",
+            "questions": "questions",
+            "traces": "traces",
+            "accepted": "accepted",
+        }
+        return [
+            marks(made.recipe(*specs), state),
+            marks(made.recipe(*(_renamed(spec, other) for spec in specs)), state),
+        ]
 
     before, after = pair(made.KEEP)
     assert before == after
-    by_source = made.expression(t.Binary(op="==", left=t.Col(name="source"), right=t.Lit(value="puzzles")), "source == puzzles")
+    by_source = made.expression(
+        t.Binary(op="==", left=t.Col(name="source"), right=t.Lit(value="puzzles")),
+        "source == puzzles",
+    )
     before, after = pair(by_source)
     assert before[0] != after[0]
 

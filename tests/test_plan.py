@@ -23,7 +23,17 @@ from omrlang.schema import Spec
 from omrlang.state import read_index
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "vllm", "datasets", "pyarrow", "ray", "numpy"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "vllm",
+    "datasets",
+    "pyarrow",
+    "ray",
+    "numpy",
+}
 
 
 def planned(*specs: Spec, state: Path = Path("nowhere"), path: Path = Path("made.omr")) -> Plan:
@@ -36,8 +46,14 @@ def write_index(state: Path, plan: Plan, records: dict[str, dict[str, object]]) 
     by_name = {stage.name: stage for stage in plan.stages}
     data = {
         "format": 1,
-        "stages": {by_name[name].fingerprint: {"name": name, "kind": by_name[name].spec.kind, **record} for name, record in records.items()},
-        "names": {f"{Path(plan.recipe).resolve()}::{stage.name}": stage.fingerprint for stage in plan.stages},
+        "stages": {
+            by_name[name].fingerprint: {"name": name, "kind": by_name[name].spec.kind, **record}
+            for name, record in records.items()
+        },
+        "names": {
+            f"{Path(plan.recipe).resolve()}::{stage.name}": stage.fingerprint
+            for stage in plan.stages
+        },
         "rates": {},
         "previous": {stage.fingerprint: previous(stage, by_name) for stage in plan.stages},
     }
@@ -46,11 +62,18 @@ def write_index(state: Path, plan: Plan, records: dict[str, dict[str, object]]) 
 
 def previous(stage: PlanStage, by_name: dict[str, PlanStage]) -> dict[str, object]:
     parents = {name: by_name[name].fingerprint for name in stage.parents}
-    return {"spec": stage.spec.model_dump(mode="json"), "parents": parents, "revision": stage.revision}
+    return {
+        "spec": stage.spec.model_dump(mode="json"),
+        "parents": parents,
+        "revision": stage.revision,
+    }
 
 
 def finished(plan: Plan, **more: object) -> dict[str, dict[str, object]]:
-    return {stage.name: {"status": "done", "num_rows": 10, "num_dropped": 0, "seconds": 1.0, **more} for stage in plan.stages}
+    return {
+        stage.name: {"status": "done", "num_rows": 10, "num_dropped": 0, "seconds": 1.0, **more}
+        for stage in plan.stages
+    }
 
 
 def actions(plan: Plan) -> dict[str, str]:
@@ -87,7 +110,9 @@ def test_a_changed_setting_and_its_children_are_redone_with_reasons(tmp_path: Pa
     assert changed == {"cold_start", "reasoner", "after"}
     cold_start, reasoner = again.stage("cold_start"), again.stage("reasoner")
     assert (cold_start.reasons, cold_start.reason_text) == (("param_changed",), "epochs 2 -> 3")
-    assert [(change.path, change.cls, change.old, change.new) for change in cold_start.changes] == [("epochs", "weights", "2", "3")]
+    assert [(change.path, change.cls, change.old, change.new) for change in cold_start.changes] == [
+        ("epochs", "weights", "2", "3")
+    ]
     assert (reasoner.reasons, reasoner.reason_text) == (("parent_changed",), "cold_start changed")
 
 
@@ -101,7 +126,12 @@ def test_more_samples_of_the_same_keep_what_was_drawn(tmp_path: Path) -> None:
 def test_speed_and_notes_redo_nothing(tmp_path: Path) -> None:
     plan = planned(state=tmp_path)
     write_index(tmp_path, plan, finished(plan))
-    again = planned(*edited(cold_start={"recompute": True}, puzzles={"licence": "MIT"}, traces={"engine": t.Vllm()}), state=tmp_path)
+    again = planned(
+        *edited(
+            cold_start={"recompute": True}, puzzles={"licence": "MIT"}, traces={"engine": t.Vllm()}
+        ),
+        state=tmp_path,
+    )
     assert set(actions(again).values()) == {"cached"}
 
 
@@ -112,11 +142,17 @@ def test_speed_and_notes_redo_nothing(tmp_path: Path) -> None:
         ({"status": "partial", "steps_done": 20}, "partial", ("partial_cache",)),
         ({"status": "partial"}, "new", ("cache_missing",)),
         ({"status": "failed"}, "new", ("previous_run_failed",)),
-        ({"status": "failed", "num_shards": 1}, "partial", ("previous_run_failed", "partial_cache")),
+        (
+            {"status": "failed", "num_shards": 1},
+            "partial",
+            ("previous_run_failed", "partial_cache"),
+        ),
         ({"status": "done", "files_ok": False}, "redo", ("cache_corrupt",)),
     ],
 )
-def test_what_a_run_left(tmp_path: Path, record: dict[str, object], action: str, reasons: tuple[str, ...]) -> None:
+def test_what_a_run_left(
+    tmp_path: Path, record: dict[str, object], action: str, reasons: tuple[str, ...]
+) -> None:
     plan = planned(state=tmp_path)
     write_index(tmp_path, plan, {"traces": record})
     traces = planned(state=tmp_path).stage("traces")
@@ -146,7 +182,9 @@ def test_two_names_for_one_thing_are_made_once() -> None:
     assert actions(planned(*specs)) == {"puzzles": "new", "again": "cached"}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"stages": 3, "names": [], "previous": {"x": 1}}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"stages": 3, "names": [], "previous": {"x": 1}}', "\x00"]
+)
 def test_a_broken_index_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "index.json").write_text(text)
     plan = planned(state=tmp_path)
@@ -164,7 +202,9 @@ def test_unknown_fields_of_the_index_are_passed_over(tmp_path: Path) -> None:
 
 
 def mids(plan: Plan) -> dict[str, float | None]:
-    return {stage.name: stage.costs.rows_out.mid for stage in plan.stages if stage.costs is not None}
+    return {
+        stage.name: stage.costs.rows_out.mid for stage in plan.stages if stage.costs is not None
+    }
 
 
 def test_rows_go_through_samples_filters_and_caps() -> None:
@@ -180,19 +220,32 @@ def test_rows_go_through_samples_filters_and_caps() -> None:
 
 def test_measured_rows_replace_computed_ones_and_a_rate_carries_over(tmp_path: Path) -> None:
     plan = planned(state=tmp_path)
-    records = {**finished(plan), "accepted": {"status": "done", "num_rows": 1500, "num_dropped": 4500, "seconds": 3.0}}
+    records = {
+        **finished(plan),
+        "accepted": {"status": "done", "num_rows": 1500, "num_dropped": 4500, "seconds": 3.0},
+    }
     write_index(tmp_path, plan, records)
     same = planned(state=tmp_path).stage("accepted").costs
     assert same is not None
     assert (same.rows_out.mid, same.rows_out.origin, same.seconds.mid) == (1500, "measured", 3.0)
-    grown = planned(*edited(puzzles={"place": t.Synthetic(name="shapes", n=6000, seed=11)}), state=tmp_path).stage("accepted").costs
+    grown = (
+        planned(
+            *edited(puzzles={"place": t.Synthetic(name="shapes", n=6000, seed=11)}), state=tmp_path
+        )
+        .stage("accepted")
+        .costs
+    )
     assert grown is not None
     assert (grown.rows_out.mid, grown.rows_out.origin) == (3000, "calibrated")
 
 
 def test_a_like_stage_gives_the_speed(tmp_path: Path) -> None:
     plan = planned(state=tmp_path)
-    write_index(tmp_path, plan, {**finished(plan), "cold_start": {"status": "done", "tokens": 100_000, "seconds": 50.0}})
+    write_index(
+        tmp_path,
+        plan,
+        {**finished(plan), "cold_start": {"status": "done", "tokens": 100_000, "seconds": 50.0}},
+    )
     costs = planned(*edited(cold_start={"epochs": 4.0}), state=tmp_path).stage("cold_start").costs
     assert costs is not None
     assert costs.seconds.mid == pytest.approx((costs.tokens.mid or 0) / 2000)
@@ -211,7 +264,9 @@ def test_the_published_sft_is_planned_as_published() -> None:
     assert costs.memory is not None
     assert costs.memory.verdict == "fits"
     assert any("fused = false" in flip for flip in costs.memory.flips)
-    assert costs.usd.mid == (Decimal(str(costs.gpu_hours.mid)) * Decimal("1.6")).quantize(Decimal("0.01"))
+    assert costs.usd.mid == (Decimal(str(costs.gpu_hours.mid)) * Decimal("1.6")).quantize(
+        Decimal("0.01")
+    )
 
 
 def test_memory_that_cannot_fit_ends_in_3() -> None:
@@ -227,7 +282,12 @@ def test_memory_that_cannot_fit_ends_in_3() -> None:
 
 def test_unknown_is_not_zero_and_is_counted() -> None:
     bare = made.QWEN.model_copy(update={"shape": None})
-    plan = planned(*(spec.model_copy(update={"model": bare}) if spec.name == "cold_start" else spec for spec in made.cluster()))
+    plan = planned(
+        *(
+            spec.model_copy(update={"model": bare}) if spec.name == "cold_start" else spec
+            for spec in made.cluster()
+        )
+    )
     costs = plan.stage("cold_start").costs
     assert costs is not None
     assert (costs.seconds.mid, costs.usd.mid, costs.seconds.origin) == (None, None, "unknown")
@@ -241,17 +301,27 @@ def test_every_range_is_in_order() -> None:
     for plan in (planned(), planned(*made.cluster())):
         for stage in plan.stages:
             assert stage.costs is not None
-            found = [stage.costs.rows_out, stage.costs.tokens, stage.costs.seconds, *stage.costs.extra.values()]
+            found = [
+                stage.costs.rows_out,
+                stage.costs.tokens,
+                stage.costs.seconds,
+                *stage.costs.extra.values(),
+            ]
             found += list(stage.costs.memory.parts.values()) if stage.costs.memory else []
             for item in found:
-                assert item.mid is None or (item.lo or 0) <= item.mid <= (item.hi or 0), (stage.name, item)
+                assert item.mid is None or (item.lo or 0) <= item.mid <= (item.hi or 0), (
+                    stage.name,
+                    item,
+                )
                 assert item.origin != "unknown" or item.mid is None
 
 
 def test_missing_file_is_a_warning_and_rows_may_be_declared(tmp_path: Path) -> None:
     source = made.puzzles(place=t.Jsonl(path="no.jsonl"))
     plan = planned(source)
-    assert [(item.code, item.message) for item in plan.diagnostics] == [("W201", "source `puzzles`: no.jsonl does not exist")]
+    assert [(item.code, item.message) for item in plan.diagnostics] == [
+        ("W201", "source `puzzles`: no.jsonl does not exist")
+    ]
     assert mids(plan) == {"puzzles": None}
     assert mids(planned(source.model_copy(update={"rows": 12}))) == {"puzzles": 12}
 
@@ -319,5 +389,7 @@ plan_text.plan_text(plan, 100)
 import omrlang.diff
 print(" ".join(sorted({name.split(".")[0] for name in sys.modules})))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert not HEAVY & set(done.stdout.split())

@@ -27,7 +27,9 @@ def planned(path: Path) -> Plan:
 
 
 def shown(item: Estimate) -> list[object]:
-    return [None if end is None else float(f"{end:.4g}") for end in (item.lo, item.mid, item.hi)] + [item.unit, item.origin]
+    return [
+        None if end is None else float(f"{end:.4g}") for end in (item.lo, item.mid, item.hi)
+    ] + [item.unit, item.origin]
 
 
 def stage_shown(stage: PlanStage) -> dict[str, object]:
@@ -41,7 +43,11 @@ def stage_shown(stage: PlanStage) -> dict[str, object]:
         "rows_in": shown(costs.rows_in),
         "rows_out": shown(costs.rows_out),
         "tokens": shown(costs.tokens),
-        "extra": {name: shown(item) for name, item in costs.extra.items() if not name.startswith("seconds")},
+        "extra": {
+            name: shown(item)
+            for name, item in costs.extra.items()
+            if not name.startswith("seconds")
+        },
     }
     if costs.memory is not None:
         found["memory"] = {name: shown(part) for name, part in costs.memory.parts.items()}
@@ -54,7 +60,9 @@ def check(path: Path, text: str, update: bool) -> None:
     assert path.read_text() == text, f"{path.name} differs; `pytest --update` rewrites it"
 
 
-@pytest.mark.parametrize("path", sorted((CASES / "plans").glob("*.omr")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((CASES / "plans").glob("*.omr")), ids=lambda path: path.stem
+)
 def test_plan(path: Path, update: bool) -> None:
     plan = planned(path)
     found = {
@@ -68,10 +76,19 @@ def test_plan(path: Path, update: bool) -> None:
 
 def without_times(text: str) -> str:
     """The lines of costs in time are this machine's."""
-    return "\n".join(line for line in text.splitlines() if not line.startswith(("  time", "  B ", "  GPU-hours", "  dollars"))) + "\n"
+    return (
+        "\n".join(
+            line
+            for line in text.splitlines()
+            if not line.startswith(("  time", "  B ", "  GPU-hours", "  dollars"))
+        )
+        + "\n"
+    )
 
 
-@pytest.mark.parametrize("folder", sorted((CASES / "diffs").iterdir()), ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", sorted((CASES / "diffs").iterdir()), ids=lambda folder: folder.name
+)
 def test_diff(folder: Path, update: bool) -> None:
     found = diff(planned(folder / "a.omr"), planned(folder / "b.omr"))
     check(folder / "diff.txt", without_times(diff_text(found, 96)), update)

@@ -16,12 +16,30 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser("diff", help="compare two recipes as experiments")
     parser.add_argument("a", type=Path, metavar="A", help="a recipe")
     parser.add_argument("b", type=Path, metavar="B", help="another")
-    parser.add_argument("--state", type=Path, default=Path(DEFAULT_STATE), metavar="DIR", help="folder of earlier runs (default .omr)")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="set a value in both")
-    parser.add_argument("--set-b", action="append", default=[], metavar="PATH=VALUE", help="set a value in B alone")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path(DEFAULT_STATE),
+        metavar="DIR",
+        help="folder of earlier runs (default .omr)",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="set a value in both"
+    )
+    parser.add_argument(
+        "--set-b", action="append", default=[], metavar="PATH=VALUE", help="set a value in B alone"
+    )
     parser.add_argument("--json", action="store_true", help="print the diff itself")
-    parser.add_argument("--width", type=int, default=0, metavar="N", help="columns of the text view (default: the terminal's)")
-    parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 where the two differ in meaning")
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=0,
+        metavar="N",
+        help="columns of the text view (default: the terminal's)",
+    )
+    parser.add_argument(
+        "--detailed-exitcode", action="store_true", help="exit 2 where the two differ in meaning"
+    )
     parser.set_defaults(run=run)
 
 
@@ -40,8 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
 def with_exit(found: Diff, detailed: bool) -> Diff:
     """Code 2 says that the two differ in meaning; only when asked for."""
-    differs = bool(found.factors) or any(stage.effect in ("added", "removed") for stage in found.stages)
-    return found.model_copy(update={"exit": Exit(code=2, reason="changes")}) if detailed and differs else found
+    differs = bool(found.factors) or any(
+        stage.effect in ("added", "removed") for stage in found.stages
+    )
+    return (
+        found.model_copy(update={"exit": Exit(code=2, reason="changes")})
+        if detailed and differs
+        else found
+    )
 
 
 def print_diff(found: Diff, args: argparse.Namespace) -> None:

@@ -43,9 +43,15 @@ def _factors(title: str, factors: tuple[Factor, ...], width: int) -> Iterator[st
     yield title
     first = max(len(factor.path) for factor in factors)
     for factor in factors:
-        value = f"{factor.old} -> {factor.new}" if factor.old != factor.new else "asks something else"
-        stages = ", ".join(factor.stages[:3]) + (f" and {len(factor.stages) - 3} more" if len(factor.stages) > 3 else "")
-        yield from wrapped(f"{value}  ({factor.cls}; {stages})", width, f"  ~ {factor.path:<{first}}  ")
+        value = (
+            f"{factor.old} -> {factor.new}" if factor.old != factor.new else "asks something else"
+        )
+        stages = ", ".join(factor.stages[:3]) + (
+            f" and {len(factor.stages) - 3} more" if len(factor.stages) > 3 else ""
+        )
+        yield from wrapped(
+            f"{value}  ({factor.cls}; {stages})", width, f"  ~ {factor.path:<{first}}  "
+        )
         if factor.note:
             yield from wrapped(factor.note, width, "      ")
 
@@ -55,25 +61,36 @@ def _moves(diff: Diff, width: int) -> Iterator[str]:
         return
     yield "Moves along, though nobody wrote it"
     for move in diff.moves:
-        yield from wrapped(f"{move.stage}: {move.what} {move.old} -> {move.new}, since {move.why}", width, "  ! ")
+        yield from wrapped(
+            f"{move.stage}: {move.what} {move.old} -> {move.new}, since {move.why}", width, "  ! "
+        )
         if move.hold:
             yield from wrapped(f"held by {move.hold}", width, "      ")
 
 
 def _stages(diff: Diff, width: int) -> Iterator[str]:
-    shown = [stage for stage in diff.stages if stage.effect not in ("same", "not in meaning") or stage.old_name]
+    shown = [
+        stage
+        for stage in diff.stages
+        if stage.effect not in ("same", "not in meaning") or stage.old_name
+    ]
     if not shown:
         return
     same = len(diff.stages) - len(shown)
     yield "Stages of B after A"
     for stage in shown:
-        yield from wrapped(f"{stage.kind} {stage.name}  {_why(stage)}", width, f"  {MARK[stage.effect]:>3} ")
+        yield from wrapped(
+            f"{stage.kind} {stage.name}  {_why(stage)}", width, f"  {MARK[stage.effect]:>3} "
+        )
     if same:
         yield f"    = {same} more, served by A's artifacts"
 
 
 def _why(stage: StageDiff) -> str:
-    parts = [f"was {stage.old_name}" if stage.old_name else "", stage.why or (stage.effect if stage.effect in ("added", "removed") else "")]
+    parts = [
+        f"was {stage.old_name}" if stage.old_name else "",
+        stage.why or (stage.effect if stage.effect in ("added", "removed") else ""),
+    ]
     return "; ".join(part for part in parts if part)
 
 
@@ -84,10 +101,14 @@ def _costs(diff: Diff, width: int) -> Iterator[str]:
         lines.append([f"  {title}", *(text(item) for item in found)])
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     for line in lines:
-        yield f"{line[0]:<{widths[0]}}  " + "  ".join(f"{cell:>{size}}" for cell, size in zip(line[1:], widths[1:], strict=True))
+        yield f"{line[0]:<{widths[0]}}  " + "  ".join(
+            f"{cell:>{size}}" for cell, size in zip(line[1:], widths[1:], strict=True)
+        )
     missing = max(diff.cost_a.not_estimated, diff.cost_b.not_estimated)
     ranges = [f"B {spread(diff.cost_b.seconds)}"] if diff.cost_b.seconds.mid is not None else []
-    ranges += [f"{missing} stage{'' if missing == 1 else 's'} not fully estimated"] if missing else []
+    ranges += (
+        [f"{missing} stage{'' if missing == 1 else 's'} not fully estimated"] if missing else []
+    )
     yield from wrapped(listing(ranges), width, "  ")
 
 
@@ -98,5 +119,8 @@ def _metrics(diff: Diff) -> list[tuple[str, Callable[[Totals], Estimate | Money]
         ("time", lambda totals: totals.seconds),
     ]
     if diff.cost_a.gpu_hours.mid != 0 or diff.cost_b.gpu_hours.mid != 0:
-        metrics += [("GPU-hours", lambda totals: totals.gpu_hours), ("dollars", lambda totals: totals.usd)]
+        metrics += [
+            ("GPU-hours", lambda totals: totals.gpu_hours),
+            ("dollars", lambda totals: totals.usd),
+        ]
     return metrics

@@ -22,12 +22,32 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("plan", help="show what a run would do and what it takes")
     parser.add_argument("file", type=Path, help="the recipe")
-    parser.add_argument("--state", type=Path, default=Path(DEFAULT_STATE), metavar="DIR", help="folder of earlier runs (default .omr)")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="set a value: data=…, sample_name.n=2")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path(DEFAULT_STATE),
+        metavar="DIR",
+        help="folder of earlier runs (default .omr)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="set a value: data=…, sample_name.n=2",
+    )
     parser.add_argument("--json", action="store_true", help="print the plan itself")
     parser.add_argument("--summary", action="store_true", help="print two lines")
-    parser.add_argument("--width", type=int, default=0, metavar="N", help="columns of the text view (default: the terminal's)")
-    parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 where something would run")
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=0,
+        metavar="N",
+        help="columns of the text view (default: the terminal's)",
+    )
+    parser.add_argument(
+        "--detailed-exitcode", action="store_true", help="exit 2 where something would run"
+    )
     parser.set_defaults(run=run)
 
 
@@ -41,9 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return plan.exit.code
 
 
-def load_plan(
-    file: Path, state: Path, overrides: list[str], as_json: bool = False
-) -> Plan | None:
+def load_plan(file: Path, state: Path, overrides: list[str], as_json: bool = False) -> Plan | None:
     """The plan of a recipe, or None after its errors were printed. The plan carries the warnings."""
     from omrlang.compiler import load, make_plan
     from omrlang.render import render
@@ -65,8 +83,18 @@ def print_failure(file: Path, diagnostics: Sequence[Diagnostic]) -> None:
     from omrlang.plan import FORMAT_VERSION
 
     found = [plan_diagnostic(item).model_dump() for item in diagnostics]
-    outer = {"format_version": FORMAT_VERSION, "recipe": str(file), "applyable": False, "complete": False, "errored": True}
-    print(json.dumps({**outer, "diagnostics": found, "exit": {"code": 1, "reason": "errors"}}, indent=1))
+    outer = {
+        "format_version": FORMAT_VERSION,
+        "recipe": str(file),
+        "applyable": False,
+        "complete": False,
+        "errored": True,
+    }
+    print(
+        json.dumps(
+            {**outer, "diagnostics": found, "exit": {"code": 1, "reason": "errors"}}, indent=1
+        )
+    )
 
 
 def with_exit(plan: Plan, detailed: bool) -> Plan:
@@ -74,7 +102,9 @@ def with_exit(plan: Plan, detailed: bool) -> Plan:
     due = any(stage.action != "cached" for stage in plan.stages)
     if not detailed or plan.exit.code != 0 or not due:
         return plan
-    return plan.model_copy(update={"exit": plan.exit.model_copy(update={"code": 2, "reason": "changes"})})
+    return plan.model_copy(
+        update={"exit": plan.exit.model_copy(update={"code": 2, "reason": "changes"})}
+    )
 
 
 def print_plan(plan: Plan, args: argparse.Namespace) -> None:

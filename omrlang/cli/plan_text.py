@@ -60,7 +60,9 @@ def _verdict(plan: Plan) -> str:
         return f"Nothing to run: all {len(plan.stages)} stages are cached."
     parts = [_counted(plan), *_takes(plan), *_limits(plan)]
     if plan.totals.not_estimated:
-        parts.append(f"{plan.totals.not_estimated} stage{_s(plan.totals.not_estimated)} not fully estimated")
+        parts.append(
+            f"{plan.totals.not_estimated} stage{_s(plan.totals.not_estimated)} not fully estimated"
+        )
     return listing(parts)
 
 
@@ -76,12 +78,20 @@ def _takes(plan: Plan) -> Iterator[str]:
     if totals.seconds.mid is not None:
         yield f"about {spread(totals.seconds)}"
     if _has_gpus(plan):
-        yield f"{spread(totals.gpu_hours)} GPU-hours" if totals.gpu_hours.mid is not None else "GPU-hours unknown"
+        yield (
+            f"{spread(totals.gpu_hours)} GPU-hours"
+            if totals.gpu_hours.mid is not None
+            else "GPU-hours unknown"
+        )
         yield spread(totals.usd) if totals.usd.mid is not None else "price unknown"
 
 
 def _limits(plan: Plan) -> Iterator[str]:
-    verdicts = {stage.costs.memory.verdict for stage in plan.stages if stage.action != "cached" and stage.costs and stage.costs.memory}
+    verdicts = {
+        stage.costs.memory.verdict
+        for stage in plan.stages
+        if stage.action != "cached" and stage.costs and stage.costs.memory
+    }
     if "does not fit" in verdicts:
         yield "memory DOES NOT FIT"
     elif "uncertain" in verdicts:
@@ -94,7 +104,10 @@ def _limits(plan: Plan) -> Iterator[str]:
 
 
 def _has_gpus(plan: Plan) -> bool:
-    return any((hardware := getattr(stage.spec, "hardware", None)) is not None and hardware.gpu is not None for stage in plan.stages)
+    return any(
+        (hardware := getattr(stage.spec, "hardware", None)) is not None and hardware.gpu is not None
+        for stage in plan.stages
+    )
 
 
 def _s(number: int) -> str:
@@ -114,7 +127,9 @@ def next_command(plan: Plan) -> str:
 
 def _stages(plan: Plan, width: int) -> Iterator[str]:
     actions = dict.fromkeys(stage.action for stage in plan.stages)
-    yield from wrapped("   ".join(f"{SYMBOL[action]} {WORDS[action]}" for action in actions), width, "Stages   ")
+    yield from wrapped(
+        "   ".join(f"{SYMBOL[action]} {WORDS[action]}" for action in actions), width, "Stages   "
+    )
     yield ""
     table = list(_table(plan, width))
     if max(map(len, table)) <= width and _reason_width(plan, width) >= REASON_WIDTH:
@@ -127,8 +142,15 @@ def _stages(plan: Plan, width: int) -> Iterator[str]:
 
 
 def _listed(stage: PlanStage, width: int) -> Iterator[str]:
-    yield from wrapped(f"{_address(stage)}  {stage.reason_text}", width, f"  {SYMBOL[stage.action]:>3} ")
-    figures = [_unit(_flow(stage), _rows_word(stage)), _unit(_tokens(stage), "tokens"), _time(stage), _price(stage)]
+    yield from wrapped(
+        f"{_address(stage)}  {stage.reason_text}", width, f"  {SYMBOL[stage.action]:>3} "
+    )
+    figures = [
+        _unit(_flow(stage), _rows_word(stage)),
+        _unit(_tokens(stage), "tokens"),
+        _time(stage),
+        _price(stage),
+    ]
     yield from wrapped(listing(figures), width, "        ")
 
 
@@ -156,7 +178,9 @@ def _table(plan: Plan, width: int) -> Iterator[str]:
     widths = _widths(lines)
     for line in lines:
         left = f"  {line[0]:>{widths[0]}} {line[1]:<{widths[1]}}  "
-        middle = "  ".join(f"{cell:>{size}}" for cell, size in zip(line[2:-1], widths[2:], strict=True))
+        middle = "  ".join(
+            f"{cell:>{size}}" for cell, size in zip(line[2:-1], widths[2:], strict=True)
+        )
         yield from wrapped(line[-1] or " ", width, f"{left}{middle}  ")
 
 
@@ -164,7 +188,13 @@ def _cells(plan: Plan) -> list[list[str]]:
     prices = _has_gpus(plan)
     lines = [["", "stage", "rows", "tokens", "time", *(["price"] if prices else []), "why"]]
     for stage in plan.stages:
-        cells = [f"{SYMBOL[stage.action]:>3}", _address(stage), _flow(stage), _tokens(stage), _time(stage)]
+        cells = [
+            f"{SYMBOL[stage.action]:>3}",
+            _address(stage),
+            _flow(stage),
+            _tokens(stage),
+            _time(stage),
+        ]
         lines.append([*cells, *([_price(stage)] if prices else []), stage.reason_text])
     return lines
 
@@ -187,7 +217,10 @@ def _flow(stage: PlanStage) -> str:
     costs = stage.costs
     if costs is None:
         return "?"
-    if stage.spec.kind in ("source", "sft") or (costs.rows_in.mid, costs.rows_in.hi) == (costs.rows_out.mid, costs.rows_out.hi):
+    if stage.spec.kind in ("source", "sft") or (costs.rows_in.mid, costs.rows_in.hi) == (
+        costs.rows_out.mid,
+        costs.rows_out.hi,
+    ):
         return marked(costs.rows_out)
     return f"{text(costs.rows_in)} → {marked(costs.rows_out)}"
 
@@ -199,7 +232,9 @@ def _tokens(stage: PlanStage) -> str:
 
 def _time(stage: PlanStage) -> str:
     """Nothing for what is cached, except what it took when it ran."""
-    if stage.costs is None or (stage.action == "cached" and stage.costs.seconds.origin != "measured"):
+    if stage.costs is None or (
+        stage.action == "cached" and stage.costs.seconds.origin != "measured"
+    ):
         return ""
     took = marked(stage.costs.seconds)
     return f"({took})" if stage.action == "cached" else took
@@ -216,17 +251,29 @@ def _price(stage: PlanStage) -> str:
 
 def _funnel(plan: Plan, width: int) -> Iterator[str]:
     """Rows of each source through the stages that choose rows; only where there are several sources to compare."""
-    stages = [stage for stage in plan.stages if stage.spec.kind in ("mix", "sample", "filter") and stage.costs]
-    names = list(dict.fromkeys(name for stage in stages if stage.costs for name in stage.costs.rows_by_source))
+    stages = [
+        stage
+        for stage in plan.stages
+        if stage.spec.kind in ("mix", "sample", "filter") and stage.costs
+    ]
+    names = list(
+        dict.fromkeys(
+            name for stage in stages if stage.costs for name in stage.costs.rows_by_source
+        )
+    )
     if len(names) < 2 or not stages:
         return
     first = max(len(name) for name in names) + 2
     room = (width - first) // (max(len(stage.name) for stage in stages) + 4)
     shown = stages[: max(1, room)]
     size = max(max(len(stage.name) for stage in shown), 9) + 3
-    yield f"{'Rows by source':<{first}}"[: max(first, 14)].ljust(max(first, 14)) + "".join(f"{stage.name:>{size}}" for stage in shown)
+    yield f"{'Rows by source':<{first}}"[: max(first, 14)].ljust(max(first, 14)) + "".join(
+        f"{stage.name:>{size}}" for stage in shown
+    )
     for name in names:
-        cells = (_cell(stage.costs.rows_by_source.get(name) if stage.costs else None) for stage in shown)
+        cells = (
+            _cell(stage.costs.rows_by_source.get(name) if stage.costs else None) for stage in shown
+        )
         yield f"  {name}".ljust(max(first, 14)) + "".join(f"{cell:>{size}}" for cell in cells)
     if len(shown) < len(stages):
         yield f"  {len(stages) - len(shown)} more stages: --json"
@@ -237,18 +284,32 @@ def _cell(item: Estimate | None) -> str:
 
 
 def _memory(plan: Plan, width: int) -> Iterator[str]:
-    found = [(stage, stage.costs.memory) for stage in plan.stages if stage.costs is not None and stage.costs.memory is not None]
+    found = [
+        (stage, stage.costs.memory)
+        for stage in plan.stages
+        if stage.costs is not None and stage.costs.memory is not None
+    ]
     if not found:
         return
     yield "Memory at the peak of a process, GiB"
     for stage, memory in found:
         limit = "" if memory.capacity_bytes is None else f" of {gib(memory.capacity_bytes)}"
         peak = "?" if memory.total.mid is None else _peak(memory)
-        yield from wrapped(f"{peak}{limit}  {memory.verdict.upper() if memory.verdict in ('uncertain', 'does not fit') else memory.verdict}", width, f"  {_address(stage)}  ")
+        yield from wrapped(
+            f"{peak}{limit}  {memory.verdict.upper() if memory.verdict in ('uncertain', 'does not fit') else memory.verdict}",
+            width,
+            f"  {_address(stage)}  ",
+        )
         if memory.parts:
-            yield from wrapped(listing(f"{name} {_gib(part)}" for name, part in memory.parts.items()), width, "      ")
+            yield from wrapped(
+                listing(f"{name} {_gib(part)}" for name, part in memory.parts.items()),
+                width,
+                "      ",
+            )
         for flip in memory.flips:
-            yield from wrapped(flip, width, "      with " if memory.verdict != "fits" else "      not with ")
+            yield from wrapped(
+                flip, width, "      with " if memory.verdict != "fits" else "      not with "
+            )
 
 
 def _peak(memory: Memory) -> str:
@@ -284,7 +345,12 @@ def _unknowns(stage: PlanStage) -> Iterator[tuple[str, str]]:
     costs = stage.costs
     if costs is None or stage.action == "cached":
         return
-    for metric, item in (("rows", costs.rows_out), ("tokens", costs.tokens), ("time", costs.seconds), ("price", costs.usd)):
+    for metric, item in (
+        ("rows", costs.rows_out),
+        ("tokens", costs.tokens),
+        ("time", costs.seconds),
+        ("price", costs.usd),
+    ):
         if item.mid is None:
             yield metric, item.formula
     if costs.memory is not None and costs.memory.total.mid is None:
@@ -313,7 +379,11 @@ def _origins(plan: Plan) -> list[Origin]:
     for stage in plan.stages:
         if stage.costs is not None:
             costs = stage.costs
-            used |= {costs.rows_out.origin, costs.seconds.origin, costs.usd.origin if _has_gpus(plan) else costs.seconds.origin}
+            used |= {
+                costs.rows_out.origin,
+                costs.seconds.origin,
+                costs.usd.origin if _has_gpus(plan) else costs.seconds.origin,
+            }
             used |= {costs.tokens.origin} if costs.tokens.mid != 0 else set()
             used |= {costs.memory.total.origin} if costs.memory is not None else set()
     return [origin for origin in LETTER if origin in used]

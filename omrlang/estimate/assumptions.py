@@ -59,7 +59,10 @@ CPU_TRAIN_FLOPS: dict[str, Guess] = {"bf16": (7e11, 3.5e11, 1e11), "fp32": (3.2e
 CPU_TRAIN_OVERHEAD_S: Guess = (0.03, 0.1, 0.3)
 """A forward and backward pass of a few layers, whatever their width, and the optimiser."""
 
-CPU_DECODE_FLOPS: dict[str, Guess] = {"vllm": (2.4e11, 1.2e11, 4e10), "transformers": (6e10, 3e10, 1e10)}
+CPU_DECODE_FLOPS: dict[str, Guess] = {
+    "vllm": (2.4e11, 1.2e11, 4e10),
+    "transformers": (6e10, 3e10, 1e10),
+}
 CPU_DECODE_STEP_S: Guess = (0.004, 0.012, 0.04)
 """Two cores: 396 (vLLM) and 109 (transformers) output tokens a second for 135M parameters; best first."""
 

@@ -11,9 +11,9 @@ from omrlang.estimate.memory import on_cpu
 from omrlang.estimate.ranges import derive, exact, unknown
 from omrlang.estimate.rows import guess
 from omrlang.estimate.shapes import kv_bytes_per_token, text_params
-from omrlang.fingerprint import num_devices
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
+from omrlang.settle import num_devices
 from omrlang.types import Gpu, Hardware, Shape
 
 NO_SHAPE = unknown("s", "the model's shape is not declared")
@@ -42,7 +42,9 @@ def vision_flops_per_token(shape: Shape) -> float:
     return 2.0 * shape.vision_params * shape.merge**2
 
 
-def train_seconds(spec: Sft | Rl, shape: Shape | None, tokens: Estimate, length: Estimate, visual_share: Estimate) -> Estimate:
+def train_seconds(
+    spec: Sft | Rl, shape: Shape | None, tokens: Estimate, length: Estimate, visual_share: Estimate
+) -> Estimate:
     """Time of forward and backward passes over ``tokens``, of documents of ``length``, of which a share are image tokens."""
     if shape is None:
         return NO_SHAPE
@@ -51,37 +53,79 @@ def train_seconds(spec: Sft | Rl, shape: Shape | None, tokens: Estimate, length:
     def flops(tokens: float, length: float, visual: float) -> float:
         return tokens * (train_flops_per_token(shape, length) + visual * vision)
 
-    work = derive("FLOPs", "tokens x (6 N + 6 L d s + vision)", flops, tokens=tokens, length=length, visual=visual_share)
+    work = derive(
+        "FLOPs",
+        "tokens x (6 N + 6 L d s + vision)",
+        flops,
+        tokens=tokens,
+        length=length,
+        visual=visual_share,
+    )
     if on_cpu(spec):
         return _cpu_train(spec, work)
     return _gpu_train(spec, shape, work)
 
 
 def _cpu_train(spec: Sft | Rl, work: Estimate) -> Estimate:
-    rate = guess(assumptions.CPU_TRAIN_FLOPS[spec.precision], "FLOP/s", f"{spec.precision} on two cores")
+    rate = guess(
+        assumptions.CPU_TRAIN_FLOPS[spec.precision], "FLOP/s", f"{spec.precision} on two cores"
+    )
     again = 4 / 3 if spec.recompute else 1.0
-    return derive("s", "FLOPs / rate of this machine's processor", lambda work, rate: work * again / rate, falling=["rate"], work=work, rate=rate)
+    return derive(
+        "s",
+        "FLOPs / rate of this machine's processor",
+        lambda work, rate: work * again / rate,
+        falling=["rate"],
+        work=work,
+        rate=rate,
+    )
 
 
 def _gpu_train(spec: Sft | Rl, shape: Shape, work: Estimate) -> Estimate:
     hardware = spec.hardware
     assert hardware is not None, "a stage on GPUs names its hardware"
     assert hardware.gpu is not None, "a stage on GPUs names its hardware"
-    peak = exact(hardware.gpu.tflops * 1e12 * hardware.count, "FLOP/s", "declared", f"{hardware.count} x {hardware.gpu.name}")
+    peak = exact(
+        hardware.gpu.tflops * 1e12 * hardware.count,
+        "FLOP/s",
+        "declared",
+        f"{hardware.count} x {hardware.gpu.name}",
+    )
     small = shape.num_params < 1e9
-    values = assumptions.MFU_SMALL if small else assumptions.MFU_RL if isinstance(spec, Rl) else assumptions.MFU_SFT
+    values = (
+        assumptions.MFU_SMALL
+        if small
+        else assumptions.MFU_RL
+        if isinstance(spec, Rl)
+        else assumptions.MFU_SFT
+    )
     used = guess(values, "", "model FLOPs utilisation, causal convention")
-    return derive("s", "FLOPs / (peak x utilisation)", lambda work, peak, used: work / (peak * used), falling=["peak", "used"], work=work, peak=peak, used=used)
+    return derive(
+        "s",
+        "FLOPs / (peak x utilisation)",
+        lambda work, peak, used: work / (peak * used),
+        falling=["peak", "used"],
+        work=work,
+        peak=peak,
+        used=used,
+    )
 
 
 def overhead_seconds(passes: Estimate) -> Estimate:
     """What each forward and backward pass costs beside its FLOPs on a CPU."""
     each = guess(assumptions.CPU_TRAIN_OVERHEAD_S, "s", "one pass of a small model")
-    return derive("s", "passes x fixed time", lambda passes, each: passes * each, passes=passes, each=each)
+    return derive(
+        "s", "passes x fixed time", lambda passes, each: passes * each, passes=passes, each=each
+    )
 
 
 def sample_seconds(
-    shape: Shape | None, hardware: Hardware | None, engine: str, prompts: Estimate, responses: Estimate, context: Estimate
+    shape: Shape | None,
+    hardware: Hardware | None,
+    engine: str,
+    prompts: Estimate,
+    responses: Estimate,
+    context: Estimate,
 ) -> Estimate:
     """Time to write ``responses`` tokens after reading ``prompts`` tokens, at a mean context of so many tokens."""
     if shape is None:
@@ -101,10 +145,26 @@ def _cpu_sample(shape: Shape, engine: str, prompts: Estimate, responses: Estimat
     def seconds(prompts: float, responses: float, flops: float, step: float) -> float:
         return responses / width * step + (responses + 0.25 * prompts) * per_token / flops
 
-    return derive("s", "steps x (fixed + 2 N tokens / rate)", seconds, falling=["flops"], prompts=prompts, responses=responses, flops=flops, step=step)
+    return derive(
+        "s",
+        "steps x (fixed + 2 N tokens / rate)",
+        seconds,
+        falling=["flops"],
+        prompts=prompts,
+        responses=responses,
+        flops=flops,
+        step=step,
+    )
 
 
-def _gpu_sample(shape: Shape, hardware: Hardware, gpu: Gpu, prompts: Estimate, responses: Estimate, context: Estimate) -> Estimate:
+def _gpu_sample(
+    shape: Shape,
+    hardware: Hardware,
+    gpu: Gpu,
+    prompts: Estimate,
+    responses: Estimate,
+    context: Estimate,
+) -> Estimate:
     """Decoding is bound by reading weights and cache, or by 2 N a token; prefill by 2 N at training's utilisation."""
     weights, kv = 2.0 * shape.num_params, kv_bytes_per_token(shape)
     devices = _devices_a_replica(weights, gpu)
@@ -113,9 +173,17 @@ def _gpu_sample(shape: Shape, hardware: Hardware, gpu: Gpu, prompts: Estimate, r
     bandwidth, peak = gpu.bandwidth_tb_s * 1e12 * devices, gpu.tflops * 1e12 * devices
     room = max(0.0, 0.9 * gpu.memory_gib * 2**30 * devices - weights)
 
-    def seconds(prompts: float, responses: float, context: float, reach: float, fixed: float, mix: float) -> float:
+    def seconds(
+        prompts: float, responses: float, context: float, reach: float, fixed: float, mix: float
+    ) -> float:
         width = max(1.0, min(256.0, room / (kv * max(context, 1.0))))
-        step = max((weights + width * context * kv) / (bandwidth * reach), active * width / (peak * 0.5)) + fixed
+        step = (
+            max(
+                (weights + width * context * kv) / (bandwidth * reach),
+                active * width / (peak * 0.5),
+            )
+            + fixed
+        )
         return (responses / width * step / mix + prompts * active / (peak * 0.5)) / replicas
 
     return derive(
@@ -144,7 +212,13 @@ def tail_seconds(shape: Shape, hardware: Hardware | None, longest: Estimate) -> 
     """The longest answer of a batch, alone at its end: tokens one after another, bound by reading the weights."""
     if hardware is None or hardware.gpu is None:
         step = guess(assumptions.CPU_DECODE_STEP_S, "s", "fixed time of a step")
-        return derive("s", "longest x one step", lambda longest, step: longest * step, longest=longest, step=step)
+        return derive(
+            "s",
+            "longest x one step",
+            lambda longest, step: longest * step,
+            longest=longest,
+            step=step,
+        )
     weights, gpu = 2.0 * shape.num_params, hardware.gpu
     each = weights / (gpu.bandwidth_tb_s * 1e12 * _devices_a_replica(weights, gpu))
     reach = guess(assumptions.DECODE_BANDWIDTH, "", "share of the bandwidth")
@@ -153,7 +227,15 @@ def tail_seconds(shape: Shape, hardware: Hardware | None, longest: Estimate) -> 
     def seconds(longest: float, reach: float, fixed: float) -> float:
         return longest * (each / reach + fixed)
 
-    return derive("s", "longest x (weights / bandwidth + fixed)", seconds, falling=["reach"], longest=longest, reach=reach, fixed=fixed)
+    return derive(
+        "s",
+        "longest x (weights / bandwidth + fixed)",
+        seconds,
+        falling=["reach"],
+        longest=longest,
+        reach=reach,
+        fixed=fixed,
+    )
 
 
 def gpu_hours(seconds: Estimate, hardware: Hardware | None) -> Estimate:
@@ -161,10 +243,17 @@ def gpu_hours(seconds: Estimate, hardware: Hardware | None) -> Estimate:
     if hardware is None or hardware.gpu is None:
         return exact(0, "GPU-hours", "formula", "no GPU")
     count = hardware.count
-    return derive("GPU-hours", f"{count} devices x hours", lambda seconds: seconds * count / 3600, seconds=seconds)
+    return derive(
+        "GPU-hours",
+        f"{count} devices x hours",
+        lambda seconds: seconds * count / 3600,
+        seconds=seconds,
+    )
 
 
 def passes(spec: Sft | Rl, tokens: Estimate, per_pass: int) -> Estimate:
     """Forward and backward passes of all processes, one after another in each."""
     count = per_pass * num_devices(spec)
-    return derive("passes", "tokens / tokens of one pass", lambda tokens: tokens / count, tokens=tokens)
+    return derive(
+        "passes", "tokens / tokens of one pass", lambda tokens: tokens / count, tokens=tokens
+    )

@@ -82,21 +82,42 @@ def _program(stage: Lowered, spec: Source | Mix | Filter, before: Past, walk: _P
     flow = measured(flow, before)
     walk.flows[spec.name] = flow
     rate = guess(_rows_a_second(spec), "rows/s", "through a program on this machine")
-    work = derive("s", "rows / rows a second", lambda rows, rate: rows / rate, falling=["rate"], rows=rows_in, rate=rate)
-    return _costs(spec, before, rows_in, flow, NO_TOKENS, {"start": start_seconds("light"), "work": work}, {})
+    work = derive(
+        "s",
+        "rows / rows a second",
+        lambda rows, rate: rows / rate,
+        falling=["rate"],
+        rows=rows_in,
+        rate=rate,
+    )
+    return _costs(
+        spec, before, rows_in, flow, NO_TOKENS, {"start": start_seconds("light"), "work": work}, {}
+    )
 
 
-def _program_rows(stage: Lowered, spec: Source | Mix | Filter, walk: _Pass, before: Past) -> tuple[Estimate, Flow]:
+def _program_rows(
+    stage: Lowered, spec: Source | Mix | Filter, walk: _Pass, before: Past
+) -> tuple[Estimate, Flow]:
     match spec:
         case Source():
             pin = stage.pins[0] if stage.pins else None
             rows = source_rows(spec, pin, before)
             label = spec.label or spec.name
-            flow = Flow(rows, {label: rows}, question_tokens(spec, pin), source_response(spec, pin), pixels(spec))
+            flow = Flow(
+                rows,
+                {label: rows},
+                question_tokens(spec, pin),
+                source_response(spec, pin),
+                pixels(spec),
+            )
             return rows, flow
         case Mix():
             flow = mix_rows(spec, walk.flows)
-            return added("rows", "rows of the parts", {part.rows: walk.flows[part.rows].rows for part in spec.parts}), flow
+            return added(
+                "rows",
+                "rows of the parts",
+                {part.rows: walk.flows[part.rows].rows for part in spec.parts},
+            ), flow
         case Filter():
             parent = walk.flows[spec.rows]
             return parent.rows, filter_rows(spec, parent, before)
@@ -125,22 +146,50 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
     walk.flows[spec.name] = flow
     visual = visual_tokens(parent.pixels, shape, spec.min_pixels, spec.max_pixels)
     prompt = prompt_tokens(parent, spec.prompt, visual, before)
-    read = derive("tokens", "rows x prompt (n samples read it once)", lambda rows, prompt: rows * prompt, rows=parent.rows, prompt=prompt)
-    written = derive("tokens", "responses x tokens of one", lambda rows, each: rows * each, rows=flow.rows, each=response)
-    context = derive("tokens", "prompt + half a response", lambda prompt, response: prompt + response / 2, prompt=prompt, response=response)
+    read = derive(
+        "tokens",
+        "rows x prompt (n samples read it once)",
+        lambda rows, prompt: rows * prompt,
+        rows=parent.rows,
+        prompt=prompt,
+    )
+    written = derive(
+        "tokens",
+        "responses x tokens of one",
+        lambda rows, each: rows * each,
+        rows=flow.rows,
+        each=response,
+    )
+    context = derive(
+        "tokens",
+        "prompt + half a response",
+        lambda prompt, response: prompt + response / 2,
+        prompt=prompt,
+        response=response,
+    )
     engine = engine_of(spec, root, spec.hardware)
     parts = _writing_time(engine, root, spec.hardware, read, written, context, flow.rows)
     extra = {"prompt_tokens": read, "tokens_per_prompt": prompt, "tokens_per_response": response}
-    return _costs(spec, before, parent.rows, flow, written, _like(spec, root, walk, written) or parts, extra)
+    return _costs(
+        spec, before, parent.rows, flow, written, _like(spec, root, walk, written) or parts, extra
+    )
 
 
 def _rows_asked(spec: Sample | Eval, walk: _Pass) -> Flow:
     if isinstance(spec, Sample):
         return walk.flows[spec.rows]
     flows = [walk.flows[name] for name in spec.rows]
-    rows = added("rows", "rows of the benchmarks", {name: walk.flows[name].rows for name in spec.rows})
+    rows = added(
+        "rows", "rows of the benchmarks", {name: walk.flows[name].rows for name in spec.rows}
+    )
     by_source = {label: count for flow in flows for label, count in flow.by_source.items()}
-    return Flow(rows, by_source, flows[0].question, None, next((flow.pixels for flow in flows if flow.pixels), None))
+    return Flow(
+        rows,
+        by_source,
+        flows[0].question,
+        None,
+        next((flow.pixels for flow in flows if flow.pixels), None),
+    )
 
 
 def _asked(spec: Sample | Eval, parent: Flow, response: Estimate) -> Flow:
@@ -148,7 +197,10 @@ def _asked(spec: Sample | Eval, parent: Flow, response: Estimate) -> Flow:
         return sample_rows(spec, parent, response)
     n = spec.n
     rows = derive("rows", "rows x n", lambda rows: rows * n, rows=parent.rows)
-    by_source = {name: derive("rows", "rows x n", lambda rows: rows * n, rows=count) for name, count in parent.by_source.items()}
+    by_source = {
+        name: derive("rows", "rows x n", lambda rows: rows * n, rows=count)
+        for name, count in parent.by_source.items()
+    }
     return Flow(rows, by_source, parent.question, response, parent.pixels, n)
 
 
@@ -159,7 +211,9 @@ def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware |
         return "scripted"
     if chosen is not None:
         return chosen.kind
-    vision = root is not None and (root.vision or bool((shape := shape_of(root)) and shape.vision_params))
+    vision = root is not None and (
+        root.vision or bool((shape := shape_of(root)) and shape.vision_params)
+    )
     on_gpu = hardware is not None and hardware.gpu is not None
     if importlib.util.find_spec("vllm") is not None and (on_gpu or not vision):
         return "vllm"
@@ -167,19 +221,44 @@ def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware |
 
 
 def _writing_time(
-    engine: str, root: Model | None, hardware: Hardware | None, read: Estimate, written: Estimate, context: Estimate, rows: Estimate
+    engine: str,
+    root: Model | None,
+    hardware: Hardware | None,
+    read: Estimate,
+    written: Estimate,
+    context: Estimate,
+    rows: Estimate,
 ) -> dict[str, Estimate]:
     if engine == "scripted":
         rate = guess(assumptions.SCRIPTED_ROWS_PER_S, "rows/s", "a program writes")
-        return {"start": start_seconds("light"), "write": derive("s", "rows / rows a second", lambda rows, rate: rows / rate, falling=["rate"], rows=rows, rate=rate)}
+        return {
+            "start": start_seconds("light"),
+            "write": derive(
+                "s",
+                "rows / rows a second",
+                lambda rows, rate: rows / rate,
+                falling=["rate"],
+                rows=rows,
+                rate=rate,
+            ),
+        }
     if engine == "openai" and hardware is None:
-        return {"write": unknown("s", "the model is served elsewhere, at a speed that nobody declared")}
+        return {
+            "write": unknown("s", "the model is served elsewhere, at a speed that nobody declared")
+        }
     start = start_seconds("vllm" if engine == "vllm" else "torch")
     shape = shape_of(root) if root is not None else None
-    return {"start": start, "write": sample_seconds(shape, hardware, "vllm" if engine != "transformers" else engine, read, written, context)}
+    return {
+        "start": start,
+        "write": sample_seconds(
+            shape, hardware, "vllm" if engine != "transformers" else engine, read, written, context
+        ),
+    }
 
 
-def _like(spec: Spec, root: Model | None, walk: _Pass, tokens: Estimate) -> dict[str, Estimate] | None:
+def _like(
+    spec: Spec, root: Model | None, walk: _Pass, tokens: Estimate
+) -> dict[str, Estimate] | None:
     """Time by a like stage's speed."""
     speed = like_stage(spec, root, walk.speeds)
     return None if speed is None else {"like": speed.scaled(tokens)}
@@ -194,7 +273,13 @@ def _training(spec: Sft | Rl, before: Past, walk: _Pass) -> Costs:
     parent = walk.flows[spec.rows]
     work = _work(spec, parent, before, walk, root)
     walk.responses[spec.name] = work.response
-    flow = Flow(work.rows_out, parent.by_source if isinstance(spec, Sft) else {}, parent.question, work.response, parent.pixels)
+    flow = Flow(
+        work.rows_out,
+        parent.by_source if isinstance(spec, Sft) else {},
+        parent.question,
+        work.response,
+        parent.pixels,
+    )
     walk.flows[spec.name] = flow
     parts = _like(spec, root, walk, work.tokens) or {"work": work.seconds}
     costs = _costs(spec, before, parent.rows, flow, work.tokens, parts, work.extra)
@@ -207,14 +292,22 @@ def _work(spec: Sft | Rl, parent: Flow, before: Past, walk: _Pass, root: Model |
         return sft_work(spec, parent, shape)
     like = walk.responses.get(getattr(spec.model, "stage", ""))
     engine = engine_of(spec, root, spec.hardware)
-    return rl_work(spec, parent, shape, "transformers" if engine == "transformers" else "vllm", before, like)
+    return rl_work(
+        spec, parent, shape, "transformers" if engine == "transformers" else "vllm", before, like
+    )
 
 
 # ---- together ------------------------------------------------------------------------------------------------------
 
 
 def _costs(
-    spec: Spec, before: Past, rows_in: Estimate, flow: Flow, tokens: Estimate, parts: dict[str, Estimate], extra: dict[str, Estimate]
+    spec: Spec,
+    before: Past,
+    rows_in: Estimate,
+    flow: Flow,
+    tokens: Estimate,
+    parts: dict[str, Estimate],
+    extra: dict[str, Estimate],
 ) -> Costs:
     record = before.same
     seconds = (measured_seconds(record) if record is not None else None) or _summed(parts)
@@ -241,20 +334,36 @@ def _summed(parts: dict[str, Estimate]) -> Estimate:
 def _usd(hours: Estimate, hardware: Hardware | None) -> Money:
     if hardware is None or hardware.gpu is None:
         return free("no GPU is rented")
-    price = hardware.usd_per_gpu_hour if hardware.usd_per_gpu_hour is not None else hardware.gpu.usd_per_gpu_hour
-    dated = f" of {hardware.gpu.price_date}" if hardware.usd_per_gpu_hour is None and hardware.gpu.price_date else ""
+    price = (
+        hardware.usd_per_gpu_hour
+        if hardware.usd_per_gpu_hour is not None
+        else hardware.gpu.usd_per_gpu_hour
+    )
+    dated = (
+        f" of {hardware.gpu.price_date}"
+        if hardware.usd_per_gpu_hour is None and hardware.gpu.price_date
+        else ""
+    )
     return money(hours, price, f"${price} / GPU-hour{dated}")
 
 
-def totals(costs: Mapping[str, Costs], actions: Mapping[str, Action], specs: Mapping[str, Spec]) -> Totals:
+def totals(
+    costs: Mapping[str, Costs], actions: Mapping[str, Action], specs: Mapping[str, Spec]
+) -> Totals:
     """Sums over what will run; a partly done stage counts in full at the high end and not at the low end."""
-    due = {name: _remaining(cost, actions[name]) for name, cost in costs.items() if actions[name] != "cached"}
+    due = {
+        name: _remaining(cost, actions[name])
+        for name, cost in costs.items()
+        if actions[name] != "cached"
+    }
     sampled = [cost.rows_out for name, cost in due.items() if specs[name].kind == "sample"]
     rented = [cost for cost in due.values() if cost.gpu_hours.mid != 0]
     return Totals(
         rows_sampled=total("rows", "rows of `sample` stages", sampled),
         tokens=total("tokens", "sum over stages", [cost.tokens for cost in due.values()]),
-        seconds=total("s", "sum over stages, one after another", [cost.seconds for cost in due.values()]),
+        seconds=total(
+            "s", "sum over stages, one after another", [cost.seconds for cost in due.values()]
+        ),
         gpu_hours=total("GPU-hours", "sum over stages", [cost.gpu_hours for cost in rented]),
         usd=total_money([cost.usd for cost in rented]),
         not_estimated=sum(_is_open(cost) for cost in due.values()),
@@ -273,5 +382,9 @@ def _remaining(cost: Costs, action: Action) -> Costs:
         return cost
     zero = {"lo": 0.0}
     usd = cost.usd.model_copy(update={"lo": None if cost.usd.lo is None else cost.usd.lo * 0})
-    update = {name: getattr(cost, name).model_copy(update=zero) for name in ("tokens", "seconds", "gpu_hours") if getattr(cost, name).mid is not None}
+    update = {
+        name: getattr(cost, name).model_copy(update=zero)
+        for name in ("tokens", "seconds", "gpu_hours")
+        if getattr(cost, name).mid is not None
+    }
     return cost.model_copy(update={**update, "usd": usd})

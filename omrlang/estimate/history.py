@@ -30,8 +30,22 @@ class Speed:
     def scaled(self, tokens: Estimate) -> Estimate:
         """The time for another number of tokens, at the same speed."""
         speed = self.tokens / self.seconds
-        rate = between(speed / SPREAD, speed, speed * SPREAD, "tokens/s", "calibrated", f"`{self.name}`: {self.tokens:,.0f} tokens in {self.seconds:,.1f} s")
-        return derive("s", "tokens / tokens a second of a like stage", lambda tokens, rate: tokens / rate, falling=["rate"], tokens=tokens, rate=rate)
+        rate = between(
+            speed / SPREAD,
+            speed,
+            speed * SPREAD,
+            "tokens/s",
+            "calibrated",
+            f"`{self.name}`: {self.tokens:,.0f} tokens in {self.seconds:,.1f} s",
+        )
+        return derive(
+            "s",
+            "tokens / tokens a second of a like stage",
+            lambda tokens, rate: tokens / rate,
+            falling=["rate"],
+            tokens=tokens,
+            rate=rate,
+        )
 
 
 def past(stage: Lowered, index: Index, recipe: Path) -> Past:
@@ -45,7 +59,11 @@ def past(stage: Lowered, index: Index, recipe: Path) -> Past:
 
 def measured_seconds(record: Record) -> Estimate | None:
     """The time that the stage took."""
-    return None if record.seconds is None else exact(record.seconds, "s", "measured", "the stage's run")
+    return (
+        None
+        if record.seconds is None
+        else exact(record.seconds, "s", "measured", "the stage's run")
+    )
 
 
 def speeds(index: Index) -> dict[str, Speed]:
@@ -86,8 +104,19 @@ def _old_root(fingerprint: str, index: Index) -> Model | None:
 def _class(spec: Sample | Sft | Rl | Eval, root: Model) -> str:
     """What must be equal for a speed to carry over. Sampling and evaluation are the same work."""
     kind = "sample" if isinstance(spec, Sample | Eval) else spec.kind
-    hardware = spec.hardware.model_dump(include={"gpu", "count"}) if spec.hardware is not None else None
+    hardware = (
+        spec.hardware.model_dump(include={"gpu", "count"}) if spec.hardware is not None else None
+    )
     engine = getattr(spec, "engine", None) or root.engine
-    training = (spec.precision, spec.processes, spec.recompute) if isinstance(spec, Sft | Rl) else None
-    parts = [kind, root.source.model_dump(), root.precision, hardware, engine.model_dump() if engine else None, training]
+    training = (
+        (spec.precision, spec.processes, spec.recompute) if isinstance(spec, Sft | Rl) else None
+    )
+    parts = [
+        kind,
+        root.source.model_dump(),
+        root.precision,
+        hardware,
+        engine.model_dump() if engine else None,
+        training,
+    ]
     return json.dumps(parts, sort_keys=True, default=str)

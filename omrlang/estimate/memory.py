@@ -10,9 +10,9 @@ from omrlang.estimate import assumptions
 from omrlang.estimate.ranges import added, between, unknown
 from omrlang.estimate.rows import guess
 from omrlang.estimate.shapes import kv_bytes_per_token
-from omrlang.fingerprint import num_devices, settled_amount
 from omrlang.plan import Estimate, Memory
 from omrlang.schema import Rl, Sft
+from omrlang.settle import num_devices, settled_amount
 from omrlang.types import Shape, Zero
 
 GIB = 2.0**30
@@ -44,8 +44,17 @@ def _parts(spec: Sft | Rl, shape: Shape) -> dict[str, Estimate]:
         "context": guess(context, "bytes", "libraries and buffers"),
     }
     if isinstance(spec, Rl):
-        parts["engine"] = between(2.0 * shape.num_params, 2.0 * shape.num_params, 2.4 * shape.num_params, "bytes", "formula", "its weights in bf16")
-        parts["cache"] = _cache(spec, shape, (parts["activations"].mid or 0.0) + (parts["logits"].mid or 0.0))
+        parts["engine"] = between(
+            2.0 * shape.num_params,
+            2.0 * shape.num_params,
+            2.4 * shape.num_params,
+            "bytes",
+            "formula",
+            "its weights in bf16",
+        )
+        parts["cache"] = _cache(
+            spec, shape, (parts["activations"].mid or 0.0) + (parts["logits"].mid or 0.0)
+        )
     return parts
 
 
@@ -63,7 +72,9 @@ def capacity(spec: Sft | Rl) -> float | None:
         return None
 
 
-def _verdict(total: Estimate, limit: float | None) -> Literal["fits", "uncertain", "does not fit", "unknown"]:
+def _verdict(
+    total: Estimate, limit: float | None
+) -> Literal["fits", "uncertain", "does not fit", "unknown"]:
     if limit is None or total.lo is None or total.hi is None:
         return "unknown"
     usable = limit * assumptions.USABLE
@@ -103,10 +114,23 @@ def _activations(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
     """Without recomputation all layers' inner values, with it one checkpoint a layer and one layer's inner values."""
     width = 2.0 if spec.precision == "bf16" else 4.0
     inner = 6 * shape.hidden + 2 * shape.kv_heads * shape.head_dim + 4 * shape.intermediate
-    per_token = width * (shape.layers * shape.hidden + inner) if spec.recompute else width * shape.layers * inner
-    mode = "one checkpoint a layer and one layer" if spec.recompute else "every layer's inner values"
+    per_token = (
+        width * (shape.layers * shape.hidden + inner)
+        if spec.recompute
+        else width * shape.layers * inner
+    )
+    mode = (
+        "one checkpoint a layer and one layer" if spec.recompute else "every layer's inner values"
+    )
     value = per_token * tokens
-    return between(value * 0.7, value, value * 1.5, "bytes", "formula", f"{mode}: {per_token:,.0f} bytes a token x {tokens:,} tokens")
+    return between(
+        value * 0.7,
+        value,
+        value * 1.5,
+        "bytes",
+        "formula",
+        f"{mode}: {per_token:,.0f} bytes a token x {tokens:,} tokens",
+    )
 
 
 def _logits(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
@@ -114,7 +138,14 @@ def _logits(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
     count, per_logit = (min(tokens, assumptions.LOGIT_CHUNK), 8.0) if fused else (tokens, 10.0)
     value = count * shape.vocab * per_logit
     text = "fused: one chunk of" if fused else "not fused: all"
-    return between(value * 0.8, value, value * 1.5, "bytes", "formula", f"{text} {count:,} tokens x {shape.vocab:,} logits x {per_logit:.0f} bytes")
+    return between(
+        value * 0.8,
+        value,
+        value * 1.5,
+        "bytes",
+        "formula",
+        f"{text} {count:,} tokens x {shape.vocab:,} logits x {per_logit:.0f} bytes",
+    )
 
 
 def _cache(spec: Rl, shape: Shape, training: float) -> Estimate:
@@ -122,7 +153,14 @@ def _cache(spec: Rl, shape: Shape, training: float) -> Estimate:
     each = kv_bytes_per_token(shape) * (spec.max_prompt + spec.max_response)
     rollouts = settled_amount(spec.batch, num_devices(spec)).value * spec.group / num_devices(spec)
     lo, mid, hi = (max(0.0, each * min(rollouts, count) - training) for count in (1, 16, 64))
-    return between(lo, mid, hi, "bytes", "assumed", "cache of 1 .. 64 sequences at full length, beyond activations and logits")
+    return between(
+        lo,
+        mid,
+        hi,
+        "bytes",
+        "assumed",
+        "cache of 1 .. 64 sequences at full length, beyond activations and logits",
+    )
 
 
 def _flips(spec: Sft | Rl, shape: Shape, found: Memory) -> tuple[str, ...]:
@@ -140,16 +178,24 @@ def _flips(spec: Sft | Rl, shape: Shape, found: Memory) -> tuple[str, ...]:
 
 def _alternatives(spec: Sft | Rl) -> Mapping[str, Sft | Rl]:
     """The same stage with one memory setting another way."""
-    options: dict[str, Sft | Rl] = {"recompute = " + str(not spec.recompute).lower(): spec.model_copy(update={"recompute": not spec.recompute})}
+    options: dict[str, Sft | Rl] = {
+        "recompute = " + str(not spec.recompute).lower(): spec.model_copy(
+            update={"recompute": not spec.recompute}
+        )
+    }
     if num_devices(spec) > 1:
         stage = spec.sharding.stage if spec.sharding is not None else 0
         for other in {0, 3} - {stage}:
             sharding = Zero(stage=other) if other else None
-            options[f"sharding = {f'zero({other})' if other else 'none'}"] = spec.model_copy(update={"sharding": sharding})
+            options[f"sharding = {f'zero({other})' if other else 'none'}"] = spec.model_copy(
+                update={"sharding": sharding}
+            )
     if isinstance(spec, Sft):
         fused = not spec.loss.fused
-        options[f"cross_entropy(fused = {str(fused).lower()})"] = spec.model_copy(update={"loss": spec.loss.model_copy(update={"fused": fused})})
-        options[f"pack = {spec.pack // 2:_}"] = spec.model_copy(update={"pack": max(8, spec.pack // 2)})
+        options[f"cross_entropy(fused = {str(fused).lower()})"] = spec.model_copy(
+            update={"loss": spec.loss.model_copy(update={"fused": fused})}
+        )
+        options[f"pack = {spec.pack // 2:_}"] = spec.model_copy(
+            update={"pack": max(8, spec.pack // 2)}
+        )
     return options
-
-

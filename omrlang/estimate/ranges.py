@@ -10,7 +10,14 @@ from omrlang.plan import Estimate, Money, Origin
 
 End: TypeAlias = Literal["lo", "mid", "hi"]
 
-STRENGTH: tuple[Origin, ...] = ("measured", "calibrated", "formula", "declared", "assumed", "unknown")
+STRENGTH: tuple[Origin, ...] = (
+    "measured",
+    "calibrated",
+    "formula",
+    "declared",
+    "assumed",
+    "unknown",
+)
 """Strongest first: a number is as good as the worst that it was made of."""
 
 
@@ -19,7 +26,9 @@ def exact(value: float, unit: str, origin: Origin, formula: str = "") -> Estimat
     return Estimate(lo=value, mid=value, hi=value, unit=unit, origin=origin, formula=formula)
 
 
-def between(lo: float, mid: float, hi: float, unit: str, origin: Origin, formula: str = "") -> Estimate:
+def between(
+    lo: float, mid: float, hi: float, unit: str, origin: Origin, formula: str = ""
+) -> Estimate:
     return Estimate(lo=lo, mid=mid, hi=hi, unit=unit, origin=origin, formula=formula)
 
 
@@ -37,25 +46,56 @@ def weakest(origins: Iterable[Origin]) -> Origin:
 
 
 def derive(
-    unit: str, formula: str, rule: Callable[..., float], *, falling: Iterable[str] = (), **inputs: Estimate
+    unit: str,
+    formula: str,
+    rule: Callable[..., float],
+    *,
+    falling: Iterable[str] = (),
+    **inputs: Estimate,
 ) -> Estimate:
     """``rule`` of the inputs, end by end. ``falling`` names inputs that make the result smaller as they grow."""
     return derive_from(unit, formula, rule, inputs, frozenset(falling))
 
 
 def derive_from(
-    unit: str, formula: str, rule: Callable[..., float], inputs: Mapping[str, Estimate], falling: frozenset[str] = frozenset()
+    unit: str,
+    formula: str,
+    rule: Callable[..., float],
+    inputs: Mapping[str, Estimate],
+    falling: frozenset[str] = frozenset(),
 ) -> Estimate:
     """As ``derive``, with the inputs in a mapping."""
     listed = tuple((name, amount(item), item.origin) for name, item in inputs.items())
     missing = [item for item in inputs.values() if item.mid is None]
     if missing:
-        return Estimate(lo=None, mid=None, hi=None, unit=unit, origin="unknown", formula=missing[0].formula, inputs=listed)
+        return Estimate(
+            lo=None,
+            mid=None,
+            hi=None,
+            unit=unit,
+            origin="unknown",
+            formula=missing[0].formula,
+            inputs=listed,
+        )
     ends = [
-        rule(**{name: _end(item, OTHER_END[end] if name in falling else end) for name, item in inputs.items()}) for end in ENDS
+        rule(
+            **{
+                name: _end(item, OTHER_END[end] if name in falling else end)
+                for name, item in inputs.items()
+            }
+        )
+        for end in ENDS
     ]
     origin = _combined([item.origin for item in inputs.values()])
-    return Estimate(lo=ends[0], mid=ends[1], hi=ends[2], unit=unit, origin=origin, formula=formula, inputs=listed)
+    return Estimate(
+        lo=ends[0],
+        mid=ends[1],
+        hi=ends[2],
+        unit=unit,
+        origin=origin,
+        formula=formula,
+        inputs=listed,
+    )
 
 
 def _combined(origins: list[Origin]) -> Origin:
@@ -95,10 +135,20 @@ def money(hours: Estimate, usd_per_hour: float | None, price: str) -> Money:
     if hours.mid is None or hours.lo is None or hours.hi is None or usd_per_hour is None:
         why = hours.formula if hours.mid is None else "no price is declared"
         return Money(lo=None, mid=None, hi=None, origin="unknown", formula=why)
-    cents = [(Decimal(str(end)) * Decimal(str(usd_per_hour))).quantize(Decimal("0.01")) for end in (hours.lo, hours.mid, hours.hi)]
+    cents = [
+        (Decimal(str(end)) * Decimal(str(usd_per_hour))).quantize(Decimal("0.01"))
+        for end in (hours.lo, hours.mid, hours.hi)
+    ]
     inputs = (("gpu_hours", amount(hours), hours.origin), ("price", price, "declared"))
     origin = weakest([hours.origin, "declared"])
-    return Money(lo=cents[0], mid=cents[1], hi=cents[2], origin=origin, formula="GPU-hours x price", inputs=inputs)
+    return Money(
+        lo=cents[0],
+        mid=cents[1],
+        hi=cents[2],
+        origin=origin,
+        formula="GPU-hours x price",
+        inputs=inputs,
+    )
 
 
 def scaled(item: Estimate, share: float) -> Estimate:
@@ -109,7 +159,12 @@ def scaled(item: Estimate, share: float) -> Estimate:
 def scaled_money(item: Money, share: float) -> Money:
     """A part of a price, by a known share."""
     part = Decimal(str(round(share, 9)))
-    cut: dict[str, Decimal | None] = {end: None if (value := getattr(item, end)) is None else (value * part).quantize(Decimal("0.01")) for end in ENDS}
+    cut: dict[str, Decimal | None] = {
+        end: None
+        if (value := getattr(item, end)) is None
+        else (value * part).quantize(Decimal("0.01"))
+        for end in ENDS
+    }
     return item.model_copy(update={**cut, "formula": f"{share:.0%} of {item.formula}"})
 
 

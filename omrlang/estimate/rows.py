@@ -9,9 +9,9 @@ from typing import assert_never
 
 from omrlang.estimate import assumptions
 from omrlang.estimate.ranges import added, between, derive, derive_from, exact, unknown
-from omrlang.fingerprint import nodes
 from omrlang.pins import Pin
 from omrlang.plan import Estimate, Origin
+from omrlang.references import nodes
 from omrlang.schema import Filter, Mix, Sample, Source
 from omrlang.state import Record
 from omrlang.types import All, Call, Count, MixAmount, Model, Scripted, Share, Times, UpTo
@@ -50,10 +50,14 @@ def measured(flow: Flow, past: Past) -> Flow:
     if record is None or record.num_rows is None:
         return flow
     rows = exact(record.num_rows, "rows", "measured", "counted when the stage ran")
-    by_source = {name: exact(count, "rows", "measured") for name, count in record.rows_by_source.items()}
+    by_source = {
+        name: exact(count, "rows", "measured") for name, count in record.rows_by_source.items()
+    }
     response = flow.response
     if record.mean_response_tokens is not None:
-        response = exact(record.mean_response_tokens, "tokens", "measured", "mean over the stage's rows")
+        response = exact(
+            record.mean_response_tokens, "tokens", "measured", "mean over the stage's rows"
+        )
     return replace(flow, rows=rows, by_source=by_source or flow.by_source, response=response)
 
 
@@ -61,10 +65,21 @@ def source_rows(spec: Source, pin: Pin | None, past: Past) -> Estimate:
     """Rows that a source gives: counted, declared or unknown, then ``take`` and ``where``."""
     rows = _raw_rows(spec, pin)
     if spec.where is not None:
-        rows = derive("rows", "raw rows x share for which `where` is true", _product, rows=rows, rate=_where_rate(spec, past))
+        rows = derive(
+            "rows",
+            "raw rows x share for which `where` is true",
+            _product,
+            rows=rows,
+            rate=_where_rate(spec, past),
+        )
     take = spec.take
     if take is not None:
-        rows = derive("rows", "the smaller of `take` and the rows there are", lambda rows: min(rows, take), rows=rows)
+        rows = derive(
+            "rows",
+            "the smaller of `take` and the rows there are",
+            lambda rows: min(rows, take),
+            rows=rows,
+        )
     return rows
 
 
@@ -75,12 +90,20 @@ def _raw_rows(spec: Source, pin: Pin | None) -> Estimate:
         return exact(pin.num_rows, "rows", "measured", "rows counted in the file")
     if spec.rows is not None:
         return exact(spec.rows, "rows", "declared", "`rows` of the source")
-    why = pin.problem if pin is not None and pin.problem else "rows cannot be counted without reading; `rows = N` declares them"
+    why = (
+        pin.problem
+        if pin is not None and pin.problem
+        else "rows cannot be counted without reading; `rows = N` declares them"
+    )
     return unknown("rows", why)
 
 
 def _where_rate(spec: Source, past: Past) -> Estimate:
-    return _measured_rate(past) or _declared_rate(spec) or guess(assumptions.WHERE_RATE, "", "nothing known about `where`")
+    return (
+        _measured_rate(past)
+        or _declared_rate(spec)
+        or guess(assumptions.WHERE_RATE, "", "nothing known about `where`")
+    )
 
 
 def _product(**values: float) -> float:
@@ -96,7 +119,12 @@ def _measured_rate(past: Past) -> Estimate | None:
         if record is not None and record.num_rows is not None and record.num_dropped is not None:
             asked = record.num_rows + record.num_dropped
             if asked:
-                return exact(record.num_rows / asked, "", _origin(origin), f"{record.num_rows:,} of {asked:,} rows were kept")
+                return exact(
+                    record.num_rows / asked,
+                    "",
+                    _origin(origin),
+                    f"{record.num_rows:,} of {asked:,} rows were kept",
+                )
     return None
 
 
@@ -106,7 +134,11 @@ def _origin(name: str) -> Origin:
 
 def _declared_rate(spec: Source | Filter) -> Estimate | None:
     keep = spec.assume.keep
-    return None if keep is None else between(keep.lo, (keep.lo + keep.hi) / 2, keep.hi, "", "declared", "`assume { keep }`")
+    return (
+        None
+        if keep is None
+        else between(keep.lo, (keep.lo + keep.hi) / 2, keep.hi, "", "declared", "`assume { keep }`")
+    )
 
 
 def mix_rows(spec: Mix, parents: Mapping[str, Flow]) -> Flow:
@@ -118,15 +150,25 @@ def mix_rows(spec: Mix, parents: Mapping[str, Flow]) -> Flow:
         rows = _taken(part.amount, flow.rows, spec.total)
         taken[f"{part.rows}_{position}"] = rows
         for name, count in _scaled(flow, rows).items():
-            by_source[name] = added("rows", "sum over parts", {"a": by_source[name], "b": count}) if name in by_source else count
+            by_source[name] = (
+                added("rows", "sum over parts", {"a": by_source[name], "b": count})
+                if name in by_source
+                else count
+            )
     rows = added("rows", "sum of the parts, before duplicates are dropped", taken)
     flows = [parents[part.rows] for part in spec.parts]
-    answered = [(flow.response, taken_rows) for flow, taken_rows in zip(flows, taken.values(), strict=True) if flow.response is not None]
+    answered = [
+        (flow.response, taken_rows)
+        for flow, taken_rows in zip(flows, taken.values(), strict=True)
+        if flow.response is not None
+    ]
     return Flow(
         rows=rows,
         by_source=by_source,
         question=_blend([flow.question for flow in flows], list(taken.values())),
-        response=_blend([length for length, _ in answered], [count for _, count in answered]) if answered else None,
+        response=_blend([length for length, _ in answered], [count for _, count in answered])
+        if answered
+        else None,
         pixels=next((flow.pixels for flow in flows if flow.pixels is not None), None),
     )
 
@@ -140,7 +182,9 @@ def _taken(amount: MixAmount, rows: Estimate, whole: int | None) -> Estimate:
         case Share(fraction=fraction):
             return exact(round(fraction * (whole or 0)), "rows", "formula", "share of `total`")
         case UpTo(n=n):
-            return derive("rows", "at most the amount in the mix", lambda rows: min(rows, n), rows=rows)
+            return derive(
+                "rows", "at most the amount in the mix", lambda rows: min(rows, n), rows=rows
+            )
         case Times(k=k):
             return derive("rows", f"{k} times", lambda rows: rows * k, rows=rows)
         case _:
@@ -152,7 +196,10 @@ def _scaled(flow: Flow, rows: Estimate) -> dict[str, Estimate]:
     if not flow.rows.mid or rows.mid is None:
         return dict(flow.by_source)
     share = rows.mid / flow.rows.mid
-    return {name: derive("rows", "same share of every source", lambda rows: rows * share, rows=count) for name, count in flow.by_source.items()}
+    return {
+        name: derive("rows", "same share of every source", lambda rows: rows * share, rows=count)
+        for name, count in flow.by_source.items()
+    }
 
 
 def _blend(values: list[Estimate], weights: list[Estimate]) -> Estimate:
@@ -166,18 +213,29 @@ def _blend(values: list[Estimate], weights: list[Estimate]) -> Estimate:
         heavy = [1.0] * len(known)
 
     def mean(**ends: float) -> float:
-        return sum(end * weight for end, weight in zip(ends.values(), heavy, strict=True)) / sum(heavy)
+        return sum(end * weight for end, weight in zip(ends.values(), heavy, strict=True)) / sum(
+            heavy
+        )
 
-    return derive_from("tokens", "mean over the parts", mean, inputs) if len(known) > 1 else known[0]
+    return (
+        derive_from("tokens", "mean over the parts", mean, inputs) if len(known) > 1 else known[0]
+    )
 
 
 def sample_rows(spec: Sample, parent: Flow, response: Estimate) -> Flow:
     """``n`` rows for each that is asked."""
     n = spec.n
-    right = spec.model.source.right if isinstance(spec.model, Model) and isinstance(spec.model.source, Scripted) else None
+    right = (
+        spec.model.source.right
+        if isinstance(spec.model, Model) and isinstance(spec.model.source, Scripted)
+        else None
+    )
     return Flow(
         rows=derive("rows", "rows x n", lambda rows: rows * n, rows=parent.rows),
-        by_source={name: derive("rows", "rows x n", lambda rows: rows * n, rows=count) for name, count in parent.by_source.items()},
+        by_source={
+            name: derive("rows", "rows x n", lambda rows: rows * n, rows=count)
+            for name, count in parent.by_source.items()
+        },
         question=parent.question,
         response=response,
         pixels=parent.pixels,
@@ -193,11 +251,17 @@ def keep_rate(spec: Filter, parent: Flow, past: Past) -> Estimate:
         return found
     if parent.right is not None and _asks_answer(spec):
         return exact(parent.right, "", "declared", "`right` of the scripted teacher")
-    return guess(assumptions.KEEP_RATE, "", "nothing known about the pass rate; `assume { keep = … }` declares it")
+    return guess(
+        assumptions.KEEP_RATE,
+        "",
+        "nothing known about the pass rate; `assume { keep = … }` declares it",
+    )
 
 
 def _asks_answer(spec: Filter) -> bool:
-    return any(isinstance(node, Call) and node.fn.startswith("answer_") for node in nodes(spec.keep.tree))
+    return any(
+        isinstance(node, Call) and node.fn.startswith("answer_") for node in nodes(spec.keep.tree)
+    )
 
 
 def filter_rows(spec: Filter, parent: Flow, past: Past) -> Flow:
@@ -210,10 +274,20 @@ def filter_rows(spec: Filter, parent: Flow, past: Past) -> Flow:
     def kept(rows: float, rate: float) -> float:
         return rows * rate if most is None else rows / n * expected_at_most(n, rate, most)
 
-    formula = "rows x share kept" if most is None else f"questions x expected min({most}, kept of {n})"
+    formula = (
+        "rows x share kept" if most is None else f"questions x expected min({most}, kept of {n})"
+    )
     rows = derive("rows", formula, kept, rows=parent.rows, rate=rate)
-    by_source = {name: derive("rows", formula, kept, rows=count, rate=rate) for name, count in parent.by_source.items()}
-    return replace(parent, rows=rows, by_source=by_source, per_parent=min(n, int(spec.at_most.value)) if spec.at_most is not None else n)
+    by_source = {
+        name: derive("rows", formula, kept, rows=count, rate=rate)
+        for name, count in parent.by_source.items()
+    }
+    return replace(
+        parent,
+        rows=rows,
+        by_source=by_source,
+        per_parent=min(n, int(spec.at_most.value)) if spec.at_most is not None else n,
+    )
 
 
 def expected_at_most(n: int, rate: float, most: int) -> float:

@@ -15,7 +15,18 @@ NO_TOKENS = exact(0, "tokens", "formula", "none")
 
 def declared(found: Range | None, unit: str, what: str) -> Estimate | None:
     """A value of ``assume { … }``."""
-    return None if found is None else between(found.lo, (found.lo + found.hi) / 2, found.hi, unit, "declared", f"`assume {{ {what} }}`")
+    return (
+        None
+        if found is None
+        else between(
+            found.lo,
+            (found.lo + found.hi) / 2,
+            found.hi,
+            unit,
+            "declared",
+            f"`assume {{ {what} }}`",
+        )
+    )
 
 
 def question_tokens(spec: Source, pin: Pin | None) -> Estimate:
@@ -27,7 +38,12 @@ def question_tokens(spec: Source, pin: Pin | None) -> Estimate:
         return guess(assumptions.SHAPES_QUESTION_TOKENS, "tokens", "a drawn puzzle's question")
     record = _record_tokens(pin)
     if record is not None:
-        return derive("tokens", "at most a whole record, about half of it", lambda record: record * 0.5, record=record)
+        return derive(
+            "tokens",
+            "at most a whole record, about half of it",
+            lambda record: record * 0.5,
+            record=record,
+        )
     return guess(assumptions.QUESTION_TOKENS, "tokens", "nothing known about the questions")
 
 
@@ -37,7 +53,14 @@ def _record_tokens(pin: Pin | None) -> Estimate | None:
         return None
     size = exact(pin.num_bytes / pin.num_rows, "bytes", "measured", "file size over rows")
     width = guess(assumptions.CHARACTERS_PER_TOKEN, "characters a token", "English text")
-    return derive("tokens", "bytes a row / characters a token", lambda size, width: size / width, falling=["width"], size=size, width=width)
+    return derive(
+        "tokens",
+        "bytes a row / characters a token",
+        lambda size, width: size / width,
+        falling=["width"],
+        size=size,
+        width=width,
+    )
 
 
 def source_response(spec: Source, pin: Pin | None) -> Estimate | None:
@@ -51,9 +74,17 @@ def source_response(spec: Source, pin: Pin | None) -> Estimate | None:
         return guess(assumptions.SHAPES_RESPONSE_TOKENS, "tokens", "a drawn puzzle's solution")
     record = _record_tokens(pin)
     if record is None:
-        return unknown("tokens", "nothing is known about the solutions; `assume { response = … }` declares it")
+        return unknown(
+            "tokens", "nothing is known about the solutions; `assume { response = … }` declares it"
+        )
     share = guess(assumptions.SOLUTION_SHARE, "", "part of a record that is solution")
-    return derive("tokens", "record x part that is solution", lambda record, share: record * share, record=record, share=share)
+    return derive(
+        "tokens",
+        "record x part that is solution",
+        lambda record, share: record * share,
+        record=record,
+        share=share,
+    )
 
 
 def pixels(spec: Source) -> Estimate | None:
@@ -68,7 +99,9 @@ def pixels(spec: Source) -> Estimate | None:
     return None
 
 
-def visual_tokens(found: Estimate | None, shape: Shape | None, lo: int | None, hi: int | None) -> Estimate:
+def visual_tokens(
+    found: Estimate | None, shape: Shape | None, lo: int | None, hi: int | None
+) -> Estimate:
     """One token for each ``(patch x merge)`` square of an image that was brought between its pixel bounds."""
     if found is None or (shape is not None and not shape.vision_params):
         return NO_TOKENS
@@ -86,13 +119,24 @@ def system_tokens(prompt: Prompt | None) -> Estimate:
     text = exact(length, "characters", "formula", "length of the system prompt")
     width = guess(assumptions.CHARACTERS_PER_TOKEN, "characters a token", "English text")
     marks = assumptions.TEMPLATE_TOKENS
-    return derive("tokens", "characters / characters a token + template", lambda text, width: text / width + marks, falling=["width"], text=text, width=width)
+    return derive(
+        "tokens",
+        "characters / characters a token + template",
+        lambda text, width: text / width + marks,
+        falling=["width"],
+        text=text,
+        width=width,
+    )
 
 
-def prompt_tokens(flow: Flow, prompt: Prompt | None, visual: Estimate, past: Past | None = None) -> Estimate:
+def prompt_tokens(
+    flow: Flow, prompt: Prompt | None, visual: Estimate, past: Past | None = None
+) -> Estimate:
     """Tokens of one row's whole prompt."""
     if past is not None and past.same is not None and past.same.mean_prompt_tokens is not None:
-        return exact(past.same.mean_prompt_tokens, "tokens", "measured", "mean over the stage's rows")
+        return exact(
+            past.same.mean_prompt_tokens, "tokens", "measured", "mean over the stage's rows"
+        )
     return derive(
         "tokens",
         "system + question + image",
@@ -108,17 +152,33 @@ def response_tokens(spec: Sample | Rl | Eval, past: Past, like: Estimate | None 
     longest = spec.max_response if isinstance(spec, Rl) else spec.max_tokens
     for record, origin in ((past.same, "measured"), (past.earlier, "calibrated")):
         if record is not None and record.mean_response_tokens is not None:
-            text = "mean over the stage's rows" if origin == "measured" else "mean of the last run under this name"
-            return exact(min(record.mean_response_tokens, longest), "tokens", "measured" if origin == "measured" else "calibrated", text)
+            text = (
+                "mean over the stage's rows"
+                if origin == "measured"
+                else "mean of the last run under this name"
+            )
+            return exact(
+                min(record.mean_response_tokens, longest),
+                "tokens",
+                "measured" if origin == "measured" else "calibrated",
+                text,
+            )
     said = declared(spec.assume.response, "tokens", "response")
     if said is not None:
         return said
     if _scripted(spec):
         return guess(assumptions.SHAPES_RESPONSE_TOKENS, "tokens", "a scripted trace")
     if like is not None and like.mid is not None:
-        return derive("tokens", "like the responses it was trained on, at most the limit", lambda like: min(like, longest), like=like)
+        return derive(
+            "tokens",
+            "like the responses it was trained on, at most the limit",
+            lambda like: min(like, longest),
+            like=like,
+        )
     share = guess(assumptions.RESPONSE_SHARE, "", "mean over the longest allowed")
-    return derive("tokens", "share of the longest allowed", lambda share: share * longest, share=share)
+    return derive(
+        "tokens", "share of the longest allowed", lambda share: share * longest, share=share
+    )
 
 
 def _scripted(spec: Sample | Rl | Eval) -> bool:
@@ -129,5 +189,15 @@ def row_tokens(spec: Sft, flow: Flow, shape: Shape | None) -> Estimate:
     """Tokens of one training row: prompt, image and response."""
     visual = visual_tokens(flow.pixels, shape, spec.min_pixels, spec.max_pixels)
     prompt = prompt_tokens(flow, spec.prompt, visual)
-    response = flow.response if flow.response is not None else unknown("tokens", "the rows come with no responses")
-    return derive("tokens", "prompt + response", lambda prompt, response: prompt + response, prompt=prompt, response=response)
+    response = (
+        flow.response
+        if flow.response is not None
+        else unknown("tokens", "the rows come with no responses")
+    )
+    return derive(
+        "tokens",
+        "prompt + response",
+        lambda prompt, response: prompt + response,
+        prompt=prompt,
+        response=response,
+    )

@@ -1,0 +1,79 @@
+"""A stage's specification becomes what it was declared with and what it refers to: settings, expressions, other stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from omrlang.schema import Spec
+from omrlang.types import Call, Clause, ExprNode, MixPart, Prompt, RowExpr, Setting, TrainedModel
+from omrlang.walk import children
+
+
+def declarations(spec: Spec) -> Iterator[tuple[str, Setting | Clause]]:
+    """The stage's fields that a recipe can write, with how each was declared."""
+    for name, info in type(spec).model_fields.items():
+        for item in info.metadata:
+            if isinstance(item, Setting | Clause):
+                yield name, item
+
+
+def references(spec: Spec) -> tuple[str, ...]:
+    """Names of the stages that this one needs: rows first, then its model, then those in expressions; each once."""
+    names: list[str] = []
+    for _, declared, value in _values(spec):
+        if isinstance(declared, Clause) and declared.word == "from":
+            names += _rows_named(value)
+    for _, _, value in _values(spec):
+        if isinstance(value, TrainedModel):
+            names.append(value.stage)
+    for call in calls(spec):
+        if call.stage is not None:
+            names.append(call.stage)
+        if isinstance(call.model, TrainedModel):
+            names.append(call.model.stage)
+    return tuple(dict.fromkeys(names))
+
+
+def _values(spec: Spec) -> Iterator[tuple[str, Setting | Clause, Any]]:
+    for name, declared in declarations(spec):
+        yield name, declared, getattr(spec, name)
+
+
+def _rows_named(value: object) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case tuple():
+            return [item.rows if isinstance(item, MixPart) else str(item) for item in value]
+        case _:
+            return []
+
+
+def expressions(spec: Spec) -> Iterator[RowExpr]:
+    """Every row expression of a stage, that of its prompt among them."""
+    for _, _, value in _values(spec):
+        match value:
+            case RowExpr():
+                yield value
+            case Prompt(user=RowExpr() as user):
+                yield user
+            case dict():
+                yield from (item for item in value.values() if isinstance(item, RowExpr))
+            case _:
+                pass
+
+
+def calls(spec: Spec) -> Iterator[Call]:
+    """Every call in every row expression of a stage."""
+    for expression in expressions(spec):
+        for node in nodes(expression.tree):
+            if isinstance(node, Call):
+                yield node
+
+
+def nodes(tree: ExprNode) -> Iterator[ExprNode]:
+    """A tree's nodes, the root first."""
+    yield tree
+    for child in children(tree):
+        yield from nodes(child)

@@ -1,0 +1,63 @@
+"""A specification becomes one in which derived values stand in the place of what they were derived from."""
+
+from __future__ import annotations
+
+from omrlang.schema import Eval, Rl, Sft, Spec
+from omrlang.types import Amount, Call, LrSchedule, RowExpr, Rule
+
+ANSWER_MATCHES = Call(fn="answer_matches")
+DEFAULT_SCORE = RowExpr(
+    text="answer_matches",
+    type="bool",
+    tree=ANSWER_MATCHES,
+    rules=(Rule(name="answer_matches", tree=ANSWER_MATCHES),),
+)
+"""What an ``eval`` without ``score`` counts as right."""
+
+
+def num_devices(spec: Sft | Rl) -> int:
+    """How many processes train: one a GPU, or ``processes`` on a machine without one."""
+    if spec.hardware is None:
+        return spec.processes
+    return (
+        spec.hardware.count
+        if spec.hardware.gpu is not None
+        else max(spec.hardware.count, spec.processes)
+    )
+
+
+def settled_amount(amount: Amount, devices: int) -> Amount:
+    """``1 pack / gpu`` on 32 devices is 32 packs."""
+    unit, per, _ = amount.unit.partition(" / ")
+    return Amount(value=amount.value * devices, unit=unit) if per else amount
+
+
+def settle(spec: Spec) -> Spec:
+    """The stage with derived values in the place of what they were derived from, and defaults that hang on others."""
+    match spec:
+        case Sft():
+            batch = settled_amount(spec.batch, num_devices(spec))
+            return spec.model_copy(update={"batch": batch, "lr": _settled_lr(spec.lr, spec.steps)})
+        case Rl():
+            batch = settled_amount(spec.batch, num_devices(spec))
+            minibatch = (
+                settled_amount(spec.minibatch, num_devices(spec)) if spec.minibatch else batch
+            )
+            lr = _settled_lr(spec.lr, spec.steps)
+            return spec.model_copy(update={"batch": batch, "minibatch": minibatch, "lr": lr})
+        case Eval() if spec.score is None:
+            return spec.model_copy(update={"score": DEFAULT_SCORE})
+        case _:
+            return spec
+
+
+def _settled_lr(lr: LrSchedule, steps: int | None) -> LrSchedule:
+    """A warm-up given as a fraction of a known number of steps is a number of steps, where it comes out whole."""
+    if lr.warmup.value == 0:
+        return lr.model_copy(update={"warmup": Amount(value=0, unit="steps")})
+    if lr.warmup.unit != "fraction" or steps is None:
+        return lr
+    warmup = round(lr.warmup.value * steps, 9)
+    if warmup != int(warmup):
+        return lr
+    return lr.model_copy(update={"warmup": Amount(value=warmup, unit="steps")})

@@ -1,0 +1,69 @@
+"""Values of settings become text as a recipe would write it."""
+
+from __future__ import annotations
+
+import json
+from typing import assert_never
+
+from omrlang.types import All, Amount, Count, Hardware, MixAmount, Range, Share, Times, UpTo
+
+
+def shown(value: object) -> str:
+    """A value as a recipe would write it, near enough to be recognised."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"{value:_}"
+        case float():
+            return shown_number(value)
+        case str():
+            return (
+                json.dumps(value, ensure_ascii=False)
+                if len(value) != len(value.strip()) or " " in value
+                else value
+            )
+        case tuple() | list():
+            return f"[{', '.join(shown(item) for item in value)}]"
+        case Amount(value=number, unit="fraction"):
+            return f"{shown_number(number * 100)}%"
+        case Amount(value=number, unit=unit):
+            return f"{shown_number(number)} {unit}"
+        case Range(lo=lo, hi=hi):
+            return f"{shown_number(lo)} .. {shown_number(hi)}"
+        case _:
+            return str(value)
+
+
+def shown_number(value: float) -> str:
+    """``1000000.0`` is ``1_000_000``, ``5e-05`` is ``5e-5``."""
+    if value.is_integer() and abs(value) < 1e15:
+        return f"{int(value):_}"
+    text = f"{value:.6g}"
+    return text.replace("e-0", "e-").replace("e+0", "e+")
+
+
+def shown_amount(amount: MixAmount) -> str:
+    """An amount of a mix as a recipe writes it."""
+    match amount:
+        case All():
+            return "all"
+        case Count(n=n):
+            return f"{n:_}"
+        case Share(fraction=fraction):
+            return f"{shown_number(fraction * 100)}%"
+        case UpTo(n=n):
+            return f"up_to({n:_})"
+        case Times(k=k):
+            return f"times({k})"
+        case _:
+            assert_never(amount)
+
+
+def shown_hardware(hardware: Hardware) -> str:
+    """``32 x a800_80gb``, or the number of processes on a machine without a GPU."""
+    if hardware.gpu is None:
+        return f"{hardware.count} processes"
+    return f"{hardware.count} x {hardware.gpu.name}"
