@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from omrlang.cli.figures import spread, text
 from omrlang.cli.plan_text import listing, wrapped
-from omrlang.diff import Diff, Effect, Factor, StageDiff
+from omrlang.diff import Diff, Effect, StageDiff
+from omrlang.factors import Factor
 from omrlang.plan import Estimate, Money, Totals
 
 MARK: dict[Effect, str] = {
