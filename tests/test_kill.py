@@ -1,0 +1,211 @@
+"""Killing the driver alone with SIGKILL, again and again: the same rows in the end, and nobody left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omr_runtime import lineage
+from omr_runtime.lock import marked
+from omr_runtime.store import State, read_index
+from omr_runtime.work import Shards
+
+ROOTS = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "runtime")]
+
+DATA = """\
+omr 1
+
+use std.formats
+
+seed = 5
+
+model teacher = scripted("shapes", right = 70%)
+
+source first from synthetic("shapes", n = 1_200, seed = 1)
+
+source second from synthetic("shapes", n = 900, seed = 2)
+
+mix questions from [first: all, second: up_to(700)]
+
+sample traces from questions with teacher {
+  n           = 2
+  prompt      = formats.think_answer_short
+  temperature = 1.0
+  max_tokens  = 64
+}
+
+filter accepted from traces {
+  keep    = format_ok and answer_matches
+  at_most = 1 per parent
+}
+
+mix last from [accepted: all, second: 50]
+"""
+
+TRAINING = (
+    DATA.replace("1_200", "80").replace("900", "60").replace("up_to(700)", "up_to(40)")
+    + """
+model tiny = fresh("qwen2_5_vl", layers = 1, hidden = 32, heads = 2, vision_layers = 1, vision_hidden = 32, vocabulary = shapes, seed = 1) {
+  precision = fp32
+}
+
+sft cold_start from accepted with tiny {
+  prompt    = formats.think_answer_short
+  pack      = 512
+  batch     = 1 pack
+  epochs    = 2
+  lr        = constant(1e-3)
+  precision = fp32
+  checkpoint { every = 4 steps, keep = 1 }
+}
+
+rl reasoner from questions with cold_start {
+  prompt       = formats.think_answer_short
+  algorithm    = gspo(clip = [3e-4, 4e-4])
+  reward       = 0.9 * answer_matches + 0.1 * format_score
+  group        = 2
+  batch        = 4 prompts
+  steps        = 6
+  lr           = constant(1e-4)
+  temperature  = 1.0
+  max_prompt   = 128
+  max_response = 24
+  precision    = fp32
+  engine       = transformers(batch = 8)
+  checkpoint { every = 2 steps, keep = 1 }
+}
+
+eval after from [second] with reasoner {
+  prompt      = formats.think_answer_short
+  temperature = 0
+  max_tokens  = 24
+  engine      = transformers(batch = 32)
+}
+"""
+)
+
+
+def start(recipe: Path, state: Path) -> subprocess.Popen[str]:
+    code = "import sys; from omrlang.cli import main; sys.exit(main())"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "run", str(recipe), "--state", str(state)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, out
+    return out
+
+
+def assert_nobody_left(state: State, seconds: float = 10.0) -> None:
+    """All processes that the killed driver started are gone, by the mark in their environment."""
+    end = time.monotonic() + seconds
+    while (left := marked(state.lock)) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert left == [], [
+        Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()
+    ]
+
+
+def tables(state: State) -> dict[str, dict[str, Counter[str]]]:
+    """By stage and table: the lines of all shards with how often each occurs, as the lineage has them too."""
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for mark, entry in read_index(state)["stages"].items():
+        assert entry["status"] == "done"
+        by_table: dict[str, Counter[str]] = {}
+        for shard in Shards(state.artifact(mark)).read():
+            for table, file in shard.files.items():
+                lines = lineage.read_parquet([file])
+                by_table.setdefault(table, Counter()).update(
+                    json.dumps(line, sort_keys=True) for line in lines
+                )
+        found[entry["name"]] = by_table
+    return found
+
+
+def committed(state: State) -> dict[str, int]:
+    """Lines in the lineage by table."""
+    with lineage.read(state.lineage) as reader:
+        names = ("row", "edge", "verdict", "dropped", "origin", "use", "rollout", "metric")
+        return {name: reader.ask(f'select count(*) as n from "{name}"')[0]["n"] for name in names}
+
+
+def shards_now(state: State) -> dict[str, int]:
+    """The manifests there are, with when each was written: a committed shard is never made again."""
+    return {
+        str(path): path.stat().st_mtime_ns for path in state.folder.glob("store/*/shard-*.json")
+    }
+
+
+def kill_and_go_on(
+    recipe: Path, state: State, times: int, longest_s: float, seed: int
+) -> tuple[int, str]:
+    """Start and kill until so many kills hit a running driver, then let it end; kills and the last output."""
+    rng = random.Random(seed)
+    kills = 0
+    while kills < times:
+        before = shards_now(state)
+        process = start(recipe, state.folder)
+        try:
+            process.wait(timeout=rng.uniform(0.3, longest_s))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        assert_nobody_left(state)
+        after = shards_now(state)
+        assert {path: after.get(path) for path in before} == before
+        if process.returncode == 0:
+            break
+    return kills, finish(start(recipe, state.folder))
+
+
+def compare(recipe: Path, folder: Path, times: int, longest_s: float, seed: int) -> dict[str, Any]:
+    """Rows of a run that was killed and of one that was not; equal in every table of every stage."""
+    calm, killed = State(folder / "calm"), State(folder / "killed")
+    finish(start(recipe, calm.folder))
+    kills, _ = kill_and_go_on(recipe, killed, times, longest_s, seed)
+    expected, found = tables(calm), tables(killed)
+    assert expected.keys() == found.keys()
+    for name, by_table in expected.items():
+        for table in by_table.keys() - {"metric"}:
+            assert found[name][table] == by_table[table], f"{name}: {table}"
+    return {"kills": kills, "calm": committed(calm), "killed": committed(killed)}
+
+
+@pytest.mark.slow
+def test_killed_while_it_makes_data(tmp_path: Path) -> None:
+    recipe = tmp_path / "data.omr"
+    recipe.write_text(DATA)
+    result = compare(recipe, tmp_path, times=12, longest_s=5.0, seed=1)
+    assert result["kills"] >= 4
+    assert result["killed"] == result["calm"], "no line lost or double in the lineage"
+    assert finish(start(recipe, tmp_path / "killed")).endswith(
+        f"nothing to do; state: {tmp_path / 'killed'}\n"
+    )
+
+
+@pytest.mark.slow
+def test_killed_while_it_trains(tmp_path: Path) -> None:
+    recipe = tmp_path / "training.omr"
+    recipe.write_text(TRAINING)
+    result = compare(recipe, tmp_path, times=10, longest_s=20.0, seed=2)
+    assert result["kills"] >= 4
+    assert result["killed"]["use"] == result["calm"]["use"]
+    assert result["killed"]["rollout"] == result["calm"]["rollout"]
