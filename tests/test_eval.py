@@ -25,7 +25,7 @@ from verify_parts import (
     work_order,
 )
 
-from omr_runtime.errors import Resumable
+from omr_runtime.errors import Resumable, RunError
 from omr_runtime.stages import eval as stage
 from omr_runtime.verify import asking
 from omr_runtime.verify.accuracy import Answer, clustered_error, interval, measure, wilson
@@ -82,6 +82,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Write], None]:
                         parent=question["id"],
                         response=text,
                         num_tokens=len(text),
+                        finish="error" if text == "!" else "stop",
+                        error="no route" if text == "!" else None,
                     )
 
         ledger = SimpleNamespace(sample_rows=sample_rows)
@@ -174,11 +176,31 @@ def test_answers_that_a_judge_could_not_score_are_asked_again(
     assert (metrics["accuracy"], metrics["num_answers"]) == (1.0, 3)
 
 
+def test_answers_that_could_not_be_had_are_dropped_and_counted(
+    tmp_path: Path, model: Callable[[Write], None]
+) -> None:
+    model(lambda question, index: "!" if question == "easy1" else response("4"))
+    work = work_order(spec(["easy"]), tmp_path, {"easy": questions("easy", 3)})
+    stage.run(work)
+    assert [line["reason"] for line in table(work, "dropped")] == ["not answered: no route"]
+    done = json.loads((Path(work.out) / "done.json").read_text())
+    assert done["num_in"] == 3
+    assert (done["metrics"]["accuracy"], done["metrics"]["num_failed"]) == (1.0, 1)
+    model(lambda question, index: "!")
+    nothing = work_order(spec(["easy"]), tmp_path / "nothing", {"easy": questions("easy", 3)})
+    with pytest.raises(RunError, match="not one question was answered; not answered: no route"):
+        stage.run(nothing)
+    assert table(nothing, "dropped") == []
+
+
 def test_no_questions(tmp_path: Path, model: Callable[[Write], None]) -> None:
     model(lambda question, index: "")
     work = work_order(spec(["easy"]), tmp_path, {"easy": []})
     stage.run(work)
-    assert json.loads((Path(work.out) / "done.json").read_text())["metrics"] == {"by_source": {}}
+    assert json.loads((Path(work.out) / "done.json").read_text())["metrics"] == {
+        "by_source": {},
+        "num_failed": 0,
+    }
 
 
 # ---- intervals -------------------------------------------------------------------------------------------------

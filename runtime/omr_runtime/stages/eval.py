@@ -1,6 +1,7 @@
 """Benchmarks to answers, each a row with its verdicts, and the accuracy of all and of each benchmark.
 
-Generation goes through the ledger, as for ``sample``: what was answered before is not asked again.
+Generation goes through the ledger, as for ``sample``: what was answered before is not asked again. An answer that
+could not be had is dropped with its reason and counted; accuracy is over those that were had.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from omr_runtime.chat import parse_response
 from omr_runtime.engines.protocol import Decoding
-from omr_runtime.errors import Resumable
+from omr_runtime.errors import Resumable, RunError
 from omr_runtime.verify.accuracy import Answer, measure
 from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.cascade import Cascade, Outcome, Verdict
@@ -38,11 +39,12 @@ def run(work: Work) -> None:
     if undecided:
         why = undecided.most_common(1)[0][0]
         raise Resumable(f"{undecided.total():,} answers are not scored, mostly because: {why}")
-    metrics, num_answers = _measure_all(work, spec, score, shards)
+    metrics = _measure_all(work, spec, score, shards)
     if METRICS_SHARD not in shards.numbers():
         shards.write(METRICS_SHARD, {"metric": metric_lines(metrics)})
     tokens = {"mean_response_tokens": metrics.get("mean_response_tokens")}
-    finish(work, {"num_in": num_answers, "metrics": metrics, **tokens})
+    num_in = int(metrics.get("num_answers", 0) + metrics["num_failed"])
+    finish(work, {"num_in": num_in, "metrics": metrics, **tokens})
 
 
 def default_score() -> RowExpr:
@@ -65,15 +67,23 @@ def decoding(spec: Eval) -> Decoding:
 
 
 def _score_all(work: Work, spec: Eval, cascade: Cascade, shards: Shards) -> Counter[str]:
-    """Score the answers that no shard holds, slice by slice; those that stay unscored, by why."""
+    """Score the answers that no shard holds, slice by slice; those that stay unscored, by why.
+
+    RunError where the model answers nothing at all: then nothing is written, and the next run asks anew.
+    """
     from omr_runtime.ledger import sample_rows
 
-    known = {row["id"] for row in scored_rows(shards, ["id"])}
+    known = {row["id"] for row in lines(shards, "row", ["id"])}
+    known |= {line["row"] for line in lines(shards, "dropped", ["row"])}
     questions = list(read_rows(work.inputs))
     answers = sample_rows(work, questions, spec.prompt, spec.model, decoding(spec), spec.n)
     progress, total = Progress(work.progress), len(questions) * spec.n
     undecided: Counter[str] = Counter()
+    any_answered = False
     for number, part in enumerate(_slices(answers)):
+        any_answered = any_answered or any(row["finish"] != "error" for row in part)
+        if not any_answered:
+            raise RunError(f"not one question was answered; {_failed(part[0])['reason']}")
         new = [row for row in part if row["id"] not in known]
         if new:
             undecided += _score_slice(new, number, cascade, shards)
@@ -93,7 +103,8 @@ def _score_slice(
     kept: list[Row] = []
     verdicts: list[Verdict] = []
     undecided: Counter[str] = Counter()
-    for outcome in cascade.evaluate(rows):
+    dropped = [_failed(row) for row in rows if row["finish"] == "error"]
+    for outcome in cascade.evaluate(row for row in rows if row["finish"] != "error"):
         if outcome.undecided:
             reasons = [v["reason"] or v["rule"] for v in outcome.verdicts if v["ok"] is None]
             undecided[reasons[0] if reasons else "unknown"] += 1
@@ -101,10 +112,19 @@ def _score_slice(
             kept.append({name: outcome.row.get(name) for name in ROW.names})
             verdicts += _with_score(outcome, cascade.expr)
     taken = shards.numbers() - {METRICS_SHARD}
-    if kept:
+    if kept or dropped:
         free = number if number not in taken else max(taken) + 1
-        shards.write(free, {"row": kept, "verdict": verdicts})
+        edges = [
+            {"child": row["id"], "parent": row["parent"], "role": "sampled_from"} for row in kept
+        ]
+        tables = {"row": kept, "edge": edges, "verdict": verdicts, "dropped": dropped}
+        shards.write(free, tables)
     return undecided
+
+
+def _failed(row: Row) -> dict[str, Any]:
+    reason = f"not answered: {row.get('error') or 'no reason given'}"
+    return {"row": row["id"], "source": row.get("source"), "reason": reason}
 
 
 def _with_score(outcome: Outcome, score: RowExpr) -> list[Verdict]:
@@ -123,30 +143,29 @@ def _with_score(outcome: Outcome, score: RowExpr) -> list[Verdict]:
 # ---- measuring -------------------------------------------------------------------------------------------------
 
 
-def scored_rows(shards: Shards, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The answers that shards hold, in order."""
+def lines(shards: Shards, table: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """All lines of a table that shards hold, in order."""
     for shard in shards.read():
-        if "row" in shard.files:
-            yield from read_table(shard.files["row"], columns)
+        if table in shard.files:
+            yield from read_table(shard.files[table], columns)
 
 
-def _measure_all(
-    work: Work, spec: Eval, score: RowExpr, shards: Shards
-) -> tuple[dict[str, Any], int]:
-    """The figures of all answers, with those of each benchmark under ``by_source``; and how many answers."""
+def _measure_all(work: Work, spec: Eval, score: RowExpr, shards: Shards) -> dict[str, Any]:
+    """The figures of all answers, with those of each benchmark under ``by_source``."""
     names = _benchmarks(work)
     scores = _scores(shards, score.text)
     by_name: dict[str, list[Answer]] = {}
     everything: list[Answer] = []
-    for row in scored_rows(shards):
+    for row in lines(shards, "row"):
         ok = parse_response(row["response"] or "", spec.prompt).format_ok
         answer = Answer(row["parent"], scores[row["id"]], row["num_tokens"] or 0, ok)
         everything.append(answer)
         for name in names.get(row["parent"], ()):
             by_name.setdefault(name, []).append(answer)
-    metrics: dict[str, Any] = dict(measure(everything))
+    failed = Counter(line["reason"] for line in lines(shards, "dropped"))
+    metrics: dict[str, Any] = {**measure(everything), "num_failed": failed.total()}
     metrics["by_source"] = {name: measure(answers) for name, answers in by_name.items()}
-    return metrics, len(everything)
+    return metrics
 
 
 def _benchmarks(work: Work) -> dict[str, list[str]]:
@@ -160,13 +179,8 @@ def _benchmarks(work: Work) -> dict[str, list[str]]:
 
 
 def _scores(shards: Shards, rule: str) -> dict[str, float]:
-    return {
-        line["row"]: line["score"]
-        for shard in shards.read()
-        if "verdict" in shard.files
-        for line in read_table(shard.files["verdict"])
-        if line["rule"] == rule
-    }
+    found = lines(shards, "verdict", ["row", "rule", "score"])
+    return {line["row"]: line["score"] for line in found if line["rule"] == rule}
 
 
 def metric_lines(metrics: dict[str, Any]) -> list[dict[str, Any]]:
