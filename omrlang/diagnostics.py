@@ -144,3 +144,12 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str | 
     if otherwise and 0 < len(choices) <= 24:
         return f"{otherwise}: {', '.join(choices)}"
     return None
+
+
+def listed(words: list[str], last: str) -> str:
+    """``a, b or c`` with ``last`` before the last.
+
+    >>> listed(["a", "b", "c"], "or")
+    'a, b or c'
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

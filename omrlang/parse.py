@@ -19,14 +19,14 @@ from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from omrlang import syntax as s
-from omrlang.diagnostics import Reporter, did_you_mean, nearest
+from omrlang.diagnostics import Reporter, did_you_mean, listed, nearest
 from omrlang.source import SourceFile, Span
 
 MAX_DEPTH = 64
 MAX_CHARACTERS = 4_000_000
 MAX_NUMBER = Decimal("1e30")
 RESERVED = frozenset(
-    "from on with and or not in is as use let amend because omr true false none".split()
+    ["from", "on", "with", "and", "or", "not", "in", "is", "as", "use", "let", "amend", "because", "omr", "true", "false", "none", "matches"]
 )
 CONTINUES = {"FROM", "WITH", "ON", "AND", "OR"}
 SUFFIXES: Final[dict[str, Decimal]] = {
@@ -180,6 +180,9 @@ _TERMINALS = {
     "BECAUSE": "`because`",
     "AS": "`as`",
 }
+_OPERATORS = set(
+    ["PLUS", "MINUS", "STAR", "SLASH", "COMPARE", "AND", "OR", "NOT", "IN", "IS", "MATCHES", "DOT", "LPAR", "LSQB", "__ANON_0", "NAME"]
+)
 _VALUE_STARTS = {"NAME", "NUMBER", "STRING", "LSQB", "LPAR"}
 
 
@@ -225,7 +228,10 @@ def _report_token(
     if str(token) in RESERVED and "NAME" in expected:
         reporter.error("E101", f"`{token}` is a reserved word and no name", span, _hint(expected))
         return
-    reporter.error("E101", f"unexpected `{_short(token)}`", span, _hint(expected))
+    words = [name.lower() for name in expected if name.lower() in RESERVED]
+    near = nearest(str(token), words) if token.type == "NAME" else None
+    hint = f"`{near}` stands here; it might be meant" if near else _hint(expected)
+    reporter.error("E101", f"unexpected `{_short(token)}`", span, hint)
 
 
 def _hint(expected: set[str]) -> str | None:
@@ -235,14 +241,9 @@ def _hint(expected: set[str]) -> str | None:
         words.append("a value")
         names -= _VALUE_STARTS | {"LONG_STRING", "TRUE", "FALSE", "NONE", "MINUS", "NOT", "FROM_KEY"}
     if len(names) > 6 and {"PLUS", "MINUS"} & names:
-        names -= {"PLUS", "MINUS", "STAR", "SLASH", "COMPARE", "AND", "OR", "NOT", "IN", "IS", "DOT"}
-        names -= {"LPAR", "LSQB", "__ANON_0", "NAME"}
+        names -= _OPERATORS
     words += sorted({_TERMINALS.get(name, f"`{name.lower()}`") for name in names})
-    return f"expected {_listed(words)}" if 0 < len(words) <= 6 else None
-
-
-def _listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    return f"expected {listed(words, 'or')}" if 0 < len(words) <= 6 else None
 
 
 def _short(token: str) -> str:
@@ -413,16 +414,8 @@ class _Builder:
 
     def binary(self, kids: list[Any]) -> s.BinaryExpr:
         words = kids[1:-1]
-        op = " ".join(word.id if isinstance(word, s.Name) else str(word) for word in words)
-        if len(words) == 1 and isinstance(words[0], Token) and words[0].type == "NAME":
-            self._check_operator(op, self.span(words))
+        op = " ".join(str(word) for word in words)
         return self._expr(s.BinaryExpr, kids, kids[0], op, self.span(words), kids[-1])
-
-    def _check_operator(self, op: str, span: Span) -> None:
-        if op != "matches":
-            near = nearest(op, ["and", "or", "in", "is", "not", "matches"])
-            hint = f"`{near}` is an operator; it might be meant here" if near else None
-            self.reporter.error("E101", f"unexpected `{op}`", span, hint)
 
     def unary(self, kids: list[Any]) -> s.UnaryExpr:
         op: Literal["not", "-"] = "not" if kids[0] == "not" else "-"

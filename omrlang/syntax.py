@@ -93,8 +93,7 @@ class UnaryExpr(Node):
 
 @dataclass(frozen=True, slots=True)
 class BinaryExpr(Node):
-    """``op`` is as written with one space between words: ``not in``, ``is not``. A word that is no operator of
-    the language (``matches`` is one) gets here too; the checker refuses it, so that it can suggest one."""
+    """``op`` is as written with one space between words: ``not in``, ``is not``."""
 
     left: Expr
     op: str

@@ -13,7 +13,7 @@ from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed, Place
 from omrlang.check.rows import row_value
 from omrlang.check.values import Choice, Interval, Quantity, describe, evaluate, in_unit
-from omrlang.diagnostics import did_you_mean
+from omrlang.diagnostics import did_you_mean, listed
 from omrlang.resolve import MAKES_MODEL, MAKES_ROWS, Bound, Draft
 from omrlang.source import Span
 from omrlang.types import (
@@ -230,7 +230,7 @@ def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
         return _wrong(ctx, value, bound, "a number with a unit", place)
     unit = value.unit or (units[0] if len(units) == 1 else None)
     if unit not in units:
-        shown = " or ".join("`%`" if u == "fraction" else f"`{u}`" for u in units)
+        shown = listed(["`%`" if u == "fraction" else f"`{u}`" for u in units], "or")
         found = f"not `{unit}`" if unit else "this has none"
         return ctx.error("E304", f"`{place.label}` needs the unit {shown}, {found}", bound.expr.span)
     if value.value < 0:
@@ -344,7 +344,7 @@ def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> An
     if isinstance(value, BaseModel) and type(value) in branches:
         return value
     if not isinstance(value, Choice):
-        takes = " or ".join(f"`{kind}(…)`" for kind in by_kind)
+        takes = listed([f"`{kind}(…)`" for kind in by_kind], "or")
         return _wrong(ctx, value, bound, takes, place)
     branch = by_kind.get(value.name)
     if branch is None:
@@ -375,7 +375,7 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
         values[target] = value
     missing = [f"`{name}`" for name, info in fields.items() if info.is_required() and name not in values]
     if missing and "?" not in values:
-        message = f"`{call.fn.span.text}(…)` lacks {' and '.join(missing)}"
+        message = f"`{call.fn.span.text}(…)` lacks {listed(missing, 'and')}"
         return ctx.error("E308", message, call.span)
     return FAILED if FAILED in values.values() else model(**values)
 
@@ -392,7 +392,7 @@ def _field_of(
     elif position < len(order):
         return order[position]
     else:
-        ctx.error("E308", f"{shown} takes at most {len(order)} arguments", arg.span)
+        ctx.error("E308", f"{shown} takes at most {len(order)} argument{'s' * (len(order) > 1)}", arg.span)
     return None
 
 

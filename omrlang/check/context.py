@@ -44,7 +44,8 @@ class Place:
 
 @dataclass(slots=True)
 class Context:
-    """``things`` are finished declarations by draft, ``rows`` the columns of stages; ``open`` are those being made, outermost first.
+    """``things`` are finished declarations by draft, ``rows`` the columns of stages, ``refused`` stages of which
+    nothing more is said; ``open`` are those being made, outermost first.
 
     ``build`` makes a declared thing; it is handed in because values and things are made of each other.
     ``columns`` are those of the stage at hand. ``provenance`` gathers who set what on it."""
@@ -55,6 +56,7 @@ class Context:
     seed: int = 0
     things: dict[Draft, Any] = field(default_factory=dict)
     rows: dict[Draft, Columns] = field(default_factory=dict)
+    refused: set[Draft] = field(default_factory=set)
     open: list[object] = field(default_factory=list)
     columns: Columns = field(default_factory=lambda: Columns(None))
     provenance: dict[str, Provenance] = field(default_factory=dict)

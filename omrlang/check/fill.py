@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from omrlang.check.conform import _branches, conform, kind_word, setting_of
 from omrlang.check.context import FAILED, Context, Place
-from omrlang.diagnostics import did_you_mean
+from omrlang.diagnostics import did_you_mean, listed
 from omrlang.functions import COLUMNS
 from omrlang.hir import Layer, Provenance
 from omrlang.resolve import Bound, Slot
@@ -89,7 +89,7 @@ def _missing(
     if missing:
         docs = setting_of(model.model_fields[keys[missing[0]]].metadata)
         hint = f"{missing[0]}: {docs.doc}" if docs and docs.doc else None
-        names = " and ".join(f"`{key}`" for key in missing)
+        names = listed([f"`{key}`" for key in missing], "and")
         ctx.error("E302", f"{owner} lacks {names}", span, hint)
 
 
@@ -111,7 +111,7 @@ def _one_of(
             groups.setdefault(setting.one_of, []).append(key)
     for members in groups.values():
         given = [key for key in members if key in slots and slots[key].value is not None]
-        shown = " and ".join(f"`{key}`" for key in members)
+        shown = listed([f"`{key}`" for key in members], "and")
         if not given and required:
             ctx.error("E306", f"{owner} needs exactly one of {shown}", span)
         if len(given) > 1:

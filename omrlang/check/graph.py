@@ -20,7 +20,7 @@ def in_order(ctx: Context, scope: Scope) -> list[Draft]:
     for draft in scope.drafts.values():
         if draft.kind in STAGES:
             _visit(ctx, draft, done, order)
-    return order
+    return [draft for draft in order if draft not in ctx.refused]
 
 
 def _visit(ctx: Context, root: Draft, done: dict[Draft, bool], order: list[Draft]) -> None:
@@ -39,6 +39,7 @@ def _visit(ctx: Context, root: Draft, done: dict[Draft, bool], order: list[Draft
             stack.append((child, _enter(ctx, child, done)))
         elif not done[child]:
             names = " → ".join([*(d.name for d, _ in stack[_index(stack, child) :]), child.name])
+            ctx.refused.add(child)
             ctx.error("E212", f"stages wait for each other: {names}", child.span)
 
 
@@ -49,6 +50,9 @@ def _index(stack: list[tuple[Draft, Iterator[Draft]]], draft: Draft) -> int:
 def _enter(ctx: Context, draft: Draft, done: dict[Draft, bool]) -> Iterator[Draft]:
     done[draft] = False
     full = derived(ctx, draft)
+    if full is None:
+        ctx.refused.add(draft)
+        return iter(())
     draft.clauses, draft.clause_spans, draft.settings = full.clauses, full.clause_spans, full.settings
     draft.base = None
     return iter(_named_stages(draft))

@@ -234,7 +234,7 @@ def _call(rows: _Rows, expr: s.CallExpr) -> Typed | Failed:
         return ctx.error("E208", f"`{expr.fn.span.text}` is no function", expr.fn.span)
     function = FUNCTIONS.get(expr.fn.id)
     if function is None:
-        hint = did_you_mean(expr.fn.id, FUNCTIONS)
+        hint = did_you_mean(expr.fn.id, FUNCTIONS, "functions are")
         return ctx.error("E208", f"unknown function `{expr.fn.id}`", expr.fn.span, hint)
     if not _response_there(ctx, function, expr.span):
         return FAILED

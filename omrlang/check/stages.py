@@ -10,6 +10,7 @@ from omrlang.check.conform import conform, rows_of
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
 from omrlang.check.raw import raw_columns
+from omrlang.check.values import an
 from omrlang.functions import COLUMNS
 from omrlang.hir import Provenance, Stage
 from omrlang.resolve import Bound, Draft
@@ -77,7 +78,7 @@ def _clauses(ctx: Context, draft: Draft, spec: type[Any]) -> dict[str, Any]:
     for word, bound in draft.clauses.items():
         if word not in fields:
             takes = ", ".join(f"`{field}`" for field in fields)
-            message = f"{_an(draft.kind)} takes no `{word}`"
+            message = f"{an(draft.kind)} takes no `{word}`"
             ctx.error("E204", message, draft.clause_spans[word], f"it takes {takes}")
             continue
         name, want, _ = fields[word]
@@ -87,10 +88,6 @@ def _clauses(ctx: Context, draft: Draft, spec: type[Any]) -> dict[str, Any]:
             shown = f"{draft.kind} `{draft.name}`"
             values[name] = ctx.error("E303", f"{shown} lacks `{word}`", draft.span, _example(draft.kind))
     return values
-
-
-def _an(kind: str) -> str:
-    return f"{'an' if kind in ('eval', 'sft', 'rl') else 'a'} {kind}"
 
 
 def _example(kind: str) -> str:

@@ -10,8 +10,9 @@ from omrlang import syntax as s
 from omrlang.check.conform import conform
 from omrlang.check.context import FAILED, Columns, Context, Place
 from omrlang.check.fill import fill
-from omrlang.check.values import Choice, describe, evaluate
-from omrlang.resolve import Bound, Draft, layered, look_up
+from omrlang.check.values import Choice, an, describe, evaluate
+from omrlang.parse import MAX_DEPTH
+from omrlang.resolve import Draft, layered, look_up
 from omrlang.types import Fresh, Gpu, Hardware, Model, ModelSource, Prompt
 
 _MODELS: dict[str, type[BaseModel]] = {
@@ -26,7 +27,7 @@ def build(ctx: Context, draft: Draft) -> Any:
     """The value of a draft that is no stage, or FAILED after a report."""
     model = _MODELS[draft.kind]
     for word, span in draft.clause_spans.items():
-        ctx.error("E204", f"a {draft.kind} takes no `{word}`", span)
+        ctx.error("E204", f"{an(draft.kind)} takes no `{word}`", span)
     before, ctx.columns = ctx.columns, Columns(None)
     provenance, ctx.provenance = ctx.provenance, {}
     try:
@@ -70,23 +71,25 @@ def _base(ctx: Context, draft: Draft) -> tuple[Any, dict[str, Any]]:
         return (FAILED, {}) if gpu is FAILED else (None, {"gpu": gpu})
     if isinstance(value, _MODELS[draft.kind]):
         return value, {}
-    message = f"a {draft.kind} cannot be made of {describe(value)}"
+    message = f"{an(draft.kind)} cannot be made of {describe(value)}"
     hint = 'such as `model m = hf("…")`' if isinstance(value, Choice | str) else None
     return ctx.error("E309", message, bound.expr.span, hint), {}
 
 
-def derived(ctx: Context, draft: Draft, depth: int = 0) -> Draft:
-    """A stage with what it derives from laid under it: ``eval after = before with reasoner``."""
-    if draft.base is None or depth > 32:
-        if draft.base is not None:
-            ctx.error("E212", f"`{draft.name}` derives from itself", draft.span)
+def derived(ctx: Context, draft: Draft, depth: int = 0) -> Draft | None:
+    """A stage with what it derives from laid under it: ``eval after = before with reasoner``. None after a report."""
+    if draft.base is None:
         return draft
-    bound: Bound = draft.base
-    found = look_up(bound.scope, bound.expr)
+    if depth >= MAX_DEPTH:
+        ctx.error("E212", f"`{draft.name}` derives from itself", draft.span)
+        return None
+    found = look_up(draft.base.scope, draft.base.expr)
     if isinstance(found, Draft) and found.kind == draft.kind:
-        return layered(derived(ctx, found, depth + 1), draft)
-    value = found if found is not None else evaluate(ctx, bound)
+        base = derived(ctx, found, depth + 1)
+        return None if base is None else layered(base, draft)
+    value = found if found is not None else evaluate(ctx, draft.base)
     if value is not FAILED:
-        message = f"a {draft.kind} derives from a {draft.kind}, not from {describe(value)}"
-        ctx.error("E309", message, bound.expr.span)
-    return draft
+        kind = an(draft.kind)
+        message = f"{kind} derives from {kind}, not from {describe(value)}"
+        ctx.error("E309", message, draft.base.expr.span)
+    return None

@@ -147,7 +147,7 @@ def _member(ctx: Context, bound: Bound, expr: s.Name | s.Attr) -> Value | Failed
     owner = evaluate(ctx, bound.of(expr.base))
     if isinstance(owner, Draft):
         if owner.kind not in THINGS:
-            return ctx.error("E201", f"{_an(owner.kind)} has no parts to name", expr.span)
+            return ctx.error("E201", f"{an(owner.kind)} has no parts to name", expr.span)
         owner = ctx.thing(owner)
     if isinstance(owner, Failed):
         return FAILED
@@ -171,8 +171,11 @@ def _leads_to_thing(scope: Scope, expr: s.Expr) -> bool:
     return isinstance(look_up(scope, expr), Draft)
 
 
-def _an(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeio' else 'a'} {kind}"
+def an(kind: str) -> str:
+    """A kind with its article; no article where the word names a stuff."""
+    if kind == "hardware":
+        return kind
+    return f"{'an' if kind in ('eval', 'sft', 'rl') else 'a'} {kind}"
 
 
 def _interval(ctx: Context, bound: Bound, expr: s.RangeExpr) -> Value | Failed:
