@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omr_runtime.models import vocabulary
+from omr_runtime.models.load import quiet
 from omrlang.types import Fresh
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def make_fresh(source: Fresh, folder: Path) -> None:
         model = _model(source, tokenizer)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if source.family == "qwen2_5_vl":
         image_processor().save_pretrained(folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -44,7 +46,7 @@ def load(folder: str | Path, precision: str = "fp32", device: str = "cpu") -> Lo
     )
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
-        with _quiet():
+        with quiet():
             model = kind.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -106,12 +108,11 @@ def saved_precision(folder: Path) -> Precision:
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    kind = PreTrainedTokenizerFast if _is_complete(folder) else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
+        tokenizer = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise RunError(f"{folder}: the tokenizer cannot be loaded: {_first_line(error)}") from error
     if tokenizer.eos_token_id is None:
@@ -119,6 +120,16 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether ``tokenizer.json`` alone says everything. By the model's type, AutoTokenizer would take some such
+    tokenizers for that type's own (a ``qwen2`` folder for Qwen's) and drop half of what the file says."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists() or not (folder / "tokenizer.json").exists():
+        return False
+    named = json.loads(path.read_text()).get("tokenizer_class")
+    return named in ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def _image_processor(folder: Path, config: dict[str, Any]) -> Any:
@@ -150,17 +161,15 @@ def _stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ..
     return tuple(dict.fromkeys(int(i) for i in ids))
 
 
-class _quiet:
-    """Loading prints bars of its own; a stage's progress is the driver's."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Loading and saving print bars of their own; a stage's progress is the driver's."""
+    from transformers.utils import logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-
-    def __exit__(self, *exc: object) -> None:
-        from transformers.utils import logging
-
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
         logging.enable_progress_bar()
 
 

