@@ -130,11 +130,12 @@ def _failed(row: Row) -> dict[str, Any]:
 def _with_score(outcome: Outcome, score: RowExpr) -> list[Verdict]:
     """The verdicts, last the one of the whole expression: what the answer counts."""
     value = float(outcome.value or 0.0)
+    same = [v["reason"] for v in outcome.verdicts if v["rule"] == score.text]
     last = {
         "row": outcome.row["id"],
         "rule": score.text,
         "ok": value == 1.0,
-        "reason": outcome.reason,
+        "reason": same[0] if same else None,
         "score": value,
     }
     return [v for v in outcome.verdicts if v["rule"] != score.text] + [last]

@@ -146,7 +146,7 @@ def _add(tables: Tables, outcome: Outcome, cap: Cap | None, over: bool) -> None:
 
 
 def _cap_verdict(row: str, cap: Cap, over: bool) -> Verdict:
-    return {"row": row, "rule": cap.text, "ok": not over, "reason": None, "score": float(not over)}
+    return {"row": row, "rule": cap.text, "ok": not over, "reason": None, "score": None}
 
 
 def _over_cap(outcomes: Sequence[Outcome], cap: Cap, known: Decided) -> dict[str, bool | None]:

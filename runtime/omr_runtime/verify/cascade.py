@@ -46,7 +46,7 @@ class Outcome:
     @property
     def parts(self) -> dict[str, float | None]:
         """Each predicate's value as a number, None where it is unknown."""
-        return {verdict["rule"]: verdict["score"] for verdict in self.verdicts}
+        return {verdict["rule"]: _as_number(verdict) for verdict in self.verdicts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +335,15 @@ def _verdicts_of(rule: Rule, value: Value, case: _Case) -> list[Verdict]:
     return [*verdicts, _verdict(case, rule.name, _Found(value))]
 
 
+def _as_number(verdict: Verdict) -> float | None:
+    if verdict["score"] is not None or verdict["ok"] is None:
+        score: float | None = verdict["score"]
+        return score
+    return float(verdict["ok"])
+
+
 def _verdict(case: _Case, name: str, found: _Found) -> Verdict:
+    """``score`` is set where the value is a number and not a plain yes or no."""
     value = found.value
     unknown = value is UNKNOWN or value is None
     return {
@@ -343,5 +351,5 @@ def _verdict(case: _Case, name: str, found: _Found) -> Verdict:
         "rule": name,
         "ok": None if unknown else bool(value),
         "reason": found.reason,
-        "score": None if unknown else float(value),
+        "score": None if unknown or isinstance(value, bool) else float(value),
     }
