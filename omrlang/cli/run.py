@@ -73,8 +73,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _refusal(plan: Plan, args: argparse.Namespace) -> int | None:
     """The exit code with which the plan forbids a run, said aloud; None where it may run."""
-    for found in plan.diagnostics:
-        print(f"{found.severity}[{found.code}]: {found.message}", file=sys.stderr)
     if plan.exit.code == LIMIT and args.accept_limits:
         return None
     if plan.errored or not plan.applyable or plan.exit.code not in (0, 2):

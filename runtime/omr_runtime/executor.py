@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from omr_runtime import supervise
 from omr_runtime.errors import DamagedArtifact, Resumable, RunError, is_disk_full
@@ -164,7 +165,13 @@ def _run_stage(run: Run, stage: PlanStage, number: int, total: int) -> None:
         with contextlib.suppress(RunError, OSError):
             run.record.stop(stage, time.monotonic() - started, "failed" if failed else "partial")
         raise
-    run.show.end(f"{entry['num_rows']:,} rows in {entry['seconds']:.1f} s")
+    run.show.end(_outcome(entry))
+
+
+def _outcome(entry: dict[str, Any]) -> str:
+    if entry["kind"] in ("sft", "rl"):
+        return f"{entry.get('steps_done') or 0:,} steps in {entry['seconds']:.1f} s"
+    return f"{entry['num_rows']:,} rows in {entry['seconds']:.1f} s"
 
 
 def _forget(run: Run, stage: PlanStage) -> None:
