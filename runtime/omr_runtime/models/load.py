@@ -36,6 +36,7 @@ def load(folder: str | Path, precision: str = "fp32", device: str = "cpu") -> Lo
     """Weights and all, in evaluation mode. ``precision`` is ``bf16`` or ``fp32``. RunError names what is missing."""
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     config = read_config(Path(folder))
     parts = load_tokenizer(folder)
@@ -55,7 +56,7 @@ def load(folder: str | Path, precision: str = "fp32", device: str = "cpu") -> Lo
                 local_files_only=True,
                 attn_implementation="sdpa",
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         name = config.get("model_type", "no model_type")
         raise RunError(
             f"{folder}: the model ({name}) cannot be loaded: {_first_line(error)}"
