@@ -204,7 +204,7 @@ def _parquet_rows(file: Path) -> int | None:
 
     try:
         with duckdb.connect(":memory:") as connection:
-            row = connection.read_parquet(str(file)).aggregate("count(*)").fetchone()
+            rows = connection.read_parquet(str(file)).aggregate("count(*)").fetchall()
     except duckdb.Error:
         return None
-    return int(row[0]) if row is not None else None
+    return int(rows[0][0])

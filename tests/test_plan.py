@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -379,6 +380,7 @@ def test_the_shipped_recipes_plan(tmp_path: Path) -> None:
 def test_plan_and_diff_import_nothing_heavy() -> None:
     program = """
 import sys
+import time
 from omrlang.cli.plan import run
 from omrlang.cli import plan_text, diff, diff_text
 from omrlang.compiler import load, make_plan
@@ -393,3 +395,21 @@ print(" ".join(sorted({name.split(".")[0] for name in sys.modules})))
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not HEAVY & set(done.stdout.split())
+
+
+def test_parquet_rows_are_counted_in_the_footer(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    file = tmp_path / "a.parquet"
+    duckdb.sql("select range as question from range(1234)").write_parquet(str(file))
+    assert mids(planned(made.puzzles(place=t.Parquet(path=str(file))))) == {"puzzles": 1234}
+
+
+def test_cost_of_planning_grows_with_the_stages_and_not_with_their_square() -> None:
+    def seconds(num: int) -> float:
+        specs = [made.puzzles(), *(made.questions(name=f"mix_{n}") for n in range(num))]
+        start = time.perf_counter()
+        planned(*specs)
+        return time.perf_counter() - start
+
+    seconds(50)
+    assert seconds(2000) < 40 * max(seconds(200), 0.02)

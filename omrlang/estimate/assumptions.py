@@ -24,8 +24,8 @@ TEMPLATE_TOKENS = 12.0
 QUESTION_TOKENS: Guess = (30.0, 120.0, 600.0)
 """A question with its options, where the data cannot be looked at."""
 
-SHAPES_QUESTION_TOKENS: Guess = (6.0, 12.0, 24.0)
-SHAPES_RESPONSE_TOKENS: Guess = (12.0, 24.0, 48.0)
+SHAPES_QUESTION_TOKENS: Guess = (4.0, 6.0, 10.0)
+SHAPES_RESPONSE_TOKENS: Guess = (14.0, 18.0, 24.0)
 SHAPES_PIXELS = 84.0 * 84.0
 """The drawn puzzles: one short question, a one-line solution, a small picture."""
 
