@@ -218,8 +218,10 @@ class Cascade:
             case "format_ok" | "format_score":
                 return _format(call, case)
             case "pass_rate":
-                assert call.stage is not None, "the checker fills in the stage"
-                return _Found(self._pass_rates[call.stage].get(case.row.get("content") or ""))
+                rates = self._pass_rates.get(call.stage or "")
+                if rates is None:
+                    raise ExpressionError(f"the verdicts of {call.stage} are not at hand here")
+                return _Found(rates.get(case.row.get("content") or ""))
             case "judge":
                 return self._judge(call, case)
             case "answer_exact" | "answer_choice" | "answer_math" | "answer_matches":

@@ -314,24 +314,16 @@ def _index(x: Value, at: Value) -> Value:
     return x[int(place)]
 
 
-_regex_connections: list[Any] = []
-
-
 def _matches(text: str, pattern: str) -> bool:
-    """DuckDB's own regular expressions, so that there is one meaning. True if any part of the text matches."""
-    import duckdb
+    """DuckDB's own regular expressions, so that there is one meaning."""
+    from omr_runtime.verify.relations import BadPattern, matches
 
-    if not _regex_connections:
-        _regex_connections.append(duckdb.connect())
     try:
-        found = (
-            _regex_connections[0].cursor().execute("SELECT regexp_matches(?, ?)", [text, pattern])
-        )
-        return bool(found.fetchone()[0])
-    except duckdb.InvalidInputException as error:
+        return matches(text, pattern)
+    except BadPattern as error:
         raise ExpressionError(
             f"`matches`: the pattern {_shown(pattern)} is wrong: {error}"
-        ) from None
+        ) from error
 
 
 # ---- functions -------------------------------------------------------------------------------------------------

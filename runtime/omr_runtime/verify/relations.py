@@ -1,8 +1,9 @@
-"""Rules that have SQL and a batch of rows to truth values, by DuckDB in memory. Never opens the lineage."""
+"""Rules that have SQL and rows to truth values, by DuckDB in memory. Never opens the lineage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -46,3 +47,27 @@ def _query(
             return connection.execute(query, list(params)).fetchall()
         except (duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
             raise RunError(f"a rule cannot be asked in SQL: {error}") from error
+
+
+class BadPattern(ValueError):
+    """A regular expression that RE2 refuses."""
+
+
+def matches(text: str, pattern: str) -> bool:
+    """Whether any part of the text matches. Raises BadPattern."""
+    import duckdb
+
+    cursor = _connection().cursor()
+    try:
+        found = cursor.execute("SELECT regexp_matches(?, ?)", [text, pattern]).fetchall()
+    except duckdb.InvalidInputException as error:
+        raise BadPattern(str(error)) from error
+    return bool(found[0][0])
+
+
+@cache
+def _connection() -> Any:
+    """One for this process; each question takes a cursor of its own, so threads do not meet."""
+    import duckdb
+
+    return duckdb.connect()
