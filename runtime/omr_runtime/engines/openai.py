@@ -10,6 +10,7 @@ import asyncio
 import base64
 import io
 import itertools
+import json
 import math
 import os
 import random
@@ -20,6 +21,7 @@ from typing import Any
 
 import openai
 from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion
 
 from omr_runtime import chat
 from omr_runtime.engines.protocol import (
@@ -139,9 +141,6 @@ class OpenAIEngine:
             except _Refused as error:
                 _refuse(_rest(job), str(error), done)
                 return
-            if not answer.choices:
-                _refuse(_rest(job), "the server gave an answer without choices", done)
-                return
             given, job.left = job.left[: len(answer.choices)], job.left[len(answer.choices) :]
             for completion in completions(job.request, given, answer):
                 done(completion)
@@ -153,7 +152,9 @@ class OpenAIEngine:
             server = min(servers, key=lambda s: s.num_open)
             server.num_open += 1
             try:
-                return await server.client.chat.completions.create(**body)
+                return _checked(await server.client.chat.completions.create(**body))
+            except json.JSONDecodeError as error:
+                raise _Refused(f"{server.url} answered with something that is no JSON") from error
             except openai.APIError as error:
                 last = attempt == self.retry.tries - 1
                 told_s = self._judge(error, server.url, last)
@@ -175,6 +176,8 @@ class OpenAIEngine:
                 if last:
                     raise _Refused(f"{self.retry.tries} tries: {_said(error)}") from error
                 return _told_s(error)
+            case openai.APIStatusError(status_code=408) if not last:
+                return _told_s(error)
             case openai.APIConnectionError():
                 if last:
                     raise EngineDied(f"{url} cannot be reached: {_said(error)}") from error
@@ -195,6 +198,14 @@ class OpenAIEngine:
         }
         extra = _extra(decoding)
         return body | ({"extra_body": extra} if extra else {})
+
+
+def _checked(answer: Any) -> Any:
+    """Some servers say with status 200 that they failed."""
+    if not isinstance(answer, ChatCompletion) or not answer.choices:
+        said = getattr(answer, "error", None) or "the server gave an answer without choices"
+        raise _Refused(str(said)[:500])
+    return answer
 
 
 class _Refused(Exception):
@@ -241,7 +252,7 @@ def data_url(path: Path, min_pixels: int | None = None, max_pixels: int | None =
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
         area = image.width * image.height
-        bound = min(max(area, min_pixels or 0), max_pixels or area)
+        bound = min(max(area, min_pixels or 0), max_pixels or math.inf)
         if bound != area or image.format not in ("PNG", "JPEG", "WEBP", "GIF"):
             scale = math.sqrt(bound / area)
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

@@ -17,12 +17,9 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 CELL = 28
-COLOURS = {
-    "red": (220, 40, 40),
-    "green": (30, 160, 60),
-    "blue": (40, 70, 220),
-    "yellow": (235, 200, 30),
-}
+BACKGROUND = (122, 116, 104)
+"""The mean that image processors subtract: empty ground becomes zero, so that shapes are all that a model sees."""
+COLOURS = {"red": (255, 20, 20), "green": (10, 190, 30), "blue": (20, 20, 255), "yellow": (255, 235, 20)}
 KINDS = ("circle", "square", "triangle")
 NOTHING = "none"
 
@@ -145,7 +142,7 @@ def read_solution(thinking: str) -> list[str] | None:
 def picture(puzzle: Puzzle, difficulty: Difficulty = STANDARD) -> bytes:
     """The puzzle as a PNG of ``grid * 28`` pixels a side."""
     side = difficulty.grid * CELL
-    image = Image.new("RGB", (side, side), "white")
+    image = Image.new("RGB", (side, side), BACKGROUND)
     pen = ImageDraw.Draw(image)
     for thing in filter(None, puzzle.cells):
         _draw(pen, thing)
