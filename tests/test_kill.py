@@ -147,10 +147,21 @@ def committed(state: State) -> dict[str, int]:
 
 
 def shards_now(state: State) -> dict[str, int]:
-    """The manifests there are, with when each was written: a committed shard is never made again."""
-    return {
-        str(path): path.stat().st_mtime_ns for path in state.folder.glob("store/*/shard-*.json")
-    }
+    """What is committed, with when it was written: none of it is ever made or sampled again."""
+    store = state.folder / "store"
+    found = [*store.glob("*/shard-*.json"), *store.glob("samples/*/part-*.parquet")]
+    return {str(path): path.stat().st_mtime_ns for path in found}
+
+
+def sampled(state: State) -> Counter[str]:
+    """How often each sample stands in the ledger."""
+    found: Counter[str] = Counter()
+    for file in sorted(state.folder.glob("store/samples/*/part-*.parquet")):
+        found.update(
+            f"{file.parent.name} {line['key']} {line['index']}"
+            for line in lineage.read_parquet([file])
+        )
+    return found
 
 
 def kill_and_go_on(
@@ -183,6 +194,8 @@ def compare(recipe: Path, folder: Path, times: int, longest_s: float, seed: int)
     kills, _ = kill_and_go_on(recipe, killed, times, longest_s, seed)
     expected, found = tables(calm), tables(killed)
     assert expected.keys() == found.keys()
+    assert sampled(killed) == sampled(calm), "no sample twice in the ledger"
+    assert set(sampled(killed).values()) <= {1}
     for name, by_table in expected.items():
         for table in by_table.keys() - {"metric"}:
             assert found[name][table] == by_table[table], f"{name}: {table}"
