@@ -225,10 +225,8 @@ class _Printer:
         exploded = self.exploded_part(parts, wide)
         lines = [head]
         for position, (word, expr) in enumerate(parts):
-            if exploded == position:
-                more = self.explode(expr, 0)
-            else:
-                more = [format_expression(expr)]
+            goes_on = exploded == position
+            more = self.explode(expr, 0) if goes_on else [format_expression(expr)]
             lines[-1] += f" {word} {more[0]}"
             lines += more[1:]
         return self.with_block(lines, block, 0, end)

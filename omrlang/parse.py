@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
@@ -73,7 +74,7 @@ def parse(file: SourceFile, reporter: Reporter) -> s.File:
     _check_head(file, comments, starts, reporter)
     statements: list[s.Statement] = []
     broken: list[str] = []
-    for start, end in zip(starts, [*starts[1:], len(file.text)], strict=True):
+    for start, end in pairwise([*starts, len(file.text)]):
         statement = _statement(file, start, end, reporter)
         if statement is not None:
             statements.append(statement)
@@ -180,9 +181,8 @@ _TERMINALS = {
     "BECAUSE": "`because`",
     "AS": "`as`",
 }
-_OPERATORS = set(
-    ["PLUS", "MINUS", "STAR", "SLASH", "COMPARE", "AND", "OR", "NOT", "IN", "IS", "MATCHES", "DOT", "LPAR", "LSQB", "__ANON_0", "NAME"]
-)
+_OPERATORS = {"PLUS", "MINUS", "STAR", "SLASH", "COMPARE", "AND", "OR", "NOT", "IN", "IS", "MATCHES"}
+_OPERATORS |= {"DOT", "LPAR", "LSQB", "__ANON_0", "NAME"}
 _VALUE_STARTS = {"NAME", "NUMBER", "STRING", "LSQB", "LPAR"}
 
 

@@ -44,7 +44,8 @@ class Place:
 
 @dataclass(slots=True)
 class Context:
-    """``things`` are finished declarations by draft, ``rows`` the columns of stages, ``refused`` stages of which
+    """``things`` are finished declarations by draft, ``lets`` values by their expression,
+    ``rows`` the columns of stages, ``refused`` stages of which
     nothing more is said; ``open`` are those being made, outermost first.
 
     ``build`` makes a declared thing; it is handed in because values and things are made of each other.
@@ -55,6 +56,7 @@ class Context:
     build: Callable[[Context, Draft], Any]
     seed: int = 0
     things: dict[Draft, Any] = field(default_factory=dict)
+    lets: dict[int, Any] = field(default_factory=dict)
     rows: dict[Draft, Columns] = field(default_factory=dict)
     refused: set[Draft] = field(default_factory=set)
     open: list[object] = field(default_factory=list)

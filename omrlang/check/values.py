@@ -44,7 +44,7 @@ class Choice:
     name: str
 
 
-Value: TypeAlias = Quantity | Interval | str | bool | None | list[Any] | Choice | Draft | BaseModel
+Value: TypeAlias = Quantity | Interval | str | bool | list[Any] | Choice | Draft | BaseModel | None
 
 
 def evaluate(ctx: Context, bound: Bound) -> Value | Failed:
@@ -130,13 +130,20 @@ def _named(ctx: Context, bound: Bound, expr: s.Name | s.Attr) -> Value | Failed:
         case Scope():
             return ctx.error("E309", f"`{expr.span.text}` is a module", expr.span)
         case Bound():
-            name = expr.span.text
-            value: Value | Failed = ctx.guarded(found, name, expr.span, lambda: evaluate(ctx, found))
-            return value
+            return _let(ctx, found, expr)
         case None:
             return _member(ctx, bound, expr)
         case _:
             assert_never(found)
+
+
+def _let(ctx: Context, bound: Bound, expr: s.Name | s.Attr) -> Value | Failed:
+    """The value of a ``let``, found once however often it is named."""
+    if id(bound) not in ctx.lets:
+        name = expr.span.text
+        ctx.lets[id(bound)] = ctx.guarded(bound, name, expr.span, lambda: evaluate(ctx, bound))
+    value: Value | Failed = ctx.lets[id(bound)]
+    return value
 
 
 def _member(ctx: Context, bound: Bound, expr: s.Name | s.Attr) -> Value | Failed:

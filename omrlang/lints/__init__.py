@@ -17,6 +17,7 @@ from omrlang.lints import (
     prompt_mismatch,
     trained_on_test,
 )
+from omrlang.lints.places import Graph
 
 LINTS = (clip_never_acts, clip_scale, prompt_mismatch, trained_on_test, judges_itself)
 
@@ -25,8 +26,9 @@ def lint(
     recipe: Recipe, allowed: Collection[str] = (), denied: Collection[str] = ()
 ) -> Iterator[Diagnostic]:
     """What the lints find. ``allowed`` codes say nothing, ``denied`` ones are errors."""
+    graph = Graph(recipe)
     for module in LINTS:
-        for found in module.lint(recipe):
+        for found in module.lint(graph):
             if found.code in denied:
                 yield replace(found, severity="error")
             elif found.code not in allowed:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
-from omrlang.hir import Recipe
-from omrlang.lints.places import setting_span
+from omrlang.lints.places import Graph, setting_span
 from omrlang.schema import Rl
 
 
-def lint(recipe: Recipe) -> Iterator[Diagnostic]:
-    for stage in recipe.stages:
+def lint(graph: Graph) -> Iterator[Diagnostic]:
+    for stage in graph.stages:
         spec = stage.spec
         if isinstance(spec, Rl) and (spec.minibatch is None or spec.minibatch == spec.batch):
             message = f"rl `{spec.name}`: the clip range of {spec.algorithm.kind} never acts"

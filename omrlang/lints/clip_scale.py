@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
-from omrlang.hir import Recipe
-from omrlang.lints.places import setting_span
+from omrlang.lints.places import Graph, setting_span
 from omrlang.schema import Rl
 from omrlang.types import Gspo
 
@@ -14,8 +13,8 @@ GSPO_MOST = 0.02
 TOKEN_LEAST = 0.01
 
 
-def lint(recipe: Recipe) -> Iterator[Diagnostic]:
-    for stage in recipe.stages:
+def lint(graph: Graph) -> Iterator[Diagnostic]:
+    for stage in graph.stages:
         spec = stage.spec
         if not isinstance(spec, Rl):
             continue

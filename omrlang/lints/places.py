@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from omrlang.hir import Recipe, Stage
@@ -10,14 +11,29 @@ from omrlang.source import Span
 from omrlang.types import Between, Binary, Call, ExprNode, Index, ListOf, Unary
 
 
+class Graph:
+    """A recipe's stages, found by name."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.stages = recipe.stages
+        self.by_name = {stage.spec.name: stage for stage in recipe.stages}
+
+    def ancestors(self, stage: Stage) -> Iterator[Stage]:
+        """The stages that a stage's rows came through, nearest first."""
+        todo = deque(row_parents(stage))
+        seen: set[str] = set()
+        while todo:
+            name = todo.popleft()
+            if name not in seen:
+                seen.add(name)
+                yield self.by_name[name]
+                todo.extend(row_parents(self.by_name[name]))
+
+
 def setting_span(stage: Stage, key: str) -> Span:
     """The value of a setting; the stage's name where it is a default."""
     provenance = stage.settings.get(key)
     return provenance.span if provenance and provenance.span else stage.span
-
-
-def stage_of(recipe: Recipe, name: str) -> Stage:
-    return next(stage for stage in recipe.stages if stage.spec.name == name)
 
 
 def row_parents(stage: Stage) -> tuple[str, ...]:
@@ -31,19 +47,6 @@ def row_parents(stage: Stage) -> tuple[str, ...]:
             return rows
         case Sample(rows=name) | Filter(rows=name) | Sft(rows=name) | Rl(rows=name):
             return (name,)
-
-
-def ancestors(recipe: Recipe, stage: Stage) -> Iterator[Stage]:
-    """The stages that a stage's rows came through, nearest first."""
-    todo = list(row_parents(stage))
-    seen: set[str] = set()
-    while todo:
-        name = todo.pop(0)
-        if name not in seen:
-            seen.add(name)
-            parent = stage_of(recipe, name)
-            yield parent
-            todo.extend(row_parents(parent))
 
 
 def calls(tree: ExprNode) -> Iterator[Call]:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
-from omrlang.hir import Recipe, Stage
-from omrlang.lints.places import ancestors, setting_span, stage_of
+from omrlang.hir import Stage
+from omrlang.lints.places import Graph, setting_span
 from omrlang.schema import Eval, Rl, Sample, Sft
 from omrlang.types import Prompt, TrainedModel
 
 
-def lint(recipe: Recipe) -> Iterator[Diagnostic]:
-    for stage in recipe.stages:
+def lint(graph: Graph) -> Iterator[Diagnostic]:
+    for stage in graph.stages:
         if isinstance(stage.spec, Sft) and stage.spec.prompt is not None:
-            yield from _against_samples(recipe, stage, stage.spec.prompt)
+            yield from _against_samples(graph, stage, stage.spec.prompt)
         if isinstance(stage.spec, Eval | Rl) and isinstance(stage.spec.model, TrainedModel):
-            trained = stage_of(recipe, stage.spec.model.stage)
+            trained = graph.by_name[stage.spec.model.stage]
             yield from _against_training(stage, stage.spec.prompt, trained)
 
 
-def _against_samples(recipe: Recipe, stage: Stage, prompt: Prompt) -> Iterator[Diagnostic]:
-    for parent in ancestors(recipe, stage):
+def _against_samples(graph: Graph, stage: Stage, prompt: Prompt) -> Iterator[Diagnostic]:
+    for parent in graph.ancestors(stage):
         if isinstance(parent.spec, Sample) and not _same(parent.spec.prompt, prompt):
             message = (
                 f"sft `{stage.spec.name}` trains under `{prompt.name}` what `{parent.spec.name}`"

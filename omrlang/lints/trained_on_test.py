@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
-from omrlang.hir import Recipe, Stage
-from omrlang.lints.places import ancestors, stage_of
+from omrlang.hir import Stage
+from omrlang.lints.places import Graph
 from omrlang.schema import Eval, Rl, Sft, Source
 from omrlang.types import TrainedModel
 
 
-def lint(recipe: Recipe) -> Iterator[Diagnostic]:
-    for stage in recipe.stages:
+def lint(graph: Graph) -> Iterator[Diagnostic]:
+    for stage in graph.stages:
         if not isinstance(stage.spec, Eval):
             continue
-        tested = {s.spec.place: s for s in ancestors(recipe, stage) if isinstance(s.spec, Source)}
-        for trained in _trainings(recipe, stage):
-            for source in ancestors(recipe, trained):
+        tested = {s.spec.place: s for s in graph.ancestors(stage) if isinstance(s.spec, Source)}
+        for trained in _trainings(graph, stage):
+            for source in graph.ancestors(trained):
                 if isinstance(source.spec, Source) and source.spec.place in tested:
                     yield _warning(stage, trained, tested[source.spec.place], source)
 
 
-def _trainings(recipe: Recipe, stage: Stage) -> Iterator[Stage]:
+def _trainings(graph: Graph, stage: Stage) -> Iterator[Stage]:
     """The stages that made the model of a stage, the last first."""
     while isinstance(stage.spec, Eval | Sft | Rl) and isinstance(stage.spec.model, TrainedModel):
-        stage = stage_of(recipe, stage.spec.model.stage)
+        stage = graph.by_name[stage.spec.model.stage]
         yield stage
 
 
