@@ -63,12 +63,12 @@ class Puzzle:
 class Difficulty:
     """What is drawn: ``grid`` cells a side, between ``fewest`` and ``most`` shapes, in the given colours and kinds."""
 
-    grid: int = 3
-    fewest: int = 3
-    most: int = 7
+    grid: int = 2
+    fewest: int = 1
+    most: int = 4
     colours: tuple[str, ...] = ("red", "green", "blue")
     kinds: tuple[str, ...] = KINDS
-    jitter: int = 3
+    jitter: int = 2
     half_widths: tuple[int, ...] = (7, 8, 9, 10)
 
 
