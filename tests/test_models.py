@@ -91,6 +91,7 @@ def test_a_saved_model_loads_again_with_its_own_tokenizer(tmp_path: Path) -> Non
     assert start.model is not None
     start.model.save_pretrained(tmp_path / "trained")
     start.tokenizer.save_pretrained(tmp_path / "trained")
+    assert start.image_processor is not None
     start.image_processor.save_pretrained(tmp_path / "trained")
     back = load(tmp_path / "trained", "bf16")
     assert back.model is not None

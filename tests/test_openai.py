@@ -100,7 +100,7 @@ def serve() -> Iterator[Serve]:
         server.stop()
 
 
-def choice(text: str, reason: str = "stop", index: int = 0, **more: str) -> dict[str, Any]:
+def choice(text: str, reason: str = "stop", index: int = 0, **more: Any) -> dict[str, Any]:
     message = {"role": "assistant", "content": text, **more}
     return {"index": index, "message": message, "finish_reason": reason}
 
@@ -230,7 +230,9 @@ def test_a_server_that_gives_fewer_choices_is_asked_for_the_rest(serve: Serve) -
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_reasoning_that_the_server_took_apart_is_put_back(serve: Serve, field: str) -> None:
-    server = serve(lambda body, _: answer(choice("<answer>2</answer>", **{field: "1 + 1\n"})))
+    server = serve(
+        lambda body, _: answer(choice("<answer>2</answer>", **dict[str, Any]({field: "1 + 1\n"})))
+    )
     (found,) = ask(server, request(n=1))
     assert found.text == "<think>1 + 1</think><answer>2</answer>"
 

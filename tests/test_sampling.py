@@ -245,9 +245,13 @@ def test_requests_hold_all_samples_of_a_question_longest_first(tmp_path: Path, s
     rows = [
         row | {"question": row["question"] + " " * i} for i, row in enumerate(puzzles(tmp_path, 6))
     ]
-    spy.behave = lambda requests, done: (
-        [done(c) for r in requests for c in failed(r, "no")] and None
-    )  # type: ignore[func-returns-value]
+
+    def none_succeeds(requests: Sequence[Request], done: Done) -> None:
+        for request in requests:
+            for completion in failed(request, "no"):
+                done(completion)
+
+    spy.behave = none_succeeds
     with pytest.raises(RunError):
         sample.run(order(tmp_path, rows))
     lengths = [len(r.row["question"]) for r in spy.requests]

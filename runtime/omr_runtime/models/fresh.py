@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def _text_settings(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> dict[st
         "num_attention_heads": source.heads,
         "num_key_value_heads": source.heads,
         "max_position_embeddings": MAX_POSITIONS,
+        "initializer_range": initial_spread(source.hidden),
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -92,6 +94,12 @@ _VISION_TOKENS = {
 }
 
 
+def initial_spread(hidden: int) -> float:
+    """Standard deviation of the first weights. The families' own 0.02 fits widths of thousands; a model of width 128
+    that starts with it needs more than twice the steps to see anything in a picture (measured on the drawn puzzles)."""
+    return 1 / math.sqrt(hidden)
+
+
 def _mrope(source: Fresh) -> dict[str, Any]:
     """The sections of a head's half for time, height and width: as in Qwen2.5-VL, 2 : 3 : 3."""
     half = source.hidden // source.heads // 2
@@ -107,6 +115,7 @@ def _vision_settings(source: Fresh) -> dict[str, Any]:
         "depth": layers,
         "hidden_size": hidden,
         "intermediate_size": 3 * hidden,
+        "initializer_range": initial_spread(hidden),
         "num_heads": max(1, hidden // 32),
         "out_hidden_size": source.hidden,
         "patch_size": PATCH,
