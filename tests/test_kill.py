@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -66,6 +65,7 @@ sft cold_start from accepted with tiny {
   epochs    = 2
   lr        = constant(1e-3)
   precision = fp32
+  processes = 2
   checkpoint { every = 4 steps, keep = 1 }
 }
 
@@ -95,21 +95,28 @@ eval after from [second] with reasoner {
 )
 
 
-def start(recipe: Path, state: Path) -> subprocess.Popen[str]:
+def start(recipe: Path, state: State) -> subprocess.Popen[bytes]:
+    """A driver as a person starts it; what it prints goes to a file beside the state."""
     code = "import sys; from omrlang.cli import main; sys.exit(main())"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "run", str(recipe), "--state", str(state)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=env,
-    )
+    with open(output(state), "wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-c", code, "run", str(recipe), "--state", str(state.folder)],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=env,
+        )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, out
+def output(state: State) -> Path:
+    return state.folder.with_suffix(".out")
+
+
+def finish(recipe: Path, state: State) -> str:
+    """Run to the end; what was printed."""
+    code = start(recipe, state).wait(timeout=900)
+    out = output(state).read_text()
+    assert code == 0, out
     return out
 
 
@@ -164,61 +171,87 @@ def sampled(state: State) -> Counter[str]:
     return found
 
 
-def kill_and_go_on(
-    recipe: Path, state: State, times: int, longest_s: float, seed: int
-) -> tuple[int, str]:
-    """Start and kill until so many kills hit a running driver, then let it end; kills and the last output."""
-    rng = random.Random(seed)
-    kills = 0
-    while kills < times:
-        before = shards_now(state)
-        process = start(recipe, state.folder)
-        try:
-            process.wait(timeout=rng.uniform(0.3, longest_s))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-        assert_nobody_left(state)
-        after = shards_now(state)
-        assert {path: after.get(path) for path in before} == before
-        if process.returncode == 0:
+def kill_in(recipe: Path, state: State, address: str, delay_s: float) -> bool:
+    """Run until a stage begins, and a moment longer; then kill the driver. False when the run ended before."""
+    process = start(recipe, state)
+    while f"] {address}" not in output(state).read_text():
+        if process.poll() is not None:
             break
-    return kills, finish(start(recipe, state.folder))
+        time.sleep(0.01)
+    try:
+        process.wait(timeout=delay_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode in (0, -signal.SIGKILL), output(state).read_text()
+    return process.returncode != 0
 
 
-def compare(recipe: Path, folder: Path, times: int, longest_s: float, seed: int) -> dict[str, Any]:
-    """Rows of a run that was killed and of one that was not; equal in every table of every stage."""
-    calm, killed = State(folder / "calm"), State(folder / "killed")
-    finish(start(recipe, calm.folder))
-    kills, _ = kill_and_go_on(recipe, killed, times, longest_s, seed)
+def kill_often(
+    recipe: Path, state: State, delays: dict[str, tuple[int, float]], seed: int
+) -> Counter[str]:
+    """Kill the driver in each stage so many times, each after at most so many seconds; how often it was hit."""
+    rng = random.Random(seed)
+    kills: Counter[str] = Counter()
+    for address, (times, longest_s) in delays.items():
+        for _ in range(times):
+            before = shards_now(state)
+            kills[address] += kill_in(recipe, state, address, rng.uniform(0.0, longest_s))
+            assert_nobody_left(state)
+            after = shards_now(state)
+            assert {path: after.get(path) for path in before} == before, (
+                "committed work is never made again"
+            )
+    return kills
+
+
+def assert_equal(calm: State, killed: State) -> None:
+    """The same rows in every table of every stage, in the store, in the ledger and in the lineage."""
     expected, found = tables(calm), tables(killed)
     assert expected.keys() == found.keys()
-    assert sampled(killed) == sampled(calm), "no sample twice in the ledger"
-    assert set(sampled(killed).values()) <= {1}
     for name, by_table in expected.items():
         for table in by_table.keys() - {"metric"}:
             assert found[name][table] == by_table[table], f"{name}: {table}"
-    return {"kills": kills, "calm": committed(calm), "killed": committed(killed)}
+    assert sampled(killed) == sampled(calm)
+    assert set(sampled(killed).values()) <= {1}, "no sample twice in the ledger"
+    assert committed(killed) == committed(calm), "no line lost or double in the lineage"
 
 
 @pytest.mark.slow
 def test_killed_while_it_makes_data(tmp_path: Path) -> None:
     recipe = tmp_path / "data.omr"
     recipe.write_text(DATA)
-    result = compare(recipe, tmp_path, times=12, longest_s=5.0, seed=1)
-    assert result["kills"] >= 4
-    assert result["killed"] == result["calm"], "no line lost or double in the lineage"
-    assert finish(start(recipe, tmp_path / "killed")).endswith(
-        f"nothing to do; state: {tmp_path / 'killed'}\n"
+    calm, killed = State(tmp_path / "calm"), State(tmp_path / "killed")
+    finish(recipe, calm)
+    stages = (
+        "source.first",
+        "source.second",
+        "mix.questions",
+        "sample.traces",
+        "filter.accepted",
+        "mix.last",
     )
+    kills = kill_often(recipe, killed, dict.fromkeys(stages, (3, 2.0)), seed=1)
+    finish(recipe, killed)
+    assert_equal(calm, killed)
+    assert kills.total() >= 10, kills
+    assert finish(recipe, killed).endswith(f"nothing to do; state: {killed.folder}\n")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_killed_while_it_trains(tmp_path: Path) -> None:
     recipe = tmp_path / "training.omr"
     recipe.write_text(TRAINING)
-    result = compare(recipe, tmp_path, times=10, longest_s=20.0, seed=2)
-    assert result["kills"] >= 4
-    assert result["killed"]["use"] == result["calm"]["use"]
-    assert result["killed"]["rollout"] == result["calm"]["rollout"]
+    calm, killed = State(tmp_path / "calm"), State(tmp_path / "killed")
+    finish(recipe, calm)
+    delays = {
+        "filter.accepted": (1, 1.0),
+        "sft.cold_start": (5, 12.0),
+        "rl.reasoner": (5, 15.0),
+        "eval.after": (3, 12.0),
+    }
+    kills = kill_often(recipe, killed, delays, seed=2)
+    finish(recipe, killed)
+    assert_equal(calm, killed)
+    assert kills.total() >= 10, kills

@@ -126,7 +126,8 @@ class BarDisplay:
     def end(self, outcome: str) -> None:
         if self.task is not None:
             task = self.bars.tasks[self.task]
-            self.bars.update(self.task, completed=task.total or task.completed, live=outcome)
+            total = task.total or task.completed or 1
+            self.bars.update(self.task, completed=total, total=total, live=outcome)
             self.bars.stop_task(self.task)
         self.task = None
 
