@@ -114,7 +114,8 @@ def test_pixel_bounds_scale_the_image(vision: Loaded) -> None:
     large = chat.encode_prompt(vision, row, SHORT, image, min_pixels=560 * 560)
     assert small.input_ids.count(placeholder(vision)) == 9
     assert large.input_ids.count(placeholder(vision)) == 400
-    bounds = vision.image_processor and vision.image_processor.size
+    assert vision.image_processor is not None
+    bounds = vision.image_processor.size
     assert bounds["longest_edge"] > 84 * 84, "the bounds of one call do not stay in the processor"
 
 

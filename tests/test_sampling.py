@@ -404,6 +404,7 @@ sample.run(Work.read(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_killed_workers_leave_nothing_half_done(tmp_path: Path) -> None:
     """A worker is killed again and again at random moments; in the end the rows are those of an undisturbed one."""
     work = order(tmp_path / "a", puzzles(tmp_path / "a", 150))

@@ -69,7 +69,8 @@ def starting_folder(work: Work, spec: Training, accelerator: Accelerator) -> Pat
 
     with accelerator.main_process_first():
         return Path(
-            work.model_folders.get(spec.model.name) or materialise(spec.model, Path(work.state))
+            work.model_folders.get(spec.model.name)
+            or materialise(spec.model, Path(work.state), Path(work.base))
         )
 
 
