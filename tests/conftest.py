@@ -11,7 +11,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests import `plans`, which is
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update", action="store_true", help="rewrite the expected files of tests/cases; review the change")
+    parser.addoption(
+        "--update",
+        action="store_true",
+        help="rewrite the expected files of tests/cases; review the change",
+    )
 
 
 @pytest.fixture

@@ -214,7 +214,9 @@ def _create(path: Path) -> None:
             _migrate(db)
     except duckdb.Error as error:
         if is_disk_full(error):
-            raise Resumable(f"{path}: the disk is full; free some space and run again to go on") from error
+            raise Resumable(
+                f"{path}: the disk is full; free some space and run again to go on"
+            ) from error
         raise RunError(f"{path}: the lineage cannot be made ({_first_line(error)})") from error
     os.replace(beside, path)
 

@@ -36,8 +36,9 @@ class Record:
     def must_start_over(self, stage: PlanStage) -> bool:
         """Whether what lies in the store for this stage cannot be gone on from."""
         entry = self.index["stages"].get(stage.fingerprint, {})
-        again = {"forced", "cache_missing", "cache_corrupt"} & set(stage.reasons)
-        return bool(again) or not entry.get("files_ok", True)
+        again = {"forced", "cache_corrupt"} & set(stage.reasons)
+        whole = Shards(self.state.artifact(stage.fingerprint)).is_intact()
+        return bool(again) or not entry.get("files_ok", True) or not whole
 
     # ---- the run
 

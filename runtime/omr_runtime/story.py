@@ -172,7 +172,16 @@ def _head(state: State, reader: Reader, ident: str) -> list[str]:
     """The row's text from Parquet, where a stage kept it."""
     lines = [f"row {ident}"]
     row = _stored(state, reader, ident)
-    for name in ("source", "question", "images", "options", "answer", "thinking", "response", "final_answer"):
+    for name in (
+        "source",
+        "question",
+        "images",
+        "options",
+        "answer",
+        "thinking",
+        "response",
+        "final_answer",
+    ):
         value = row.get(name)
         if value not in (None, [], ""):
             lines.append(f"  {name:<13} {str(value).replace(chr(10), chr(92) + 'n')}")
