@@ -179,9 +179,10 @@ def test_killed_and_resumed_equals_uninterrupted(
     whole = _work(tmp_path / "whole", base, **settings)
     run(whole)
     killed = _work(tmp_path / "killed", base, **settings)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         _kill_after(patch, what, method, calls)
-        run(killed)
+        with pytest.raises(Killed):
+            run(killed)
     run(killed)
     for (name, expected), found in zip(_model(whole).items(), _model(killed).values(), strict=True):
         assert torch.equal(expected, found), name
@@ -199,9 +200,10 @@ def test_a_checkpoint_of_other_processes_is_refused(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = _work(tmp_path, base, checkpoint=Checkpoint(every=2))
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         _kill_after(patch, RunLog, "step", 3)
-        run(work)
+        with pytest.raises(Killed):
+            run(work)
     state = next((tmp_path / "checkpoints").glob("*/step-*/training.json"))
     state.write_text(state.read_text().replace('"plain"', '"zero(3) on 8 processes"'))
     with pytest.raises(RunError, match=r"written under sharding zero\(3\) on 8 processes"):

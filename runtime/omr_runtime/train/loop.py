@@ -267,7 +267,9 @@ class Trainer:
             self.engine.load_checkpoint(str(folder), tag="sharded")
         else:
             assert self.optimizer is not None
-            state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+            # The type alone: with gloo the device is called cpu:0, which torch cannot load to.
+            where = self.device if self.device.type == "cuda" else "cpu"
+            state = torch.load(folder / "state.pt", map_location=where, weights_only=True)
             self.optimizer.load_state_dict(state["optimizer"])
             self.model.load_state_dict(state["frozen"], strict=False)
             del state

@@ -55,7 +55,9 @@ class Policy:
 
     def _update(self, groups: Groups, lr: float, old: LogProbs | None) -> UpdateFigures:
         used = _used(groups, self.spec)
-        update = _Update(self, {rollout.name: rollout for rollout in used}, self._counts(groups), old)
+        update = _Update(
+            self, {rollout.name: rollout for rollout in used}, self._counts(groups), old
+        )
         packed = self._pack(used)
         loss, norm = self.trainer.step(packed, update.loss, lr, self.spec.temperature)
         entropy, clipped, kl, rollout_kl = self.trainer.total(update.sums)

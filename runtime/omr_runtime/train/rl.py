@@ -73,7 +73,9 @@ def _members(rows: Sequence[int]) -> tuple[Member, ...]:
 
 def prompts_of_step(spec: Rl) -> int:
     """Prompts of one rollout step, over all processes."""
-    return round(spec.batch.value) * (num_processes(spec) if spec.batch.unit.endswith("/ gpu") else 1)
+    return round(spec.batch.value) * (
+        num_processes(spec) if spec.batch.unit.endswith("/ gpu") else 1
+    )
 
 
 def minibatches(members: Sequence[Member], spec: Rl) -> list[Sequence[Member]]:
@@ -179,7 +181,9 @@ def _step(run: Run, step: int, rollouts: Rollouts, reward: Reward, policy: Polic
         rollouts.refresh(trainer)
     members = run.prompts.steps[step]
     mine = [part[trainer.rank :: trainer.num_ranks] for part in minibatches(members, spec)]
-    groups = roll_out(run.questions, [member for part in mine for member in part], step, rollouts, reward)
+    groups = roll_out(
+        run.questions, [member for part in mine for member in part], step, rollouts, reward
+    )
     rolled = time.perf_counter()
     batches, at = [], 0
     for part in mine:

@@ -247,7 +247,9 @@ def roll_out(
     rollouts.roller.roll(asks, draw_of(spec, questions.loaded), found.append)
     found.sort(key=lambda one: (one.ask, one.sample))
     drawn = [
-        _Drawn(questions.rows[members[one.ask].row], one, response_of(questions.loaded, one.token_ids))
+        _Drawn(
+            questions.rows[members[one.ask].row], one, response_of(questions.loaded, one.token_ids)
+        )
         for one in found
     ]
     scored = reward.score(one.scorable() for one in drawn)
