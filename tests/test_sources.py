@@ -284,7 +284,10 @@ def test_take_nests_and_keeps_ids(tmp_path: Path) -> None:
     assert {row["id"] for row in other} != ids[0]
 
 
-def test_a_restarted_worker_makes_the_same_shards(tmp_path: Path) -> None:
+def test_a_restarted_worker_makes_the_same_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SLICE", 500)
     lines(tmp_path, *({"question": f"q{n}"} for n in range(1_200)))
     spec = plans.source("s", "data.jsonl")
     whole, _ = read(tmp_path, spec)

@@ -52,6 +52,10 @@ class Record:
                 "parents": {name: plan.stage(name).fingerprint for name in stage.parents},
                 "revision": stage.revision,
             }
+        named = set(self.index["names"].values())
+        self.index["previous"] = {
+            fp: was for fp, was in self.index["previous"].items() if fp in named
+        }
         if json.dumps(self.index, sort_keys=True) != before:
             write_index(self.state, self.index)
         if todo:

@@ -22,7 +22,7 @@ from omrlang.schema import Source
 from omrlang.types import Col, ExprNode
 from omrlang.walk import children
 
-SLICE = 500
+SLICE = 2_000
 """Raw rows of one shard: fixed, so that a restarted worker makes the same shards."""
 
 TEXT_COLUMNS = ("question", "answer", "variant", "response", "thinking", "final_answer")
