@@ -131,7 +131,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     longer = [choice for choice in choices if choice.startswith(word)]
     if len(word) > 2 and len(longer) == 1:
         return longer[0]
-    found = difflib.get_close_matches(word[:80], choices, n=1, cutoff=0.72 if len(word) > 3 else 0.6)
+    found = difflib.get_close_matches(
+        word[:80], choices, n=1, cutoff=0.72 if len(word) > 3 else 0.6
+    )
     return found[0] if found else None
 
 

@@ -131,7 +131,9 @@ class _Printer:
             is_long = len(own) > 1
             if previous is not None and (was_long or is_long) and not _starts_blank(above):
                 above = ["", *above] if above else above
-            if start is not None and (self.gap(start, statement.span.start) or (not above and (was_long or is_long))):
+            if start is not None and (
+                self.gap(start, statement.span.start) or (not above and (was_long or is_long))
+            ):
                 own = ["", *own]
             lines += above + own
             previous, was_long = statement.span.end, is_long
@@ -144,7 +146,9 @@ class _Printer:
         """Whether an empty line stands between two offsets."""
         return _BLANK_LINE.search(self.file.source.text, a, b) is not None
 
-    def leading(self, before: int, indent: int, previous: int | None) -> tuple[list[str], int | None]:
+    def leading(
+        self, before: int, indent: int, previous: int | None
+    ) -> tuple[list[str], int | None]:
         """The comments before an offset as lines of their own, and where the last thing ended."""
         lines: list[str] = []
         while self.done < len(self.file.comments):
@@ -164,7 +168,11 @@ class _Printer:
             return ""
         comment = self.file.comments[self.done]
         between = self.file.source.text[end : comment.span.start]
-        if comment.span.start < end or "\n" in between or between.strip() not in ("", ",", "{", "[", "("):
+        if (
+            comment.span.start < end
+            or "\n" in between
+            or between.strip() not in ("", ",", "{", "[", "(")
+        ):
             return ""
         self.done += 1
         return f"  {comment.text}"
@@ -321,7 +329,9 @@ class _Printer:
         if not _parts(expr):
             return self.holds_comment(expr)
         start = expr.fn.span.end if isinstance(expr, s.CallExpr) else expr.span.start
-        return "\n" in expr.span.file.text[start : _parts(expr)[0].span.start] or self.holds_comment(expr)
+        return "\n" in expr.span.file.text[
+            start : _parts(expr)[0].span.start
+        ] or self.holds_comment(expr)
 
     def explode(self, expr: s.Expr, indent: int) -> list[str]:
         """A list or call with one item a line and a comma after each."""

@@ -94,9 +94,7 @@ class Scope:
 Found: TypeAlias = Bound | Draft | Scope
 
 
-def resolve(
-    file: s.File, folder: Path, reporter: Reporter, overrides: Sequence[str] = ()
-) -> Scope:
+def resolve(file: s.File, folder: Path, reporter: Reporter, overrides: Sequence[str] = ()) -> Scope:
     """The names of a recipe with everything it uses; ``overrides`` are ``path=value``, the last layer."""
     scope = _scope(file, folder, "", "file", reporter, (folder / file.source.path.name,))
     for override in overrides:
@@ -218,7 +216,10 @@ def _version(statement: s.Version, reporter: Reporter) -> None:
 
 def _assign(scope: Scope, statement: s.Assign, reporter: Reporter) -> None:
     if statement.name.id != "seed":
-        hint = did_you_mean(statement.name.id, ["seed"]) or f"`let {statement.name.id} = …` names a value"
+        hint = (
+            did_you_mean(statement.name.id, ["seed"])
+            or f"`let {statement.name.id} = …` names a value"
+        )
         reporter.error("E203", f"unknown key `{statement.name.id}`", statement.name.span, hint)
         return
     if scope.seed is not None:
@@ -256,7 +257,9 @@ def _use(scope: Scope, use: s.Use, reporter: Reporter, loading: tuple[Path, ...]
         return
     source = read_source(path, shown, use.module.span, reporter)
     if source is None:
-        scope.modules[name.id] = Scope(scope.file, scope.folder, f"{name.id}.", scope.layer, is_broken=True)
+        scope.modules[name.id] = Scope(
+            scope.file, scope.folder, f"{name.id}.", scope.layer, is_broken=True
+        )
         return
     layer: Layer = "stdlib" if path.parent == _stdlib() else "file"
     tree = parse(source, reporter)
@@ -276,7 +279,11 @@ def _module(scope: Scope, use: s.Use, reporter: Reporter) -> tuple[Path, Path, s
     parts = use.module.span.text.split(".")
     known = sorted(path.stem for path in _stdlib().glob("*.omr"))
     if len(parts) != 2 or parts[0] != "std" or parts[1] not in known:
-        scope.broken |= {parts[-1], nearest(parts[-1], known) or "", use.alias.id if use.alias else ""}
+        scope.broken |= {
+            parts[-1],
+            nearest(parts[-1], known) or "",
+            use.alias.id if use.alias else "",
+        }
         names = [f"std.{stem}" for stem in known]
         near = did_you_mean(use.module.span.text, names, "there are")
         reporter.error("E207", f"unknown module `{use.module.span.text}`", use.module.span, near)
@@ -310,7 +317,9 @@ def _reopen(scope: Scope, statement: s.Reopen, reporter: Reporter) -> None:
     word = ".".join(name.id for name in statement.path)
     span = statement.path[0].span.to(statement.path[-1].span)
     if word == "budget" and not statement.clauses and statement.block is not None:
-        _merge_block(scope.budget, statement.block, Bound(s.Text(span, ""), scope, scope.layer), reporter)
+        _merge_block(
+            scope.budget, statement.block, Bound(s.Text(span, ""), scope, scope.layer), reporter
+        )
     elif word in scope.drafts:
         hint = "a stage is re-opened by an amending file only"
         reporter.error("E205", f"`{word}` is defined twice", span, hint)
@@ -335,12 +344,12 @@ def _merge(
         draft.clauses[clause.word] = Bound(clause.value, scope, scope.layer)
         draft.clause_spans[clause.word] = clause.span
     if block is not None:
-        _merge_block(draft.settings, block, Bound(s.Text(draft.span, ""), scope, scope.layer), reporter)
+        _merge_block(
+            draft.settings, block, Bound(s.Text(draft.span, ""), scope, scope.layer), reporter
+        )
 
 
-def _merge_block(
-    slots: dict[str, Slot], block: s.Block, origin: Bound, reporter: Reporter
-) -> None:
+def _merge_block(slots: dict[str, Slot], block: s.Block, origin: Bound, reporter: Reporter) -> None:
     """Put a block's entries into the slots; a setting given twice in one block is an error."""
     for entry in block.entries:
         slot = _slot(slots, entry.path)
@@ -432,7 +441,9 @@ def _apply(scope: Scope, names: list[s.Name], value: Bound, reporter: Reporter) 
         scope.seed = value
     else:
         is_draft = first.id in scope.drafts
-        hint = did_you_mean(first.id, [*scope.drafts, *scope.modules] if rest else [*scope.lets, "seed"])
+        hint = did_you_mean(
+            first.id, [*scope.drafts, *scope.modules] if rest else [*scope.lets, "seed"]
+        )
         hint = f"`{first.id}.KEY=…` sets one of its settings" if is_draft else hint
         what = f"`{first.id}` is no setting" if is_draft else f"unknown name `{first.id}`"
         reporter.error("E402", what, first.span, hint)

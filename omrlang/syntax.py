@@ -113,7 +113,18 @@ class Paren(Node):
 
 
 Expr: TypeAlias = (
-    Number | Text | Constant | Name | Attr | ListExpr | CallExpr | IndexExpr | UnaryExpr | BinaryExpr | RangeExpr | Paren
+    Number
+    | Text
+    | Constant
+    | Name
+    | Attr
+    | ListExpr
+    | CallExpr
+    | IndexExpr
+    | UnaryExpr
+    | BinaryExpr
+    | RangeExpr
+    | Paren
 )
 
 

@@ -21,8 +21,6 @@ _FENCE = re.compile(r"^```(\w+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {"W201", "W202", "E402"}
 
 
-
-
 def said(recipe: str) -> str:
     """What ``omr check`` would print about it. The working folder is where the recipe lies."""
     path = Path("case.omr")

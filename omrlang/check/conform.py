@@ -232,7 +232,9 @@ def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
     if unit not in units:
         shown = listed(["`%`" if u == "fraction" else f"`{u}`" for u in units], "or")
         found = f"not `{unit}`" if unit else "this has none"
-        return ctx.error("E304", f"`{place.label}` needs the unit {shown}, {found}", bound.expr.span)
+        return ctx.error(
+            "E304", f"`{place.label}` needs the unit {shown}, {found}", bound.expr.span
+        )
     if value.value < 0:
         return ctx.error("E305", f"`{place.label}` is at least 0", bound.expr.span)
     return Amount(value=float(value.value), unit=unit)
@@ -270,7 +272,9 @@ def _thing(ctx: Context, bound: Bound, want: type[BaseModel], place: Place) -> A
         return FAILED if made is FAILED else Hardware(name=value.name, gpu=made, count=1)
     if isinstance(value, want):
         return value
-    message = f"`{place.label}` takes {'' if kind == 'hardware' else 'a '}{kind}, not {describe(value)}"
+    message = (
+        f"`{place.label}` takes {'' if kind == 'hardware' else 'a '}{kind}, not {describe(value)}"
+    )
     return ctx.error("E309", message, bound.expr.span, f"`{kind} NAME …` declares one")
 
 
@@ -373,7 +377,9 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
             ctx.error("E206", f"`{name}` is given twice", arg.span)
         target, value = _argument(ctx, bound.of(arg.value), model, name)
         values[target] = value
-    missing = [f"`{name}`" for name, info in fields.items() if info.is_required() and name not in values]
+    missing = [
+        f"`{name}`" for name, info in fields.items() if info.is_required() and name not in values
+    ]
     if missing and "?" not in values:
         message = f"`{call.fn.span.text}(…)` lacks {listed(missing, 'and')}"
         return ctx.error("E308", message, call.span)
@@ -392,7 +398,9 @@ def _field_of(
     elif position < len(order):
         return order[position]
     else:
-        ctx.error("E308", f"{shown} takes at most {len(order)} argument{'s' * (len(order) > 1)}", arg.span)
+        ctx.error(
+            "E308", f"{shown} takes at most {len(order)} argument{'s' * (len(order) > 1)}", arg.span
+        )
     return None
 
 

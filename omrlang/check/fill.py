@@ -60,9 +60,7 @@ def fill(
     return values
 
 
-def _unknown_key(
-    ctx: Context, key: str, slot: Slot, keys: dict[str, str], owner: str
-) -> None:
+def _unknown_key(ctx: Context, key: str, slot: Slot, keys: dict[str, str], owner: str) -> None:
     if key == "expect":
         ctx.error("E401", "`expect` is not supported by this version", slot.key.span)
         return
@@ -200,7 +198,9 @@ def _column(ctx: Context, name: str, slot: Slot, want: Any, found: dict[str, Any
         hint = "`label` says what the column `source` holds" if name == "source" else None
         hint = hint or did_you_mean(name, known, "columns are")
         message = f"a source has no column `{name}` to map"
-        found[name] = ctx.error("E209", message, slot.key.span, hint or "`extra.NAME` takes any other")
+        found[name] = ctx.error(
+            "E209", message, slot.key.span, hint or "`extra.NAME` takes any other"
+        )
         return
     if slot.value is None:
         found[name] = ctx.error("E301", f"`{name}` takes an expression", slot.key.span)
@@ -214,4 +214,3 @@ def _column(ctx: Context, name: str, slot: Slot, want: Any, found: dict[str, Any
 
 
 _WORDS = {"text": "a text", "list": "a list", "number": "a number", "bool": "a condition"}
-

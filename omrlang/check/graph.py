@@ -53,7 +53,11 @@ def _enter(ctx: Context, draft: Draft, done: dict[Draft, bool]) -> Iterator[Draf
     if full is None:
         ctx.refused.add(draft)
         return iter(())
-    draft.clauses, draft.clause_spans, draft.settings = full.clauses, full.clause_spans, full.settings
+    draft.clauses, draft.clause_spans, draft.settings = (
+        full.clauses,
+        full.clause_spans,
+        full.settings,
+    )
     draft.base = None
     return iter(_named_stages(draft))
 

@@ -133,7 +133,9 @@ def _number(ctx: Context, expr: s.Number) -> Typed | Failed:
     if isinstance(value, Failed):
         return FAILED
     if value.unit not in (None, "fraction"):
-        return ctx.error("E304", f"a row expression has no units, this has `{value.unit}`", expr.span)
+        return ctx.error(
+            "E304", f"a row expression has no units, this has `{value.unit}`", expr.span
+        )
     return Lit(value=_plain(value.value)), "number"
 
 
@@ -425,7 +427,9 @@ def _unary(rows: _Rows, expr: s.UnaryExpr) -> Typed | Failed:
         return FAILED
     want: ExprType = "bool" if expr.op == "not" else "number"
     if not _fits(typed[1], (want,)):
-        return rows.ctx.error("E301", f"`{expr.op}` takes {_a(want)}, this is {_a(typed[1])}", expr.x.span)
+        return rows.ctx.error(
+            "E301", f"`{expr.op}` takes {_a(want)}, this is {_a(typed[1])}", expr.x.span
+        )
     if expr.op == "-" and isinstance(typed[0], Lit) and isinstance(typed[0].value, int | float):
         return Lit(value=-typed[0].value), "number"
     return Unary(op="not" if expr.op == "not" else "neg", x=typed[0]), want
@@ -498,11 +502,15 @@ def _operands_fit(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) -
         ctx.error("E301", message, expr.right.span)
         return False
     if op in ("is", "is not") and right[0] != Lit(value=None):
-        ctx.error("E301", f"`{op}` compares with `null` only", expr.right.span, "`==` compares values")
+        ctx.error(
+            "E301", f"`{op}` compares with `null` only", expr.right.span, "`==` compares values"
+        )
         return False
     if op in ("==", "!=", "<", "<=", ">", ">=", "+") and not _same(left[1], right[1]):
         message = f"`{op}` stands between {_a(left[1])} and {_a(right[1])}"
-        ctx.error("E301", message, expr.op_span, "`text(…)` and `number(…)` turn one into the other")
+        ctx.error(
+            "E301", message, expr.op_span, "`text(…)` and `number(…)` turn one into the other"
+        )
         return False
     return True
 

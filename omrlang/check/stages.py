@@ -44,7 +44,12 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
 
 
 def _settings(
-    ctx: Context, draft: Draft, spec: type[Any], clauses: dict[str, Any], owner: str, without: tuple[str, ...]
+    ctx: Context,
+    draft: Draft,
+    spec: type[Any],
+    clauses: dict[str, Any],
+    owner: str,
+    without: tuple[str, ...],
 ) -> dict[str, Any]:
     """The settings in the braces; a source's ``columns`` first, because ``where`` looks at them."""
     if draft.kind not in ("source", "benchmark"):
@@ -86,7 +91,9 @@ def _clauses(ctx: Context, draft: Draft, spec: type[Any]) -> dict[str, Any]:
     for word, (name, _, required) in fields.items():
         if required and word not in draft.clauses:
             shown = f"{draft.kind} `{draft.name}`"
-            values[name] = ctx.error("E303", f"{shown} lacks `{word}`", draft.span, _example(draft.kind))
+            values[name] = ctx.error(
+                "E303", f"{shown} lacks `{word}`", draft.span, _example(draft.kind)
+            )
     return values
 
 
@@ -121,7 +128,11 @@ def _parts(ctx: Context, draft: Draft, word: str, bound: Bound, want: Any) -> An
         if parts is FAILED or not _check_amounts(ctx, draft, bound.expr.span, parts):
             return FAILED
         return parts
-    items = bound.expr.items if isinstance(bound.expr, s.ListExpr) else (s.Item(bound.expr.span, bound.expr),)
+    items = (
+        bound.expr.items
+        if isinstance(bound.expr, s.ListExpr)
+        else (s.Item(bound.expr.span, bound.expr),)
+    )
     found = [_row_set(ctx, bound, item, word) for item in items]
     if not found:
         return ctx.error("E301", f"`{word}` names no rows", bound.expr.span)
@@ -130,7 +141,9 @@ def _parts(ctx: Context, draft: Draft, word: str, bound: Bound, want: Any) -> An
 
 def _row_set(ctx: Context, bound: Bound, item: s.Item, word: str) -> Any:
     if item.amount is not None:
-        return ctx.error("E301", f"`{word}` takes no amounts here", item.amount.span, "a `mix` does")
+        return ctx.error(
+            "E301", f"`{word}` takes no amounts here", item.amount.span, "a `mix` does"
+        )
     draft = rows_of(ctx, bound.of(item.value), word)
     return FAILED if isinstance(draft, Failed) else draft.name
 
@@ -148,7 +161,11 @@ def _check_amounts(ctx: Context, draft: Draft, span: Span, parts: tuple[MixPart,
     shares = [part.amount.fraction for part in parts if isinstance(part.amount, Share)]
     if not shares:
         if "total" in draft.settings:
-            ctx.error("E307", "`total` goes with shares, this mix has none", draft.settings["total"].key.span)
+            ctx.error(
+                "E307",
+                "`total` goes with shares, this mix has none",
+                draft.settings["total"].key.span,
+            )
             return False
         return True
     if len(shares) < len(parts):
@@ -170,7 +187,11 @@ def _check_amounts(ctx: Context, draft: Draft, span: Span, parts: tuple[MixPart,
 def _mapped(raw: Columns, mapping: Any) -> Columns:
     """What a source's rows have after mapping: what is mapped, or columns of the same name."""
     if isinstance(mapping, dict) and mapping:
-        names = {name: COLUMNS.get(name, expr.type) for name, expr in mapping.items() if expr is not FAILED}
+        names = {
+            name: COLUMNS.get(name, expr.type)
+            for name, expr in mapping.items()
+            if expr is not FAILED
+        }
     elif raw.names is not None:
         names = {name: COLUMNS[name] for name in raw.names if name in COLUMNS}
     else:
@@ -198,7 +219,11 @@ def parents_of(ctx: Context, draft: Draft) -> list[Draft]:
         return []
     quiet = replace_reporter(ctx)
     bound = quiet.follow(bound)
-    exprs = [item.value for item in bound.expr.items] if isinstance(bound.expr, s.ListExpr) else [bound.expr]
+    exprs = (
+        [item.value for item in bound.expr.items]
+        if isinstance(bound.expr, s.ListExpr)
+        else [bound.expr]
+    )
     found = [rows_of(quiet, bound.of(expr), "from") for expr in exprs]
     return [draft for draft in found if isinstance(draft, Draft)]
 
@@ -217,5 +242,3 @@ def _columns_after(ctx: Context, draft: Draft, values: dict[str, Any]) -> Column
         names = {**columns.names, **{name: COLUMNS[name] for name in SAMPLED}}
         return Columns(names)
     return Columns(columns.names)
-
-

@@ -47,7 +47,11 @@ def build(ctx: Context, draft: Draft) -> Any:
 
 def _completed(made: Any, draft: Draft) -> Any:
     """What follows from the rest: a vision-language family sees pictures."""
-    seen = isinstance(made, Model) and isinstance(made.source, Fresh) and "vision" not in draft.settings
+    seen = (
+        isinstance(made, Model)
+        and isinstance(made.source, Fresh)
+        and "vision" not in draft.settings
+    )
     if seen and made.source.family == "qwen2_5_vl":
         return made.model_copy(update={"vision": True})
     return made

@@ -252,15 +252,15 @@ def _plain(left: Quantity, right: Quantity) -> bool:
     return left.unit in (None, "fraction") or right.unit in (None, "fraction")
 
 
-def _machines(
-    ctx: Context, expr: s.BinaryExpr, times: Quantity, draft: Draft
-) -> Value | Failed:
+def _machines(ctx: Context, expr: s.BinaryExpr, times: Quantity, draft: Draft) -> Value | Failed:
     """``32 * gpus.a800_80gb``, ``2 * pod``."""
     if draft.kind not in ("gpu", "hardware") or times.unit is not None:
         message = f"`*` does not go with {times.shown} and {describe(draft)}"
         return ctx.error("E301", message, expr.op_span)
     if times.value < 1 or times.value != int(times.value):
-        return ctx.error("E305", "the number of devices is a whole number from 1 on", expr.left.span)
+        return ctx.error(
+            "E305", "the number of devices is a whole number from 1 on", expr.left.span
+        )
     made = ctx.thing(draft)
     if isinstance(made, Gpu):
         return Hardware(name=draft.name, gpu=made, count=int(times.value))

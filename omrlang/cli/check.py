@@ -50,7 +50,10 @@ def _check(path: Path, args: argparse.Namespace) -> int:
         more = ", the first ones are shown" if errors >= MAX_ERRORS else ""
         print(f"{path}: {_count(errors, 'error')}{more}", file=sys.stderr)
         return 1
-    print(f"{path}: ok · {verdict(recipe)}" + (f" · {_count(warnings, 'warning')}" if warnings else ""))
+    print(
+        f"{path}: ok · {verdict(recipe)}"
+        + (f" · {_count(warnings, 'warning')}" if warnings else "")
+    )
     return 0
 
 

@@ -12,7 +12,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("fmt", help="format recipes")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a recipe, or -")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is not formatted")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if a file is not formatted"
+    )
     parser.set_defaults(run=run)
 
 
@@ -32,7 +34,9 @@ def _format(path: Path, *, check: bool) -> int:
 
     reporter = Reporter()
     is_stdin = str(path) == "-"
-    source = SourceFile(path, sys.stdin.read()) if is_stdin else read_source(path, path, None, reporter)
+    source = (
+        SourceFile(path, sys.stdin.read()) if is_stdin else read_source(path, path, None, reporter)
+    )
     tree = parse(source, reporter) if source is not None else None
     if source is None or tree is None or reporter.has_errors:
         print(render(reporter.sorted()), end="", file=sys.stderr)

@@ -50,5 +50,9 @@ def _schema(kind: str) -> dict[str, object]:
                 facts = {"description": item.doc, "x-class": item.cls, "x-unit": item.unit}
                 properties[name] |= {key: value for key, value in facts.items() if value}
             if isinstance(item, Clause):
-                properties[name] |= {"description": item.doc, "x-clause": item.word, "x-class": item.cls}
+                properties[name] |= {
+                    "description": item.doc,
+                    "x-clause": item.word,
+                    "x-class": item.cls,
+                }
     return schema

@@ -17,7 +17,9 @@ def lint(graph: Graph) -> Iterator[Diagnostic]:
         judges = [call.model for call in calls(expr.tree) if call.model] if expr else []
         writers = _writers(graph, stage) if judges else []
         if any(_same(judge, writer) for judge in judges for writer in writers):
-            message = f"in {stage.spec.kind} `{stage.spec.name}` a model judges what it wrote itself"
+            message = (
+                f"in {stage.spec.kind} `{stage.spec.name}` a model judges what it wrote itself"
+            )
             yield Diagnostic("W105", message, setting_span(stage, key), "warning")
 
 

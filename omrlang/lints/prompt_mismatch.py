@@ -28,7 +28,9 @@ def _against_samples(graph: Graph, stage: Stage, prompt: Prompt) -> Iterator[Dia
                 f" sampled under `{parent.spec.prompt.name}`"
             )
             related = ((setting_span(parent, "prompt"), "sampled under this one"),)
-            yield Diagnostic("W103", message, setting_span(stage, "prompt"), "warning", None, related)
+            yield Diagnostic(
+                "W103", message, setting_span(stage, "prompt"), "warning", None, related
+            )
 
 
 def _against_training(stage: Stage, prompt: Prompt, trained: Stage) -> Iterator[Diagnostic]:
