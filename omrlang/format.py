@@ -21,7 +21,7 @@ _BLANK_LINE = re.compile(r"\n[ \t\r\f]*\n")
 def format_text(text: str) -> str:
     """The text formatted; unchanged where it does not parse.
 
-    >>> format_text("mix  all_of from [ a:all,b : 20 % ] { total=500 }")
+    >>> format_text("mix  all_of from [ a:all,b : 20% ] { total=500 }")
     'mix all_of from [a: all, b: 20%] { total = 500 }\\n'
     """
     reporter = Reporter()
