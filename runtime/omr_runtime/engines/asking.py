@@ -92,6 +92,7 @@ def draw_of(loaded: Loaded, decoding: Decoding) -> Draw:
         decoding.top_p,
         decoding.top_k,
         choices,
+        decoding.choices,
         placeholders(loaded),
     )
 

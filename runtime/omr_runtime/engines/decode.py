@@ -37,7 +37,7 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Draw:
     """How tokens are drawn; ``stops`` end a sample and belong to it. With ``choices`` a sample is one of these token
-    sequences, each of which ends with a stop. ``never`` are tokens that stand for something else than text: an image
+    sequences, each of which ends with a stop (``choice_texts`` are the same as text). ``never`` are tokens that stand for something else than text: an image
     placeholder in a response would be taken for an image when the response is read again."""
 
     temperature: float
@@ -46,6 +46,7 @@ class Draw:
     top_p: float = 1.0
     top_k: int | None = None
     choices: tuple[tuple[int, ...], ...] | None = None
+    choice_texts: tuple[str, ...] | None = None
     never: tuple[int, ...] = ()
 
 

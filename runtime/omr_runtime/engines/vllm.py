@@ -59,6 +59,7 @@ class VllmEngine:
         self, loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm | None = None
     ) -> None:
         self.loaded, self.limits = loaded, limits
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.version = importlib.metadata.version(_distribution())
         self.llm = _start(loaded, precision, limits, settings or Vllm())
         self.num_requests = 0
@@ -100,7 +101,8 @@ class VllmEngine:
 
     def update_weights(self, weights: Weights) -> None:
         """Replace all weights and forget every cached key and value, which belong to the old ones."""
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        whole = _with_head(weights, self.dtype)
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": whole})
         if not self.llm.reset_prefix_cache():
             raise EngineDied("vLLM did not drop its prefix cache after new weights")
 
@@ -150,6 +152,22 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         raise EngineDied(f"vLLM did not start with {loaded.folder}: {_first_line(error)}") from error
 
 
+def _with_head(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights in the engine's type, and the output layer always among them.
+
+    A model file leaves out an output layer that is tied to the embedding; vLLM on a CPU keeps a packed copy of it, which
+    without this would stay the old one and say nothing.
+    """
+    embedding, has_head = None, False
+    for name, tensor in weights:
+        has_head = has_head or name.endswith("lm_head.weight")
+        if name.endswith("embed_tokens.weight"):
+            embedding = tensor
+        yield name, tensor.to(dtype)
+    if not has_head and embedding is not None:
+        yield "lm_head.weight", embedding.to(dtype)
+
+
 def _samples(asks: Iterable[Ask]) -> Iterator[tuple[int, int, Ask]]:
     for index, ask in enumerate(asks):
         for sample in range(len(ask.seeds)):
@@ -165,8 +183,9 @@ def _prompt(ask: Ask) -> Any:
 
 def _params(draw: Draw, seed: int) -> Any:
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+    only = StructuredOutputsParams(choice=list(draw.choice_texts)) if draw.choice_texts else None
     return SamplingParams(
         temperature=draw.temperature,
         top_p=draw.top_p,
@@ -175,6 +194,7 @@ def _params(draw: Draw, seed: int) -> Any:
         seed=seed % (1 << 63) if draw.temperature > 0 else None,
         stop_token_ids=sorted(draw.stops),
         logit_bias=dict.fromkeys(draw.never, -100.0) or None,
+        structured_outputs=only,
         logprobs=0,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,

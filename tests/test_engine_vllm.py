@@ -1,0 +1,119 @@
+"""vLLM itself, in process: it generates, seeds repeat, pushed weights give what a freshly started engine gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_parts import fresh_folder
+
+from omr_runtime.engines import vllm
+from omr_runtime.models import load_tokenizer
+
+needs_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"
+)
+
+# One engine a process: vLLM does not give its memory back before the process ends.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from omr_runtime.engines.decode import Ask, Draw
+from omr_runtime.engines.protocol import Decoding, Request
+from omr_runtime.engines.vllm import VllmEngine, VllmLimits, weights_of
+from omr_runtime.models import load_tokenizer
+from omrlang.types import Prompt
+
+def main(folder, push, out):
+    loaded = load_tokenizer(folder)
+    engine = VllmEngine(loaded, "bf16", VllmLimits(128, max_num_seqs=4))
+    prompts = [loaded.tokenizer.encode(f"How many {what}?") for what in ("red", "green", "blue", "circles")]
+    asks = [Ask(ids, tuple(range(10 * i, 10 * i + 3))) for i, ids in enumerate(prompts)]
+
+    def roll(temperature, asks):
+        found = []
+        engine.roll(asks, Draw(temperature, 12, frozenset(loaded.stop_ids)), found.append)
+        found.sort(key=lambda one: (one.ask, one.sample))
+        return [[one.token_ids, one.logprobs, one.stopped] for one in found]
+
+    result = {"greedy": roll(0.0, asks), "drawn": roll(1.0, asks), "alone": roll(1.0, asks[2:3])}
+    row = {"id": "a", "question": "How many red?"}
+    ask = Decoding(temperature=0.0, max_tokens=4, choices=("yes", "no"))
+    said = []
+    engine.generate([Request("a", row, Prompt(name="p"), (0,), (0,), ask)], said.append)
+    result["choice"] = [said[0].text, said[0].finish]
+    if push:
+        engine.update_weights(weights_of(Path(push)))
+        result["pushed"] = roll(0.0, asks)
+    Path(out).write_text(json.dumps(result))
+    engine.close()
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+
+
+def roll(tmp_path: Path, folder: Path, push: Path | None = None) -> dict[str, Any]:
+    """What an engine of its own process says."""
+    root, script = Path(__file__).parents[1], tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    out = tmp_path / "said.json"
+    env = os.environ | {"PYTHONPATH": f"{root}:{root / 'runtime'}", "OMP_NUM_THREADS": "2"}
+    argv = [sys.executable, str(script), str(folder), str(push or ""), str(out)]
+    result = subprocess.run(argv, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def text_model(folder: Path, seed: int) -> Path:
+    return fresh_folder(folder, "qwen2", hidden=128, seed=seed)
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_pushed_weights_give_what_a_fresh_engine_gives(tmp_path: Path) -> None:
+    one, other = text_model(tmp_path / "one", 3), text_model(tmp_path / "other", 4)
+    old = roll(tmp_path, one, push=other)
+    new = roll(tmp_path, other)
+    assert [tokens for tokens, *_ in old["pushed"]] == [tokens for tokens, *_ in new["greedy"]]
+    for (_, mine, _), (_, theirs, _) in zip(old["pushed"], new["greedy"], strict=True):
+        assert mine == pytest.approx(theirs, abs=2e-2)
+    assert [tokens for tokens, *_ in old["pushed"]] != [tokens for tokens, *_ in old["greedy"]]
+    assert len(old["drawn"]) == 12
+    assert old["drawn"][6:9] == old["alone"]
+    assert old["choice"] == ["yes", "stop"] or old["choice"] == ["no", "stop"]
+    for tokens, logprobs, stopped in old["drawn"]:
+        assert len(tokens) == len(logprobs)
+        assert stopped or len(tokens) == 12
+
+
+def test_vision_models_without_torchvision_are_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = load_tokenizer(fresh_folder(tmp_path / "model"))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "torchvision" else found(name)
+    )
+    reason = vllm.refusal(parts)
+    if vllm.is_installed():
+        assert "engine = transformers() serves them" in str(reason)
+    else:
+        assert reason == "vLLM is not installed"
+
+
+def test_asking_for_vllm_does_not_import_it() -> None:
+    root = Path(__file__).parents[1]
+    code = (
+        "import sys; from omr_runtime.engines.vllm import is_installed; is_installed();"
+        "sys.exit('vllm' in sys.modules)"
+    )
+    env = os.environ | {"PYTHONPATH": f"{root}:{root / 'runtime'}"}
+    assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
