@@ -113,11 +113,11 @@ class Relations:
         self.db.execute(
             "create or replace table part (file text, spot bigint, id text, content text, source text, response text, thinking text)"
         )
-        for file in files:
+        if files:
             self.db.execute(
-                """insert into part select ?, file_row_number, id, content, source, response, thinking
-                   from read_parquet(?, file_row_number = true)""",
-                [file, file],
+                """insert into part select filename, file_row_number, id, content, source, response, thinking
+                   from read_parquet(?, filename = true, file_row_number = true)""",
+                [files],
             )
 
     def _mark(self, seed: int, unique: bool) -> None:
@@ -187,24 +187,36 @@ class Relations:
             "create or replace table gone as select *, row_number() over (order by part, reason, id, first) - 1 as number from dropped"
         )
 
+    def gather(self) -> None:
+        """Bring all columns of the kept rows together in the order of the result, once for all slices."""
+        files = [
+            row[0]
+            for row in self.db.execute("select distinct file from kept order by 1").fetchall()
+        ]
+        names = ", ".join(f'rows."{name}"' for name in ROW.names)
+        if not files:
+            self.db.execute("create or replace table result (number bigint, again bigint)")
+            return
+        self.db.execute(
+            f"""create or replace table result as select {names}, arranged.number as number, arranged.again as again
+                from read_parquet(?, filename = true, file_row_number = true) rows join arranged
+                  on arranged.file = rows.filename and arranged.spot = rows.file_row_number
+                order by arranged.number""",
+            [files],
+        )
+
     def rows(self, start: int, stop: int) -> tuple[pa.Table, list[int]]:
         """Rows ``start`` to ``stop`` of the result with all columns, and which occurrence of its id each is."""
-        wanted = self.db.execute(
-            "select number, file, spot, again from arranged where number >= ? and number < ? order by number",
-            [start, stop],
-        ).fetchall()
-        if not wanted:
+        where = "from result where number >= ? and number < ? order by number"
+        again = [
+            row[0] for row in self.db.execute(f"select again {where}", [start, stop]).fetchall()
+        ]
+        if not again:
             return ROW.empty_table(), []
-        self.db.execute("create or replace table wanted (number bigint, file text, spot bigint)")
-        self.db.executemany("insert into wanted values (?, ?, ?)", [row[:3] for row in wanted])
-        names = ", ".join(f'rows."{name}"' for name in ROW.names)
+        names = ", ".join(f'"{name}"' for name in ROW.names)
         # `sql` and not `execute`: its result goes to Arrow without a copy.
-        table = self.db.sql(
-            f"""select {names} from read_parquet(?, filename = true, file_row_number = true) rows
-                join wanted on wanted.file = rows.filename and wanted.spot = rows.file_row_number order by wanted.number""",
-            params=[sorted({row[1] for row in wanted})],
-        ).to_arrow_table()
-        return table.cast(ROW), [row[3] for row in wanted]
+        table = self.db.sql(f"select {names} {where}", params=[start, stop]).to_arrow_table()
+        return table.cast(ROW), again
 
     def dropped(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Dropped rows ``start`` to ``stop`` with their reason and what they repeat."""
@@ -226,6 +238,7 @@ def mixed(spec: Mix, inputs: Sequence[InputRows], folder: Path) -> Iterator[Rela
                 number, part, by_name[part.rows], picked, spec.seed, spec.unique == "exact"
             )
         relations.arrange(spec.seed, spec.shuffle)
+        relations.gather()
         yield relations
     finally:
         relations.close()
