@@ -188,13 +188,16 @@ def _run(
     every = spec.checkpoint.every if spec.checkpoint else math.ceil(DONE_PART * len(plan.steps))
     totals = checkpoints.resume()
     if totals is None:
-        totals = {"step": 0, "tokens": 0, "seconds": 0.0}
+        totals = {"step": 0, "tokens": 0, "timed_tokens": 0, "seconds": 0.0}
         log.add("dropped", _dropped(rows, plan.too_long))
-    for step in range(totals["step"], len(plan.steps)):
+    first = totals["step"]
+    for step in range(first, len(plan.steps)):
         metrics = _step(trainer, rows, lengths, plan.steps[step], spec, step, len(plan.steps))
         totals["step"], totals["loss"] = step + 1, metrics["loss"]
         totals["tokens"] += metrics["tokens"]
-        totals["seconds"] += metrics["tokens"] / metrics["tokens_per_s"]
+        if step > first or len(plan.steps) == 1:  # a process's first step also warms up
+            totals["timed_tokens"] += metrics["tokens"]
+            totals["seconds"] += metrics["tokens"] / metrics["tokens_per_s"]
         log.step(step + 1, metrics, (rows.rows[i]["id"] for i in plan.steps[step]))
         if (step + 1) % every == 0 and step + 1 < len(plan.steps):
             checkpoints.save(step + 1, log.take(), totals)
@@ -257,10 +260,14 @@ def copy_companions(base: Path, folder: Path) -> None:
 
 def _summary(spec: Sft, totals: dict[str, Any], num_in: int) -> dict[str, Any]:
     name = spec.model.name if spec.model.kind == "model" else spec.model.stage
-    rate = totals["tokens"] / max(totals["seconds"], 1e-9)
+    seconds = totals["seconds"]
+    rate = totals["timed_tokens"] / seconds if seconds else None
+    metrics = {"loss": totals["loss"], "steps": totals["step"]}
+    if rate is not None:
+        metrics["tokens_per_s"] = rate
     return {
         "num_in": num_in,
         "tokens": int(totals["tokens"]),
-        "rates": {f"sft/{name}/{num_processes(spec)}": rate},
-        "metrics": {"loss": totals["loss"], "steps": totals["step"], "tokens_per_s": rate},
+        "rates": {} if rate is None else {f"sft/{name}/{num_processes(spec)}": rate},
+        "metrics": metrics,
     }
