@@ -72,8 +72,31 @@ def _scaled(base: str, **factors: float) -> dict[str, Unit]:
 
 
 UNITS: dict[str, Unit] = {
-    **_counted("token", "row", "step", "epoch", "prompt", "pack", "pixel", "image", "sample", "parameter", "gpu"),
-    **_scaled("B", B=1, KB=1e3, MB=1e6, GB=1e9, TB=1e12, KiB=2.0**10, MiB=2.0**20, GiB=2.0**30, TiB=2.0**40),
+    **_counted(
+        "token",
+        "row",
+        "step",
+        "epoch",
+        "prompt",
+        "pack",
+        "pixel",
+        "image",
+        "sample",
+        "parameter",
+        "gpu",
+    ),
+    **_scaled(
+        "B",
+        B=1,
+        KB=1e3,
+        MB=1e6,
+        GB=1e9,
+        TB=1e12,
+        KiB=2.0**10,
+        MiB=2.0**20,
+        GiB=2.0**30,
+        TiB=2.0**40,
+    ),
     **_scaled("FLOP", GFLOP=1e9, TFLOP=1e12, PFLOP=1e15),
     **_scaled("s", ms=1e-3, s=1, min=60, hour=3600, hours=3600, days=86400, day=86400),
     "usd": Unit("usd", "usd"),
@@ -112,7 +135,9 @@ class Unary(Frozen):
 class Binary(Frozen):
     """``is`` compares with null (``x is null``); ``in`` has a list or a text on its right."""
 
-    op: Literal["+", "-", "*", "/", "==", "!=", "<", "<=", ">", ">=", "and", "or", "in", "is", "matches"]
+    op: Literal[
+        "+", "-", "*", "/", "==", "!=", "<", "<=", ">", ">=", "and", "or", "in", "is", "matches"
+    ]
     left: ExprNode
     right: ExprNode
 
@@ -416,8 +441,12 @@ class Gpu(Frozen):
     name: str
     memory_gib: Annotated[float, Setting("memory of one device", unit="GiB", gt=0, key="memory")]
     tflops: Annotated[float, Setting("dense bf16", unit="TFLOP / s", gt=0, key="compute")]
-    bandwidth_tb_s: Annotated[float, Setting("of the device's memory", unit="TB / s", gt=0, key="bandwidth")]
-    usd_per_gpu_hour: Annotated[float | None, Setting("dated", unit="usd / gpu_hour", ge=0, key="price")] = None
+    bandwidth_tb_s: Annotated[
+        float, Setting("of the device's memory", unit="TB / s", gt=0, key="bandwidth")
+    ]
+    usd_per_gpu_hour: Annotated[
+        float | None, Setting("dated", unit="usd / gpu_hour", ge=0, key="price")
+    ] = None
     price_date: str | None = None
 
 
@@ -428,7 +457,9 @@ class Hardware(Frozen):
     gpu: Gpu | None = None
     count: Annotated[int, Setting("devices, or processes on a machine without one", ge=1)]
     per_node: Annotated[int, Setting("devices of one machine", ge=1)] = 8
-    usd_per_gpu_hour: Annotated[float | None, Setting("of one device", unit="usd / gpu_hour", ge=0, key="price")] = None
+    usd_per_gpu_hour: Annotated[
+        float | None, Setting("of one device", unit="usd / gpu_hour", ge=0, key="price")
+    ] = None
 
 
 class Prompt(Frozen):
@@ -450,7 +481,10 @@ class Prompt(Frozen):
 # ---- training --------------------------------------------------------------------------------------------------
 
 
-Warmup: TypeAlias = Annotated[Amount, Setting(doc="`25 steps` or `10%` of the steps", cls="weights", units=("steps", "fraction"))]
+Warmup: TypeAlias = Annotated[
+    Amount,
+    Setting(doc="`25 steps` or `10%` of the steps", cls="weights", units=("steps", "fraction")),
+]
 
 
 class Constant(Frozen):
@@ -538,7 +572,9 @@ class Zero(Frozen):
     """DeepSpeed ZeRO: ``stage`` 1 shards the optimiser, 2 the gradients too, 3 the weights too."""
 
     kind: Literal["zero"] = "zero"
-    stage: Annotated[int, Setting("1 optimiser, 2 gradients too, 3 weights too", cls="speed", ge=1, le=3)]
+    stage: Annotated[
+        int, Setting("1 optimiser, 2 gradients too, 3 weights too", cls="speed", ge=1, le=3)
+    ]
 
 
 class Checkpoint(Frozen):
@@ -561,5 +597,3 @@ class Assume(Frozen):
     response: Annotated[Range | None, Setting("of a row", unit="tokens", ge=0)] = None
     prompt: Annotated[Range | None, Setting("of a row", unit="tokens", ge=0)] = None
     image: Annotated[Range | None, Setting("of an image", unit="pixels", ge=0)] = None
-
-

@@ -42,23 +42,27 @@ def draw(loaded: Loaded, temperature: float, **changes: Any) -> Draw:
     return Draw(temperature, 12, frozenset(loaded.stop_ids), **changes)
 
 
+def pictures(loaded: Loaded, ask: Ask, ids: torch.Tensor) -> dict[str, Any]:
+    """What the library's model is told of a prompt's pictures."""
+    if ask.pixel_values is None:
+        return {}
+    return {
+        "pixel_values": ask.pixel_values,
+        "image_grid_thw": ask.image_grid_thw,
+        "mm_token_type_ids": torch.eq(ids, loaded.image_token_id or -1).int(),
+    }
+
+
 def greedy(loaded: Loaded, ask: Ask) -> list[int]:
     """The library's own greedy search, one prompt alone."""
     model: Any = loaded.model
     ids = torch.tensor([ask.input_ids])
-    vision: dict[str, Any] = {}
-    if ask.pixel_values is not None:
-        vision = {
-            "pixel_values": ask.pixel_values,
-            "image_grid_thw": ask.image_grid_thw,
-            "mm_token_type_ids": (ids == loaded.image_token_id).int(),
-        }
     out = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=12,
         do_sample=False,
-        **vision,
+        **pictures(loaded, ask, ids),
     )
     return list(out[0, len(ask.input_ids) :].tolist())
 
@@ -76,15 +80,8 @@ def test_logprobs_are_those_of_a_plain_forward_pass(loaded: Loaded, asks: Sequen
     for one in samples(model, asks, draw(loaded, 0.7), 64):
         ask = asks[one.ask]
         ids = torch.tensor([ask.input_ids + one.token_ids])
-        kind = {"mm_token_type_ids": (ids == loaded.image_token_id).int()} if loaded.is_vision else {}
         with torch.no_grad():
-            logits = model(
-                input_ids=ids,
-                pixel_values=ask.pixel_values,
-                image_grid_thw=ask.image_grid_thw,
-                use_cache=False,
-                **kind,
-            ).logits if loaded.is_vision else model(input_ids=ids, use_cache=False).logits
+            logits = model(input_ids=ids, use_cache=False, **pictures(loaded, ask, ids)).logits
         table = torch.log_softmax(logits[0, len(ask.input_ids) - 1 : -1] / 0.7, -1)
         expected = table.gather(1, torch.tensor(one.token_ids)[:, None])[:, 0]
         torch.testing.assert_close(torch.tensor(one.logprobs), expected, atol=1e-4, rtol=1e-4)
@@ -148,7 +145,9 @@ def request(row: dict[str, Any], images: tuple[Path, ...], **changes: Any) -> Re
     return Request(row["id"], row, PROMPT, (0, 1), (10, 11), decoding, images)
 
 
-def test_the_engine_gives_completions(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_engine_gives_completions(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     loaded = load(fresh_folder(tmp_path / "model"))
     engine = TransformersEngine(loaded, batch=3)
     store, rows = ImageStore(tmp_path), drawn_rows(tmp_path, 3)
@@ -171,7 +170,9 @@ def test_the_engine_gives_completions(tmp_path: Path, tmp_path_factory: pytest.T
     assert "image cannot be read" in str(broken.error)
 
 
-def test_new_weights_change_what_is_said(loaded: Loaded, asks: Sequence[Ask], tmp_path: Path) -> None:
+def test_new_weights_change_what_is_said(
+    loaded: Loaded, asks: Sequence[Ask], tmp_path: Path
+) -> None:
     kind = "qwen2_5_vl" if loaded.is_vision else "qwen2"
     one = load(fresh_folder(tmp_path / "one", kind, seed=11))
     other = load(fresh_folder(tmp_path / "other", kind, seed=12))

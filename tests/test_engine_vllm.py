@@ -73,7 +73,8 @@ def roll(tmp_path: Path, folder: Path, push: Path | None = None) -> dict[str, An
 
 
 def text_model(folder: Path, seed: int) -> Path:
-    return fresh_folder(folder, "qwen2", hidden=128, seed=seed)
+    made: Path = fresh_folder(folder, "qwen2", hidden=128, seed=seed)
+    return made
 
 
 @needs_vllm

@@ -384,7 +384,11 @@ def test_rules_in_sql_over_a_batch() -> None:
     tree = Binary(op="==", left=col("extra.level"), right=lit("5"))
     rule = Rule(name="level", tree=tree, sql=to_sql(tree))
     answers: list[dict[int, bool]] = [{}, {}, {}]
-    given_rows: list[dict[str, Any]] = [{"extra": '{"level": 5}'}, {"extra": '{"level": "5"}'}, {"extra": None}]
+    given_rows: list[dict[str, Any]] = [
+        {"extra": '{"level": 5}'},
+        {"extra": '{"level": "5"}'},
+        {"extra": None},
+    ]
     answer_in_sql([Rule(name="x", tree=call("format_ok")), rule], given_rows, answers)
     assert answers == [{1: True}, {1: True}, {1: False}]
 
@@ -393,4 +397,6 @@ def test_nesting_costs_no_more_than_its_length(connection: duckdb.DuckDBPyConnec
     tree: ExprNode = col("num_tokens")
     for _ in range(60):
         tree = Binary(op="+", left=lit(1), right=tree)
-    assert in_duckdb(connection, tree, {"num_tokens": 2}) == 62.0 == evaluate(tree, {"num_tokens": 2})
+    assert (
+        in_duckdb(connection, tree, {"num_tokens": 2}) == 62.0 == evaluate(tree, {"num_tokens": 2})
+    )

@@ -19,5 +19,8 @@ class Eval(Decoding):
     n: Annotated[int, Setting(cls="rows", ge=1, doc="answers for each row, averaged")] = 1
     score: Annotated[
         RowExpr | None,
-        Setting(cls="rows", doc="what counts as right, a predicate or a number in 0 .. 1; default answer_matches"),
+        Setting(
+            cls="rows",
+            doc="what counts as right, a predicate or a number in 0 .. 1; default answer_matches",
+        ),
     ] = None

@@ -13,8 +13,18 @@ class Filter(StageSpec):
 
     rows: Annotated[str, Clause("from", "rows", "the stage whose rows are judged")]
     hardware: Annotated[Hardware | None, Clause("on", "speed", "default this machine")] = None
-    keep: Annotated[RowExpr, Setting(cls="rows", doc="what stays; the first top-level `and` operand that is false is the reason")]
+    keep: Annotated[
+        RowExpr,
+        Setting(
+            cls="rows",
+            doc="what stays; the first top-level `and` operand that is false is the reason",
+        ),
+    ]
     at_most: Annotated[
         Amount | None,
-        Setting(cls="rows", units=("per parent",), doc="`4 per parent`: of the kept samples of one question only those with the lowest sha256(seed, id)"),
+        Setting(
+            cls="rows",
+            units=("per parent",),
+            doc="`4 per parent`: of the kept samples of one question only those with the lowest sha256(seed, id)",
+        ),
     ] = None

@@ -12,9 +12,17 @@ class Mix(StageSpec):
     kind: Literal["mix"] = "mix"
 
     parts: Annotated[tuple[MixPart, ...], Clause("from", "rows", "row sets with their amounts")]
-    total: Annotated[int | None, Setting(cls="rows", unit="rows", ge=1, doc="how many rows the shares are shares of")] = None
+    total: Annotated[
+        int | None,
+        Setting(cls="rows", unit="rows", ge=1, doc="how many rows the shares are shares of"),
+    ] = None
     unique: Annotated[
         Literal["exact", "none"],
-        Setting(cls="rows", doc="exact: of rows with the same content and response the first in the order of the parts stays"),
+        Setting(
+            cls="rows",
+            doc="exact: of rows with the same content and response the first in the order of the parts stays",
+        ),
     ] = "exact"
-    shuffle: Annotated[bool, Setting(cls="rows", doc="order by sha256(seed, id); otherwise part after part")] = True
+    shuffle: Annotated[
+        bool, Setting(cls="rows", doc="order by sha256(seed, id); otherwise part after part")
+    ] = True

@@ -12,17 +12,55 @@ class Rl(Training):
     kind: Literal["rl"] = "rl"
 
     rows: Annotated[str, Clause("from", "weights", "rows with questions and answers")]
-    prompt: Annotated[Prompt, Setting(cls="weights", doc="system prompt and reasoning format of the rollouts")]
+    prompt: Annotated[
+        Prompt, Setting(cls="weights", doc="system prompt and reasoning format of the rollouts")
+    ]
     algorithm: Annotated[Algorithm, Setting(cls="weights", doc="gspo(…), grpo(…) or dapo(…)")]
-    reward: Annotated[RowExpr, Setting(cls="weights", doc="a number for each rollout; verifiers count as 1 and 0")]
+    reward: Annotated[
+        RowExpr, Setting(cls="weights", doc="a number for each rollout; verifiers count as 1 and 0")
+    ]
     group: Annotated[int, Setting(cls="weights", ge=2, doc="rollouts for each prompt")]
-    batch: Annotated[Amount, Setting(cls="weights", units=("prompts",), doc="`128 prompts` for each rollout step")]
-    minibatch: Annotated[Amount | None, Setting(cls="weights", units=("prompts",), doc="prompts of one optimiser step; default the batch")] = None
-    temperature: Annotated[float, Setting(cls="weights", gt=0, doc="of the rollouts, and of the log-probs")]
+    batch: Annotated[
+        Amount,
+        Setting(cls="weights", units=("prompts",), doc="`128 prompts` for each rollout step"),
+    ]
+    minibatch: Annotated[
+        Amount | None,
+        Setting(
+            cls="weights",
+            units=("prompts",),
+            doc="prompts of one optimiser step; default the batch",
+        ),
+    ] = None
+    temperature: Annotated[
+        float, Setting(cls="weights", gt=0, doc="of the rollouts, and of the log-probs")
+    ]
     top_p: Annotated[float, Setting(cls="weights", gt=0, le=1, doc="of the rollouts")] = 1.0
-    top_k: Annotated[int | None, Setting(cls="weights", ge=1, doc="of the rollouts; none is all")] = None
-    max_prompt: Annotated[int, Setting(cls="weights", unit="tokens", ge=1, doc="longer prompts are dropped with the reason prompt_too_long")]
+    top_k: Annotated[
+        int | None, Setting(cls="weights", ge=1, doc="of the rollouts; none is all")
+    ] = None
+    max_prompt: Annotated[
+        int,
+        Setting(
+            cls="weights",
+            unit="tokens",
+            ge=1,
+            doc="longer prompts are dropped with the reason prompt_too_long",
+        ),
+    ]
     max_response: Annotated[int, Setting(cls="weights", unit="tokens", ge=1, doc="longest rollout")]
-    min_pixels: Annotated[int | None, Setting(cls="weights", unit="pixels", ge=1, doc="smaller images are enlarged to this area")] = None
-    max_pixels: Annotated[int | None, Setting(cls="weights", unit="pixels", ge=1, doc="larger images are shrunk to this area")] = None
-    engine: Annotated[Engine | None, Setting(cls="speed", doc="who rolls out; default vLLM where it is installed and can, else transformers")] = None
+    min_pixels: Annotated[
+        int | None,
+        Setting(cls="weights", unit="pixels", ge=1, doc="smaller images are enlarged to this area"),
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        Setting(cls="weights", unit="pixels", ge=1, doc="larger images are shrunk to this area"),
+    ] = None
+    engine: Annotated[
+        Engine | None,
+        Setting(
+            cls="speed",
+            doc="who rolls out; default vLLM where it is installed and can, else transformers",
+        ),
+    ] = None

@@ -12,11 +12,29 @@ class Decoding(StageSpec):
     """How text is drawn from a model: the same names on ``sample``, ``rl`` and ``eval``."""
 
     temperature: Annotated[float, Setting(cls="rows", ge=0, doc="0 is greedy")]
-    top_p: Annotated[float, Setting(cls="rows", gt=0, le=1, doc="nucleus: the smallest set of tokens with this probability")] = 1.0
-    top_k: Annotated[int | None, Setting(cls="rows", ge=1, doc="only the k likeliest tokens; none is all")] = None
-    min_pixels: Annotated[int | None, Setting(cls="rows", unit="pixels", ge=1, doc="smaller images are enlarged to this area")] = None
-    max_pixels: Annotated[int | None, Setting(cls="rows", unit="pixels", ge=1, doc="larger images are shrunk to this area")] = None
-    engine: Annotated[Engine | None, Setting(cls="speed", doc="who generates; default vLLM where it is installed, else transformers")] = None
+    top_p: Annotated[
+        float,
+        Setting(
+            cls="rows", gt=0, le=1, doc="nucleus: the smallest set of tokens with this probability"
+        ),
+    ] = 1.0
+    top_k: Annotated[
+        int | None, Setting(cls="rows", ge=1, doc="only the k likeliest tokens; none is all")
+    ] = None
+    min_pixels: Annotated[
+        int | None,
+        Setting(cls="rows", unit="pixels", ge=1, doc="smaller images are enlarged to this area"),
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        Setting(cls="rows", unit="pixels", ge=1, doc="larger images are shrunk to this area"),
+    ] = None
+    engine: Annotated[
+        Engine | None,
+        Setting(
+            cls="speed", doc="who generates; default vLLM where it is installed, else transformers"
+        ),
+    ] = None
 
 
 class Sample(Decoding):

@@ -15,23 +15,45 @@ class Source(StageSpec):
     place: Annotated[Place, Clause("from", "rows", "where the raw rows are")]
     columns: Annotated[
         dict[str, RowExpr],
-        Setting(cls="rows", doc="row schema column = expression over the raw columns; without it, columns of the same name"),
-    ] = {}
+        Setting(
+            cls="rows",
+            doc="row schema column = expression over the raw columns; without it, columns of the same name",
+        ),
+    ] = {}  # noqa: RUF012
     where: Annotated[
         RowExpr | None,
-        Setting(cls="rows", doc="keep raw rows, after mapping, for which this is true; others are dropped with this as reason"),
+        Setting(
+            cls="rows",
+            doc="keep raw rows, after mapping, for which this is true; others are dropped with this as reason",
+        ),
     ] = None
     rows: Annotated[
         int | None,
-        Setting(cls="meta", unit="rows", ge=0, doc="how many rows there are; lets a plan be made without the file, checked when it is read"),
+        Setting(
+            cls="meta",
+            unit="rows",
+            ge=0,
+            doc="how many rows there are; lets a plan be made without the file, checked when it is read",
+        ),
     ] = None
     take: Annotated[
         int | None,
-        Setting(cls="rows", unit="rows", ge=1, doc="read only the rows with the lowest sha256(seed, id): a subset that nests"),
+        Setting(
+            cls="rows",
+            unit="rows",
+            ge=1,
+            doc="read only the rows with the lowest sha256(seed, id): a subset that nests",
+        ),
     ] = None
-    label: Annotated[str | None, Setting(cls="rows", doc="what the column `source` holds; default the source's name")] = None
+    label: Annotated[
+        str | None,
+        Setting(cls="rows", doc="what the column `source` holds; default the source's name"),
+    ] = None
     bad_rows: Annotated[
         Literal["stop", "drop"],
-        Setting(cls="rows", doc="a line that does not parse or an image that cannot be read: stop with its place, or drop it with the reason"),
+        Setting(
+            cls="rows",
+            doc="a line that does not parse or an image that cannot be read: stop with its place, or drop it with the reason",
+        ),
     ] = "stop"
     licence: Annotated[str | None, Setting(cls="meta", doc="the licence of the data")] = None

@@ -51,13 +51,15 @@ def _encode(loaded: Loaded, request: Request, done: Done) -> Ask | None:
     try:
         images = [_picture(path) for path in request.images]
     except OSError as error:
-        return _refused(request, f"image cannot be read: {error}", done)
+        _refuse(request, f"image cannot be read: {error}", done)
+        return None
     try:
         encoded = encode_prompt(
             loaded, request.row, request.prompt, images, decoding.min_pixels, decoding.max_pixels
         )
     except UnusableRow as error:
-        return _refused(request, str(error), done)
+        _refuse(request, str(error), done)
+        return None
     return Ask(
         encoded.input_ids,
         request.seeds,
@@ -68,7 +70,7 @@ def _encode(loaded: Loaded, request: Request, done: Done) -> Ask | None:
     )
 
 
-def _refused(request: Request, reason: str, done: Done) -> None:
+def _refuse(request: Request, reason: str, done: Done) -> None:
     for one in failed(request, reason):
         done(one)
 
@@ -83,7 +85,9 @@ def draw_of(loaded: Loaded, decoding: Decoding) -> Draw:
     choices = None
     if decoding.choices is not None:
         end = loaded.tokenizer.eos_token_id
-        texts = [loaded.tokenizer.encode(text, add_special_tokens=False) for text in decoding.choices]
+        texts = [
+            loaded.tokenizer.encode(text, add_special_tokens=False) for text in decoding.choices
+        ]
         choices = tuple((*ids, end) for ids in texts)
     return Draw(
         decoding.temperature,

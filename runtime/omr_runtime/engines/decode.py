@@ -135,7 +135,8 @@ class _Loop:
 
     def _look_ahead(self, batch: int) -> None:
         """Take the next asks, enough for two batches; the longest prompts of a window are read first."""
-        wanted, asks = 2 * batch, []
+        wanted = 2 * batch
+        asks: list[tuple[int, Ask]] = []
         while wanted > 0 and (taken := next(self.source, None)) is not None:
             asks.append(taken)
             wanted -= len(taken[1].seeds)
@@ -154,14 +155,21 @@ class _Loop:
 
     def _read_prompts(self, max_tokens: int = 8192) -> None:
         """Prefill the next prompts: as many as the free slots can use, within a budget of padded tokens."""
-        free, chosen = self.capacity - self.active, []
+        free = self.capacity - self.active
+        chosen: list[tuple[int, Ask]] = []
         longest = len(self.window[0][1].input_ids)
-        while self.window and (not chosen or (free > 0 and (len(chosen) + 1) * longest <= max_tokens)):
+        while self.window and (
+            not chosen or (free > 0 and (len(chosen) + 1) * longest <= max_tokens)
+        ):
             chosen.append(self.window.popleft())
             free -= len(chosen[-1][1].seeds)
-        block = prefill(self.model, self.decoder, self.head, [ask for _, ask in chosen], self.device)
+        block = prefill(
+            self.model, self.decoder, self.head, [ask for _, ask in chosen], self.device
+        )
         for row, (index, ask) in enumerate(chosen):
-            self.ready.extend(_Ready(block, row, (index, n), seed) for n, seed in enumerate(ask.seeds))
+            self.ready.extend(
+                _Ready(block, row, (index, n), seed) for n, seed in enumerate(ask.seeds)
+            )
         if not self.window:
             self._look_ahead(self.capacity)
 
@@ -266,7 +274,11 @@ def prefill(model: Any, decoder: Any, head: Any, asks: Sequence[Ask], device: An
     images = _images(asks, device)
     positions, following = _positions(model, asks, ids_BL)
     ids_BL = ids_BL.to(device)
-    inputs: dict[str, Any] = {"position_ids": positions.to(device), "past_key_values": states, "use_cache": True}
+    inputs: dict[str, Any] = {
+        "position_ids": positions.to(device),
+        "past_key_values": states,
+        "use_cache": True,
+    }
     reader = model.model if images else decoder
     hidden = reader(input_ids=ids_BL, attention_mask=mask, **inputs, **images).last_hidden_state
     last = hidden[torch.arange(len(asks), device=device), lengths.to(device) - 1]
@@ -278,7 +290,10 @@ def _images(asks: Sequence[Ask], device: Any) -> dict[str, Tensor]:
     grids = [ask.image_grid_thw for ask in asks if ask.image_grid_thw is not None]
     if not pixels:
         return {}
-    return {"pixel_values": torch.cat(pixels).to(device), "image_grid_thw": torch.cat(grids).to(device)}
+    return {
+        "pixel_values": torch.cat(pixels).to(device),
+        "image_grid_thw": torch.cat(grids).to(device),
+    }
 
 
 def _positions(model: Any, asks: Sequence[Ask], ids_BL: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,9 @@ _KEY_MASK = (1 << 64) - 1
 
 def uniforms(seed: int, count: int) -> Tensor:
     """``count`` numbers in [0, 1) in double precision; a longer draw from the same seed begins with a shorter one."""
-    return torch.from_numpy(np.random.Generator(np.random.Philox(key=seed & _KEY_MASK)).random(count))
+    return torch.from_numpy(
+        np.random.Generator(np.random.Philox(key=seed & _KEY_MASK)).random(count)
+    )
 
 
 def uniform_rows(seeds: Sequence[int], count: int) -> Tensor:
@@ -61,7 +63,9 @@ def _cut(logprobs_BV: Tensor, top_p: float, top_k: int | None) -> Tensor:
         ordered, where = probs_BV.sort(dim=-1, descending=True, stable=True)
         total = ordered.sum(-1, keepdim=True)
         before = ordered.cumsum(-1) - ordered
-        probs_BV = torch.zeros_like(probs_BV).scatter_(-1, where, ordered.where(before < top_p * total, 0.0))
+        probs_BV = torch.zeros_like(probs_BV).scatter_(
+            -1, where, ordered.where(before < top_p * total, 0.0)
+        )
     return probs_BV
 
 

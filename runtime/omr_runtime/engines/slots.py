@@ -18,13 +18,24 @@ SLOT_ATTENTION = "omr_slots"
 
 
 def slot_attention(
-    module: Any, q_BHTD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, mask: Tensor, scaling: float | None = None, **_: Any
+    module: Any,
+    q_BHTD: Tensor,
+    k_BKLD: Tensor,
+    v_BKLD: Tensor,
+    mask: Tensor,
+    scaling: float | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one new token (T = 1) or of whole prompts; query heads of one key head ride as its queries at T = 1."""
     batch, heads, length, width = q_BHTD.shape
     if length > 1:
         out = scaled_dot_product_attention(
-            q_BHTD, k_BKLD, v_BKLD, attn_mask=mask, scale=scaling, enable_gqa=heads != k_BKLD.shape[1]
+            q_BHTD,
+            k_BKLD,
+            v_BKLD,
+            attn_mask=mask,
+            scale=scaling,
+            enable_gqa=heads != k_BKLD.shape[1],
         )
         return out.transpose(1, 2), None
     q_BKGD = q_BHTD.view(batch, k_BKLD.shape[1], -1, width)
@@ -123,12 +134,15 @@ class Slots:
         seen = torch.arange(self.longest)[None] <= self.lengths[:num_active, None]
         return seen[:, None, None].to(device)
 
-    def update(self, k_BH1D: Tensor, v_BH1D: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, k_BH1D: Tensor, v_BH1D: Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         keys, values = self.layers[layer]
         at, count = self.lengths[: len(self.rows)], len(self.rows)
         keys[self.rows, at] = k_BH1D[:, :, 0]
         values[self.rows, at] = v_BH1D[:, :, 0]
-        return keys[:count, : self.longest].transpose(1, 2), values[:count, : self.longest].transpose(1, 2)
+        seen = slice(self.longest)
+        return keys[:count, seen].transpose(1, 2), values[:count, seen].transpose(1, 2)
 
     def end(self) -> None:
         """The token of this step stays."""

@@ -83,7 +83,10 @@ class VllmEngine:
             raise EngineDied(f"vLLM stopped: {_first_line(error)}") from error
 
     def _top_up(
-        self, waiting: Iterator[tuple[int, int, Ask]], places: dict[str, tuple[int, int]], draw: Draw
+        self,
+        waiting: Iterator[tuple[int, int, Ask]],
+        places: dict[str, tuple[int, int]],
+        draw: Draw,
     ) -> bool:
         """Add requests until two batches are in flight; whether any were added."""
         before = len(places)
@@ -149,7 +152,9 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
     try:
         return LLM(**options)
     except (RuntimeError, ValueError, OSError, ImportError) as error:
-        raise EngineDied(f"vLLM did not start with {loaded.folder}: {_first_line(error)}") from error
+        raise EngineDied(
+            f"vLLM did not start with {loaded.folder}: {_first_line(error)}"
+        ) from error
 
 
 def _with_head(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

@@ -19,7 +19,12 @@ from PIL import Image, ImageDraw
 CELL = 28
 BACKGROUND = (122, 116, 104)
 """The mean that image processors subtract: empty ground becomes zero, so that shapes are all that a model sees."""
-COLOURS = {"red": (255, 20, 20), "green": (10, 190, 30), "blue": (20, 20, 255), "yellow": (255, 235, 20)}
+COLOURS = {
+    "red": (255, 20, 20),
+    "green": (10, 190, 30),
+    "blue": (20, 20, 255),
+    "yellow": (255, 235, 20),
+}
 KINDS = ("circle", "square", "triangle")
 NOTHING = "none"
 

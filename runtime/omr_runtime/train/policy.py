@@ -91,7 +91,7 @@ class Policy:
             for batch in self._pack(_used(groups, self.spec)):
                 logp_N, _ = self.trainer.score(batch, self.spec.temperature)
                 lengths = torch.bincount(batch.segment, minlength=batch.num_samples).tolist()
-                found |= zip(batch.ids, logp_N.split(lengths), strict=True)
+                found |= zip(batch.ids, torch.split(logp_N, lengths), strict=True)
         return found
 
 
@@ -156,5 +156,5 @@ class _Update:
         if self.policy.reference is None:
             return None
         with torch.no_grad():
-            logp_N, _ = self.policy.reference(batch, self.policy.spec.temperature)
+            logp_N: Tensor = self.policy.reference(batch, self.policy.spec.temperature)[0]
         return logp_N
