@@ -269,7 +269,12 @@ def launch(work: Work) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3)])
 def test_two_processes_equal_one(tmp_path: Path, base: Path, sharding: Zero | None) -> None:
-    settings: dict[str, Any] = {"steps": 3, "minibatch": Amount(value=2, unit="prompts")}
+    algorithm = Grpo(clip=(0.2, 0.2), kl=0.01)
+    settings: dict[str, Any] = {
+        "steps": 3,
+        "minibatch": Amount(value=2, unit="prompts"),
+        "algorithm": algorithm,
+    }
     one = made(tmp_path / "one", base, **settings)
     rl.train(one)
     two = made(tmp_path / "two", base, processes=2, sharding=sharding, **settings)

@@ -9,13 +9,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from omr_runtime.models import Loaded, load
+from omr_runtime.models import Loaded
 from omr_runtime.train.advantage import leaves_out_flat_groups, needs_flat_groups
 from omr_runtime.train.batching import PackedBatch, micro_batches
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.loop import Trainer
 from omr_runtime.train.losses import Counts, policy_loss
-from omr_runtime.train.rollout import Rollout, every
+from omr_runtime.train.rollout import Rollout, every, load_whole
 from omrlang.schema import Rl
 
 Groups: TypeAlias = Sequence[Sequence[Rollout]]
@@ -99,7 +99,7 @@ def open_policy(spec: Rl, trainer: Trainer, loaded: Loaded) -> Policy:
     """The policy to train; a second copy of the starting weights is its reference where ``kl`` is above 0."""
     if not spec.algorithm.kl:
         return Policy(spec, trainer, None)
-    start = load(loaded.folder, spec.precision, str(trainer.device)).model
+    start = load_whole(spec, trainer, loaded).model
     assert start is not None, "weights were asked for"
     return Policy(spec, trainer, Scorer(start.requires_grad_(False)))
 

@@ -169,8 +169,22 @@ def _with_vllm(spec: Rl, loaded: Loaded) -> Rollouts:
 def _with_transformers(spec: Rl, trainer: Trainer, loaded: Loaded, batch: int) -> Rollouts:
     if spec.sharding is None or spec.sharding.stage < 3:
         return Rollouts(TransformersEngine(loaded, batch), shares=True)
-    apart = load(loaded.folder, spec.precision, str(trainer.device))
+    apart = load_whole(spec, trainer, loaded)
     return Rollouts(TransformersEngine(apart, batch), shares=False)
+
+
+def load_whole(spec: Rl, trainer: Trainer, loaded: Loaded) -> Loaded:
+    """The starting model once more, beside the one that is trained; whole on every rank also under ZeRO-3."""
+    if spec.sharding is None:
+        return load(loaded.folder, spec.precision, str(trainer.device))
+    from transformers.integrations import deepspeed
+
+    # While this is set, transformers cuts up every model that it loads.
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        return load(loaded.folder, spec.precision, str(trainer.device))
+    finally:
+        trainer.accelerator.state.deepspeed_plugin.set_deepspeed_weakref()
 
 
 # ---- rollouts ----------------------------------------------------------------------------------------------------
