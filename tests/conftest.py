@@ -31,3 +31,8 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data folder is not beside this repository")
     return folder.resolve()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: what is plainly wrong shows within seconds."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

@@ -24,9 +24,9 @@ TEMPLATE_TOKENS = 12.0
 QUESTION_TOKENS: Guess = (30.0, 120.0, 600.0)
 """A question with its options, where the data cannot be looked at."""
 
-SHAPES_QUESTION_TOKENS: Guess = (4.0, 6.0, 10.0)
-SHAPES_RESPONSE_TOKENS: Guess = (14.0, 18.0, 24.0)
-SHAPES_PIXELS = 84.0 * 84.0
+SHAPES_QUESTION_TOKENS: Guess = (4.0, 4.5, 6.0)
+SHAPES_RESPONSE_TOKENS: Guess = (12.0, 14.0, 16.0)
+SHAPES_PIXELS = 56.0 * 56.0
 """The drawn puzzles: one short question, a one-line solution, a small picture."""
 
 RESPONSE_SHARE: Guess = (0.1, 0.4, 1.0)

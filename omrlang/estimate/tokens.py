@@ -93,7 +93,7 @@ def pixels(spec: Source) -> Estimate | None:
     if said is not None:
         return said
     if spec.place.kind == "synthetic":
-        return exact(assumptions.SHAPES_PIXELS, "pixels", "formula", "drawn 84 x 84")
+        return exact(assumptions.SHAPES_PIXELS, "pixels", "formula", "drawn 56 x 56")
     if "images" in spec.columns:
         return guess(assumptions.IMAGE_PIXELS, "pixels", "`assume { image = … }` declares it")
     return None
