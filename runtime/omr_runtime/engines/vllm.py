@@ -145,7 +145,9 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         "disable_log_stats": True,
         "seed": 0,
     }
-    if on_gpu:
+    if not on_gpu:
+        options |= _cpu_options(limits)
+    else:
         options |= {"gpu_memory_utilization": settings.gpu_memory, "enable_sleep_mode": True}
     if loaded.is_vision:
         options["limit_mm_per_prompt"] = {"image": limits.max_images}
@@ -155,6 +157,16 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         raise EngineDied(
             f"vLLM did not start with {loaded.folder}: {_first_line(error)}"
         ) from error
+
+
+def _cpu_options(limits: VllmLimits) -> dict[str, Any]:
+    """On a CPU a seeded request whose prompt is read in two chunks ends the engine ("CPU Generator does not use offset"), so
+    prompts are read whole. Short blocks let the samples of a prompt, and prompts of one system prompt, share their keys."""
+    return {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(4096, limits.max_length),
+        "block_size": 32,
+    }
 
 
 def _with_head(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
