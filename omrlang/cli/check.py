@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omrlang.cli.arguments import add_set
+
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
     from omrlang.hir import Recipe
@@ -18,13 +20,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("check", help="find what is wrong with a recipe")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a recipe")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="set a value: data=…, sample_name.n=2",
-    )
+    add_set(parser)
     parser.add_argument(
         "--deny", action="append", default=[], metavar="CODE", help="make a warning an error"
     )

@@ -6,7 +6,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from omrlang.cli.plan import DEFAULT_STATE, load_plan
+from omrlang.cli.arguments import add_set, add_state, add_width
+from omrlang.cli.plan import load_plan
 from omrlang.diff import Diff
 from omrlang.plan import Exit
 
@@ -16,27 +17,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser("diff", help="compare two recipes as experiments")
     parser.add_argument("a", type=Path, metavar="A", help="a recipe")
     parser.add_argument("b", type=Path, metavar="B", help="another")
-    parser.add_argument(
-        "--state",
-        type=Path,
-        default=Path(DEFAULT_STATE),
-        metavar="DIR",
-        help="folder of earlier runs (default .omr)",
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="set a value in both"
-    )
+    add_state(parser)
+    add_set(parser, "set a value in both")
     parser.add_argument(
         "--set-b", action="append", default=[], metavar="PATH=VALUE", help="set a value in B alone"
     )
     parser.add_argument("--json", action="store_true", help="print the diff itself")
-    parser.add_argument(
-        "--width",
-        type=int,
-        default=0,
-        metavar="N",
-        help="columns of the text view (default: the terminal's)",
-    )
+    add_width(parser)
     parser.add_argument(
         "--detailed-exitcode", action="store_true", help="exit 2 where the two differ in meaning"
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from omrlang.cli.plan import DEFAULT_STATE
+from omrlang.cli.arguments import add_state
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -14,13 +13,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser("funnel", help="count a stage's rows by source and reason")
     parser.add_argument("stage", help="the stage's name or the start of its fingerprint")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    parser.add_argument(
-        "--state",
-        type=Path,
-        default=Path(DEFAULT_STATE),
-        metavar="DIR",
-        help="folder of runs (default .omr)",
-    )
+    add_state(parser)
     parser.set_defaults(run=run)
 
 

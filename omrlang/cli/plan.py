@@ -10,41 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omrlang.cli.arguments import add_set, add_state, add_width
 from omrlang.plan import Plan
 
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
-
-DEFAULT_STATE = ".omr"
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("plan", help="show what a run would do and what it takes")
     parser.add_argument("file", type=Path, help="the recipe")
-    parser.add_argument(
-        "--state",
-        type=Path,
-        default=Path(DEFAULT_STATE),
-        metavar="DIR",
-        help="folder of earlier runs (default .omr)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="set a value: data=…, sample_name.n=2",
-    )
+    add_state(parser)
+    add_set(parser)
     parser.add_argument("--json", action="store_true", help="print the plan itself")
     parser.add_argument("--summary", action="store_true", help="print two lines")
-    parser.add_argument(
-        "--width",
-        type=int,
-        default=0,
-        metavar="N",
-        help="columns of the text view (default: the terminal's)",
-    )
+    add_width(parser)
     parser.add_argument(
         "--detailed-exitcode", action="store_true", help="exit 2 where something would run"
     )

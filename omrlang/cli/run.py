@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omrlang.cli.plan import DEFAULT_STATE, load_plan
+from omrlang.cli.arguments import add_set, add_state
+from omrlang.cli.plan import load_plan
 from omrlang.plan import Plan
 
 if TYPE_CHECKING:
@@ -21,20 +22,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("run", help="run a recipe: only what is not there yet")
     parser.add_argument("file", type=Path, help="the recipe")
-    parser.add_argument(
-        "--state",
-        type=Path,
-        default=Path(DEFAULT_STATE),
-        metavar="DIR",
-        help="folder of runs (default .omr)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="set a value: data=…, sample_name.n=2",
-    )
+    add_state(parser)
+    add_set(parser)
     parser.add_argument(
         "--accept-limits", action="store_true", help="run although the plan breaks a limit (exit 3)"
     )

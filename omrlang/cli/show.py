@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omrlang.cli.plan import DEFAULT_STATE
+from omrlang.cli.arguments import add_state
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,13 +21,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("-n", type=int, default=5, metavar="N", help="how many rows (default 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument(
-        "--state",
-        type=Path,
-        default=Path(DEFAULT_STATE),
-        metavar="DIR",
-        help="folder of runs (default .omr)",
-    )
+    add_state(parser)
     parser.set_defaults(run=run)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from omrlang.cli.plan import DEFAULT_STATE
+from omrlang.cli.arguments import add_state
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,13 +20,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of ``why-not`` too."""
     parser.add_argument("row", help="the row's id or the start of it")
-    parser.add_argument(
-        "--state",
-        type=Path,
-        default=Path(DEFAULT_STATE),
-        metavar="DIR",
-        help="folder of runs (default .omr)",
-    )
+    add_state(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,35 @@
+"""Arguments that several commands take, each declared once."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+DEFAULT_STATE = ".omr"
+
+
+def add_state(parser: ArgumentParser) -> None:
+    """``--state DIR``: the folder of runs."""
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path(DEFAULT_STATE),
+        metavar="DIR",
+        help=f"folder of runs (default {DEFAULT_STATE})",
+    )
+
+
+def add_set(parser: ArgumentParser, text: str = "set a value: data=…, sample_name.n=2") -> None:
+    """``--set PATH=VALUE``, as often as needed."""
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=text)
+
+
+def add_width(parser: ArgumentParser) -> None:
+    """``--width N``: columns of a text view."""
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=0,
+        metavar="N",
+        help="columns of the text view (default: the terminal's)",
+    )
