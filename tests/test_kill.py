@@ -231,7 +231,7 @@ def test_killed_while_it_makes_data(tmp_path: Path) -> None:
         "filter.accepted",
         "mix.last",
     )
-    kills = kill_often(recipe, killed, dict.fromkeys(stages, (3, 2.0)), seed=1)
+    kills = kill_often(recipe, killed, dict.fromkeys(stages, (4, 0.9)), seed=1)
     finish(recipe, killed)
     assert_equal(calm, killed)
     assert kills.total() >= 10, kills
@@ -246,10 +246,10 @@ def test_killed_while_it_trains(tmp_path: Path) -> None:
     calm, killed = State(tmp_path / "calm"), State(tmp_path / "killed")
     finish(recipe, calm)
     delays = {
-        "filter.accepted": (1, 1.0),
-        "sft.cold_start": (5, 12.0),
-        "rl.reasoner": (5, 15.0),
-        "eval.after": (3, 12.0),
+        "filter.accepted": (2, 0.8),
+        "sft.cold_start": (6, 8.0),
+        "rl.reasoner": (6, 9.0),
+        "eval.after": (4, 7.0),
     }
     kills = kill_often(recipe, killed, delays, seed=2)
     finish(recipe, killed)
