@@ -249,7 +249,7 @@ def test_killed_while_it_trains(tmp_path: Path) -> None:
         "filter.accepted": (2, 0.8),
         "sft.cold_start": (6, 8.0),
         "rl.reasoner": (6, 9.0),
-        "eval.after": (4, 7.0),
+        "eval.after": (4, 4.0),
     }
     kills = kill_often(recipe, killed, delays, seed=2)
     finish(recipe, killed)

@@ -481,7 +481,7 @@ def test_cost_grows_with_length(tmp_path: Path) -> None:
 def test_check_prints_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(ROOT / "pipelines" / "quickstart.omr")]) == 0
     out = capsys.readouterr().out
-    assert "ok · 10 stages (2 source, 1 mix, 1 sample, 1 filter, 1 sft, 1 rl, 3 eval)" in out
+    assert "ok · 11 stages (3 source, 1 mix, 1 sample, 1 filter, 1 sft, 1 rl, 3 eval)" in out
 
 
 def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

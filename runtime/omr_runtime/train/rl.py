@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ from omr_runtime.train.rollout import (
     roll_out,
 )
 from omr_runtime.train.schedule import learning_rate
-from omr_runtime.train.sft import DONE_PART, copy_companions
+from omr_runtime.train.sft import copy_companions, default_interval
 from omr_runtime.verify.asking import judge_opener
 from omr_runtime.verify.reward import Reward
 from omr_runtime.work import Work, finish, read_rows
@@ -146,7 +145,7 @@ def _checkpoints(run: Run) -> Checkpoints:
 def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints) -> None:
     """All steps that are still to do; rollouts are published with the checkpoint that they led to."""
     spec, num_steps = run.spec, len(run.prompts.steps)
-    between = spec.checkpoint.every if spec.checkpoint else math.ceil(DONE_PART * num_steps)
+    between = spec.checkpoint.every if spec.checkpoint else default_interval(num_steps)
     rollouts = open_rollouts(spec, run.trainer, loaded)
     policy = open_policy(spec, run.trainer, loaded)
     totals = checkpoints.resume()

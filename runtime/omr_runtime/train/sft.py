@@ -35,8 +35,13 @@ TOO_LONG = "longer than pack"
 CACHE_BYTES = 2 << 30
 """Pixels that are kept between epochs; beyond it images are read again."""
 
-DONE_PART = 0.1
-"""Without a setting a checkpoint is written after each tenth of the run."""
+LEAST_BETWEEN = 10
+"""Steps between checkpoints, at the least, where no setting says otherwise: a checkpoint can take longer than a step."""
+
+
+def default_interval(num_steps: int) -> int:
+    """Steps between checkpoints without a setting: a tenth of the run, and a run of few steps writes none on its way."""
+    return max(LEAST_BETWEEN, math.ceil(num_steps / 10))
 
 
 @dataclass(slots=True)
@@ -185,7 +190,7 @@ def _run(
     checkpoints: Checkpoints,
 ) -> dict[str, Any]:
     """All steps that are still to do. Gives the totals of the run."""
-    every = spec.checkpoint.every if spec.checkpoint else math.ceil(DONE_PART * len(plan.steps))
+    every = spec.checkpoint.every if spec.checkpoint else default_interval(len(plan.steps))
     totals = checkpoints.resume()
     if totals is None:
         totals = {"step": 0, "tokens": 0, "timed_tokens": 0, "seconds": 0.0}
