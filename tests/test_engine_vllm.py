@@ -32,7 +32,7 @@ from omrlang.types import Prompt
 
 def main(folder, push, out):
     loaded = load_tokenizer(folder)
-    engine = VllmEngine(loaded, "bf16", VllmLimits(128, max_num_seqs=4))
+    engine = VllmEngine(loaded, "bf16", VllmLimits(2048, max_num_seqs=4))
     prompts = [loaded.tokenizer.encode(f"How many {what}?") for what in ("red", "green", "blue", "circles")]
     asks = [Ask(ids, tuple(range(10 * i, 10 * i + 3))) for i, ids in enumerate(prompts)]
 
@@ -43,6 +43,9 @@ def main(folder, push, out):
         return [[one.token_ids, one.logprobs, one.stopped] for one in found]
 
     result = {"greedy": roll(0.0, asks), "drawn": roll(1.0, asks), "alone": roll(1.0, asks[2:3])}
+    # More than one scheduler step reads: a prompt that was read in chunks would end a seeded engine.
+    long = [Ask([5 + i] * 1500, (i,)) for i in range(4)]
+    result["long"] = roll(1.0, long)
     row = {"id": "a", "question": "How many red?"}
     ask = Decoding(temperature=0.0, max_tokens=4, choices=("yes", "no"))
     said = []
@@ -89,6 +92,7 @@ def test_pushed_weights_give_what_a_fresh_engine_gives(tmp_path: Path) -> None:
     assert [tokens for tokens, *_ in old["pushed"]] != [tokens for tokens, *_ in old["greedy"]]
     assert len(old["drawn"]) == 12
     assert old["drawn"][6:9] == old["alone"]
+    assert len(old["long"]) == 4
     assert old["choice"] == ["yes", "stop"] or old["choice"] == ["no", "stop"]
     for tokens, logprobs, stopped in old["drawn"]:
         assert len(tokens) == len(logprobs)

@@ -1,0 +1,34 @@
+"""Reinforcement learning with rollouts by vLLM itself: the trainer's weights reach the engine at every step."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from test_rl import launch, metric, rl_spec, rl_work, table
+from training_parts import drawn_rows, fresh_folder
+
+from omrlang.types import Constant
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
+]
+
+
+def test_pushed_weights_keep_engine_and_trainer_together(tmp_path: Path) -> None:
+    base = fresh_folder(tmp_path / "base", "qwen2", hidden=128)
+    rows = drawn_rows(tmp_path, 8, with_images=False)
+    spec = rl_spec(steps=4, engine=None, precision="bf16", lr=Constant(peak=3e-3))
+    work = rl_work(tmp_path, base, rows, spec)
+    launch(work)
+    rollouts = table(work, "rollout")
+    assert len(rollouts) == 4 * 4 * 4
+    apart = metric(work, "rollout_kl")
+    assert len(apart) == 4
+    assert max(apart) < 5e-3
+    by_step = [
+        sum(line["mean_logprob"] for line in rollouts if line["step"] == step) for step in (1, 4)
+    ]
+    assert abs(by_step[0] - by_step[1]) > 0.5
