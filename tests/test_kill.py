@@ -187,6 +187,12 @@ def kill_in(recipe: Path, state: State, address: str, delay_s: float) -> bool:
     return process.returncode != 0
 
 
+def is_done(state: State, address: str) -> bool:
+    name = address.partition(".")[2]
+    stages = read_index(state)["stages"].values()
+    return any(entry["name"] == name and entry["status"] == "done" for entry in stages)
+
+
 def kill_often(
     recipe: Path, state: State, delays: dict[str, tuple[int, float]], seed: int
 ) -> Counter[str]:
@@ -195,6 +201,8 @@ def kill_often(
     kills: Counter[str] = Counter()
     for address, (times, longest_s) in delays.items():
         for _ in range(times):
+            if is_done(state, address):
+                break  # a run would go on to the end of the recipe, and nothing were left to kill
             before = shards_now(state)
             kills[address] += kill_in(recipe, state, address, rng.uniform(0.0, longest_s))
             assert_nobody_left(state)
@@ -247,7 +255,7 @@ def test_killed_while_it_trains(tmp_path: Path) -> None:
     finish(recipe, calm)
     delays = {
         "filter.accepted": (2, 0.8),
-        "sft.cold_start": (6, 8.0),
+        "sft.cold_start": (8, 8.0),
         "rl.reasoner": (6, 9.0),
         "eval.after": (4, 4.0),
     }

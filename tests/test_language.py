@@ -536,4 +536,4 @@ def test_as_a_module() -> None:
     command = [sys.executable, "-m", "omrlang", "check", "pipelines/word_problems.omr"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "13 stages" in result.stdout
+    assert "14 stages" in result.stdout

@@ -18,7 +18,7 @@ RECIPES = [path for path in RECIPES if path.is_file()]
 STDLIB = sorted((ROOT / "stdlib").glob("*.omr"))
 
 
-def omr(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def omr(*arguments: str | Path, timeout: float = 1500) -> subprocess.CompletedProcess[str]:
     """One command as a person types it."""
     return subprocess.run(
         [sys.executable, "-m", "omrlang", *map(str, arguments)],
@@ -69,6 +69,7 @@ def run_twice(state: Path, recipe: str, *settings: str) -> dict[str, dict[str, A
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_quickstart_learns(tmp_path: Path) -> None:
     """Accuracy after SFT is clearly above untrained, after GSPO clearly above SFT, on puzzles it never saw."""
     found = run_twice(tmp_path, "quickstart")
@@ -79,6 +80,7 @@ def test_quickstart_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_word_problems_minimal(tmp_path: Path) -> None:
     """The whole road on real data with a real pretrained model, at the least size that has every step in it."""
     found = run_twice(
@@ -98,6 +100,7 @@ def test_word_problems_minimal(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_puzzlevqa(tmp_path: Path) -> None:
     """Real pictures go the road; the model is too small to answer, so only the road is looked at."""
     found = run_twice(
