@@ -95,6 +95,16 @@ eval after from [second] with reasoner {
 )
 
 
+DATA_STAGES = (
+    "source.first",
+    "source.second",
+    "mix.questions",
+    "sample.traces",
+    "filter.accepted",
+    "mix.last",
+)
+
+
 def start(recipe: Path, state: State) -> subprocess.Popen[bytes]:
     """A driver as a person starts it; what it prints goes to a file beside the state."""
     code = "import sys; from omrlang.cli import main; sys.exit(main())"
@@ -194,13 +204,19 @@ def is_done(state: State, address: str) -> bool:
 
 
 def kill_often(
-    recipe: Path, state: State, delays: dict[str, tuple[int, float]], seed: int
+    recipe: Path, calm: State, state: State, times: dict[str, int], seed: int
 ) -> Counter[str]:
-    """Kill the driver in each stage so many times, each after at most so many seconds; how often it was hit."""
+    """Kill the driver in each stage up to so many times; how often each stage was hit.
+
+    The moment is drawn from the time that the stage took in the calm run, so that a quick machine is hit as
+    often as a slow one.
+    """
     rng = random.Random(seed)
+    took = {entry["name"]: entry["seconds"] for entry in read_index(calm)["stages"].values()}
     kills: Counter[str] = Counter()
-    for address, (times, longest_s) in delays.items():
-        for _ in range(times):
+    for address, most in times.items():
+        longest_s = 0.8 * took[address.partition(".")[2]]
+        for _ in range(most):
             if is_done(state, address):
                 break  # a run would go on to the end of the recipe, and nothing were left to kill
             before = shards_now(state)
@@ -231,15 +247,7 @@ def test_killed_while_it_makes_data(tmp_path: Path) -> None:
     recipe.write_text(DATA)
     calm, killed = State(tmp_path / "calm"), State(tmp_path / "killed")
     finish(recipe, calm)
-    stages = (
-        "source.first",
-        "source.second",
-        "mix.questions",
-        "sample.traces",
-        "filter.accepted",
-        "mix.last",
-    )
-    kills = kill_often(recipe, killed, dict.fromkeys(stages, (4, 0.9)), seed=1)
+    kills = kill_often(recipe, calm, killed, dict.fromkeys(DATA_STAGES, 4), seed=1)
     finish(recipe, killed)
     assert_equal(calm, killed)
     assert kills.total() >= 10, kills
@@ -253,13 +261,9 @@ def test_killed_while_it_trains(tmp_path: Path) -> None:
     recipe.write_text(TRAINING)
     calm, killed = State(tmp_path / "calm"), State(tmp_path / "killed")
     finish(recipe, calm)
-    delays = {
-        "filter.accepted": (2, 0.8),
-        "sft.cold_start": (8, 8.0),
-        "rl.reasoner": (6, 9.0),
-        "eval.after": (4, 4.0),
-    }
-    kills = kill_often(recipe, killed, delays, seed=2)
+    times = {"filter.accepted": 2, "sft.cold_start": 6, "rl.reasoner": 6, "eval.after": 4}
+    kills = kill_often(recipe, calm, killed, times, seed=2)
     finish(recipe, killed)
     assert_equal(calm, killed)
+    assert all(kills[address] for address in times), kills
     assert kills.total() >= 10, kills
