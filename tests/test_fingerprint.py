@@ -70,6 +70,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "label": "other",
         "bad_rows": "drop",
         "licence": "MIT",
+        "contains": ("ChartQA",),
         "assume": t.Assume(prompt=LENGTH),
     },
     Mix: {

@@ -57,3 +57,10 @@ class Source(StageSpec):
         ),
     ] = "stop"
     licence: Annotated[str | None, Setting(cls="meta", doc="the licence of the data")] = None
+    contains: Annotated[
+        tuple[str, ...],
+        Setting(
+            cls="meta",
+            doc="published data sets whose items are among these, its own name too; sets that share one may share items",
+        ),
+    ] = ()
