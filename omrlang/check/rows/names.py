@@ -1,0 +1,95 @@
+"""A name in a row expression to the column, the bare call or the ``let`` that it stands for."""
+
+from __future__ import annotations
+
+from omrlang import syntax as s
+from omrlang.check.context import FAILED, Context, Failed
+from omrlang.check.rows.calls import call
+from omrlang.check.rows.reading import Reading, Typed, plain
+from omrlang.check.values import Quantity, evaluate
+from omrlang.diagnostics import did_you_mean
+from omrlang.functions import COLUMNS, FUNCTIONS
+from omrlang.resolve import Bound, Draft, Scope, look_up, report_unknown
+from omrlang.source import Span
+from omrlang.types import Col, Lit
+
+
+def name(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
+    ctx, word = rows.ctx, expr.span.text
+    if isinstance(expr, s.Name) and expr.id == "null":
+        return Lit(value=None), "any"
+    if isinstance(expr, s.Attr) and isinstance(expr.base, s.Name) and expr.base.id == "extra":
+        return column(ctx, f"extra.{expr.name.id}", expr.span)
+    if isinstance(expr, s.Name):
+        if _has_column(ctx, expr.id):
+            return column(ctx, expr.id, expr.span)
+        if expr.id in FUNCTIONS and look_up(rows.bound.scope, expr) is None:
+            return call(rows, s.CallExpr(expr.span, expr, ()))
+    if isinstance(look_up(rows.bound.scope, expr), Bound):
+        return _let(rows, expr)
+    return _unknown(rows, expr, word)
+
+
+def _let(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
+    """A ``let`` counts as the value that it stands for."""
+    value = evaluate(rows.ctx, rows.bound.of(expr))
+    match value:
+        case Failed():
+            return FAILED
+        case bool():
+            return Lit(value=value), "bool"
+        case str():
+            return Lit(value=value), "text"
+        case Quantity(unit=None) | Quantity(unit="fraction"):
+            return Lit(value=plain(value.value)), "number"
+        case _:
+            message = f"`{expr.span.text}` is no value that a row can be compared with"
+            return rows.ctx.error("E301", message, expr.span)
+
+
+def _has_column(ctx: Context, name: str) -> bool:
+    names = ctx.columns.names
+    return ctx.columns.raw if names is None and ctx.columns.raw else name in (names or COLUMNS)
+
+
+def column(ctx: Context, name: str, span: Span) -> Typed | Failed:
+    columns = ctx.columns
+    if columns.raw and columns.names is None:
+        return Col(name=name), "any"
+    known = columns.names if columns.names is not None else dict(COLUMNS)
+    if name in known:
+        return Col(name=name), known[name]
+    if columns.names is None and name.startswith("extra."):
+        return Col(name=name), "any"
+    hint = did_you_mean(name, known, f"{columns.what} has")
+    return ctx.error("E209", f"{columns.what} has no column `{name}`", span, hint)
+
+
+def _unknown(rows: Reading, expr: s.Name | s.Attr, word: str) -> Failed:
+    ctx = rows.ctx
+    found = look_up(rows.bound.scope, expr)
+    if isinstance(found, Draft):
+        message = f"`{word}` is a {found.kind}; a row expression has no use for it here"
+        return ctx.error("E309", message, expr.span)
+    if isinstance(found, Scope):
+        return ctx.error("E309", f"`{word}` is a module", expr.span)
+    if isinstance(expr, s.Attr):
+        report_unknown(rows.bound.scope, expr, ctx.reporter)
+        return FAILED
+    if word in rows.bound.scope.broken:
+        return FAILED
+    known = ctx.columns.names if ctx.columns.names is not None else COLUMNS
+    if word in COLUMNS and not ctx.columns.raw:
+        return _no_column_here(ctx, word, expr.span)
+    bare = [name for name, function in FUNCTIONS.items() if not function.args]
+    hint = did_you_mean(word, [*known, *bare, *rows.bound.scope.lets])
+    if ctx.columns.raw:
+        hint = hint or did_you_mean(word, known, f"{ctx.columns.what} has")
+        return ctx.error("E209", f"{ctx.columns.what} has no column `{word}`", expr.span, hint)
+    return ctx.error("E201", f"unknown name `{word}`", expr.span, hint)
+
+
+def _no_column_here(ctx: Context, word: str, span: Span) -> Failed:
+    message = f"{ctx.columns.what} has no column `{word}`"
+    hint = f"the row has {', '.join(ctx.columns.names)}" if ctx.columns.names else None
+    return ctx.error("E209", message, span, hint)

@@ -1,0 +1,144 @@
+"""Operators, lists and places in a row expression to their tree, each side of the type that the operator takes."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from omrlang import syntax as s
+from omrlang.check.context import FAILED, Context, Failed
+from omrlang.check.rows.names import column
+from omrlang.check.rows.reading import Reading, Typed, a_type, bare, fits, type_list
+from omrlang.types import Between, Binary, ExprNode, ExprType, Index, ListOf, Lit, Unary
+
+
+def list_of(rows: Reading, expr: s.ListExpr) -> Typed | Failed:
+    items: list[ExprNode] = []
+    failed = False
+    for item in expr.items:
+        if item.amount is not None:
+            rows.ctx.error("E101", "unexpected `:` in a list of values", item.amount.span)
+        typed = rows.typed(item.value)
+        if isinstance(typed, Failed):
+            failed = True
+        else:
+            items.append(typed[0])
+    return FAILED if failed else (ListOf(items=tuple(items)), "list")
+
+
+def index(rows: Reading, expr: s.IndexExpr) -> Typed | Failed:
+    if isinstance(expr.base, s.Name) and expr.base.id == "raw" and isinstance(expr.at, s.Text):
+        if rows.ctx.columns.raw:
+            return column(rows.ctx, expr.at.value, expr.at.span)
+        return rows.ctx.error("E209", "`raw` works in the columns of a source only", expr.base.span)
+    base, at = rows.typed(expr.base), rows.typed(expr.at)
+    if isinstance(base, Failed) or isinstance(at, Failed):
+        return FAILED
+    if not fits(base[1], ("list", "text")) or base[1] == "bool":
+        message = f"only a list can be indexed, this is {a_type(base[1])}"
+        return rows.ctx.error("E301", message, expr.base.span)
+    if not fits(at[1], ("number",)) or at[1] == "bool":
+        return rows.ctx.error(
+            "E301", f"an index is a number, this is {a_type(at[1])}", expr.at.span
+        )
+    return Index(x=base[0], at=at[0]), "text" if rows.ctx.columns.raw is False else "any"
+
+
+def unary(rows: Reading, expr: s.UnaryExpr) -> Typed | Failed:
+    typed = rows.typed(expr.x)
+    if isinstance(typed, Failed):
+        return FAILED
+    want: ExprType = "bool" if expr.op == "not" else "number"
+    if not fits(typed[1], (want,)):
+        return rows.ctx.error(
+            "E301", f"`{expr.op}` takes {a_type(want)}, this is {a_type(typed[1])}", expr.x.span
+        )
+    if expr.op == "-" and isinstance(typed[0], Lit) and isinstance(typed[0].value, int | float):
+        return Lit(value=-typed[0].value), "number"
+    return Unary(op="not" if expr.op == "not" else "neg", x=typed[0]), want
+
+
+def binary(rows: Reading, expr: s.BinaryExpr) -> Typed | Failed:
+    op = expr.op
+    if op in ("in", "not in") and isinstance(bare(expr.right), s.RangeExpr):
+        return _between(rows, expr, cast(s.RangeExpr, bare(expr.right)))
+    left, right = rows.typed(expr.left), rows.typed(expr.right)
+    if isinstance(left, Failed) or isinstance(right, Failed):
+        return FAILED
+    if not _operands_fit(rows.ctx, expr, left, right):
+        return FAILED
+    if op in ("not in", "is not"):
+        inner = Binary(op="in" if op == "not in" else "is", left=left[0], right=right[0])
+        return Unary(op="not", x=inner), "bool"
+    node = Binary(op=cast(Literal["+"], op), left=left[0], right=right[0])
+    return node, _binary_type(op, left[1], right[1])
+
+
+def _binary_type(op: str, left: ExprType, right: ExprType) -> ExprType:
+    if op in ("-", "*", "/"):
+        return "number"
+    if op != "+":
+        return "bool"
+    if "text" in (left, right):
+        return "text"
+    return "any" if "any" in (left, right) else "number"
+
+
+def _between(rows: Reading, expr: s.BinaryExpr, span: s.RangeExpr) -> Typed | Failed:
+    parts = [rows.typed(part) for part in (expr.left, span.lo, span.hi)]
+    typed = [part for part in parts if not isinstance(part, Failed)]
+    if len(typed) < 3:
+        return FAILED
+    for part, at in zip(typed, (expr.left, span.lo, span.hi), strict=True):
+        if not fits(part[1], ("number",)):
+            return rows.ctx.error(
+                "E301", f"a range is of numbers, this is {a_type(part[1])}", at.span
+            )
+    node = Between(x=typed[0][0], lo=typed[1][0], hi=typed[2][0])
+    return (Unary(op="not", x=node) if expr.op == "not in" else node), "bool"
+
+
+_TAKES: dict[str, tuple[ExprType, ...]] = {
+    "and": ("bool",),
+    "or": ("bool",),
+    "-": ("number",),
+    "*": ("number",),
+    "/": ("number",),
+    "+": ("number", "text"),
+    "<": ("number", "text"),
+    "<=": ("number", "text"),
+    ">": ("number", "text"),
+    ">=": ("number", "text"),
+    "matches": ("text",),
+}
+
+
+def _operands_fit(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) -> bool:
+    """Whether both sides are what the operator takes; reports the side that is not."""
+    op = expr.op
+    if op in _TAKES:
+        for typed, side in ((left, expr.left), (right, expr.right)):
+            if not fits(typed[1], _TAKES[op]):
+                message = f"`{op}` takes {type_list(_TAKES[op])}, this is {a_type(typed[1])}"
+                ctx.error("E301", message, side.span)
+                return False
+    if op in ("in", "not in") and not fits(right[1], ("list", "text")):
+        message = f"`in` takes a list, a text or a range on its right, this is {a_type(right[1])}"
+        ctx.error("E301", message, expr.right.span)
+        return False
+    if op in ("is", "is not") and right[0] != Lit(value=None):
+        ctx.error(
+            "E301", f"`{op}` compares with `null` only", expr.right.span, "`==` compares values"
+        )
+        return False
+    if op in ("==", "!=", "<", "<=", ">", ">=", "+") and not _same(left[1], right[1]):
+        message = f"`{op}` stands between {a_type(left[1])} and {a_type(right[1])}"
+        ctx.error(
+            "E301", message, expr.op_span, "`text(…)` and `number(…)` turn one into the other"
+        )
+        return False
+    return True
+
+
+def _same(left: ExprType, right: ExprType) -> bool:
+    numbers = {"bool", "number"}
+    return left == right or "any" in (left, right) or {left, right} <= numbers

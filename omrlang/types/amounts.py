@@ -1,0 +1,65 @@
+"""Numbers with a unit, ranges, and how much of a row set a mix takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from omrlang.types.setting import Frozen, Setting
+
+
+class Amount(Frozen):
+    """A number with its unit as written: ``1 pack / gpu`` is ``Amount(value=1, unit="packs / gpu")`` (plural form)."""
+
+    value: float
+    unit: str
+
+
+class All(Frozen):
+    kind: Literal["all"] = "all"
+
+
+class Count(Frozen):
+    kind: Literal["count"] = "count"
+    n: int
+
+
+class Share(Frozen):
+    """A share of the mix's ``total``; ``fraction`` in 0..1."""
+
+    kind: Literal["share"] = "share"
+    fraction: float
+
+
+class UpTo(Frozen):
+    kind: Literal["up_to"] = "up_to"
+    n: int
+
+
+class Times(Frozen):
+    kind: Literal["times"] = "times"
+    k: int
+
+
+MixAmount: TypeAlias = Annotated[All | Count | Share | UpTo | Times, Field(discriminator="kind")]
+
+
+class MixPart(Frozen):
+    rows: str
+    amount: MixAmount
+
+
+class Range(Frozen):
+    lo: float
+    hi: float
+
+
+class Assume(Frozen):
+    """What a plan cannot know and the recipe declares. ``keep`` a fraction, ``response`` and ``prompt`` tokens a row,
+    ``image`` pixels an image. Changes no row."""
+
+    keep: Annotated[Range | None, Setting("kept share", ge=0, le=1)] = None
+    response: Annotated[Range | None, Setting("of a row", unit="tokens", ge=0)] = None
+    prompt: Annotated[Range | None, Setting("of a row", unit="tokens", ge=0)] = None
+    image: Annotated[Range | None, Setting("of an image", unit="pixels", ge=0)] = None

@@ -1,0 +1,47 @@
+"""How a setting or a clause is declared: what stands in the ``Annotated`` type of the field that holds its value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+SettingClass: TypeAlias = Literal["rows", "weights", "speed", "meta"]
+Scalar: TypeAlias = bool | int | float | str | None
+
+
+class Frozen(BaseModel):
+    """A value that never changes and refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How one setting is declared; stands in the ``Annotated`` type of the field that holds its value.
+
+    ``cls`` decides what re-runs when the value changes (rows, weights) or that nothing does (speed, meta).
+    ``unit`` is the unit that a bare number has; ``ge`` and ``le`` bound a number, both inclusive.
+    ``one_of`` names a group of settings of which exactly one must be given. ``units`` are those that an ``Amount`` may
+    have. ``key`` is what the setting is called in a recipe where that is not the field's name.
+    """
+
+    doc: str = ""
+    cls: SettingClass = "meta"
+    unit: str | None = None
+    ge: float | None = None
+    le: float | None = None
+    gt: float | None = None
+    one_of: str | None = None
+    units: tuple[str, ...] = ()
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Marks a field that is filled by ``from``, ``with`` or ``on`` and not by a setting in the braces."""
+
+    word: Literal["from", "with", "on"]
+    cls: SettingClass
+    doc: str = ""
