@@ -58,6 +58,8 @@ _ALL = (
     Code("E310", "env-not-here", "`env` stands where a value decides the result"),
     Code("E401", "not-supported", "the language has this, this version does not"),
     Code("E402", "bad-override", "a `--set` does not fit the recipe"),
+    Code("E403", "choose-variant", "a file has several variants and one is wanted"),
+    Code("E404", "misplaced-statement", "a statement stands where it does nothing"),
     Code("W101", "clip-never-acts", "a clip range cannot act: there is one update per rollout batch"),
     Code("W102", "clip-scale", "a clip range has the scale of another algorithm"),
     Code("W103", "prompt-mismatch", "rows sampled under one prompt are trained under another"),
@@ -71,6 +73,33 @@ CODES: dict[str, Code] = {code.code: code for code in _ALL}
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """Characters of a file and what stands in their place afterwards; an empty span is an insertion."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What mends a mistake, where only one thing can be meant: edits of one file, made together or not at all."""
+
+    message: str
+    edits: tuple[Edit, ...]
+
+
+class Hint(str):
+    """A hint that knows the word to write ``instead``: a diagnostic that gets it has a fix."""
+
+    instead: str
+
+    def __new__(cls, text: str, instead: str) -> Hint:
+        hint = super().__new__(cls, text)
+        hint.instead = instead
+        return hint
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One thing to say. ``message`` stands alone; ``related`` are further places with what they have to do with it."""
 
@@ -80,6 +109,7 @@ class Diagnostic:
     severity: Severity = "error"
     hint: str | None = None
     related: tuple[tuple[Span, str], ...] = ()
+    fix: Fix | None = None
 
     def __post_init__(self) -> None:
         assert self.code in CODES, f"diagnostic code {self.code} is not registered"
@@ -108,8 +138,12 @@ class Reporter:
         span: Span,
         hint: str | None = None,
         related: tuple[tuple[Span, str], ...] = (),
+        fix: Fix | None = None,
     ) -> None:
-        self.report(Diagnostic(code, message, span, "error", hint, related))
+        """A ``Hint`` fixes ``span``, unless another fix is given."""
+        if fix is None and isinstance(hint, Hint):
+            fix = _instead(span, hint.instead)
+        self.report(Diagnostic(code, message, span, "error", hint, related, fix))
 
     @property
     def has_errors(self) -> bool:
@@ -122,27 +156,54 @@ class Reporter:
         return [item for item in ordered if item.severity != "error" or item in errors]
 
 
+def _instead(span: Span, word: str) -> Fix:
+    # What was written as a text stays one: `raw["the answr"]`, `precision = "bf61"`.
+    text = f'"{word}"' if span.text.startswith('"') else word
+    return Fix(f"write `{text}`", (Edit(span, text),))
+
+
+_CUTOFF, _SHORT_CUTOFF = 0.72, 0.6
+_MARGIN = 0.1
+"""How much nearer than the next word one must be to be written without asking."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant, if one is near enough."""
+    return next(iter(_near(word, known)), None)
+
+
+def _near(word: str, known: Iterable[str]) -> list[str]:
+    """The nearest known words: one if only one can be meant, else two, the nearer first.
+
+    >>> _near("tak", ["take", "total"]), _near("qwen_7", ["qwen_7b", "qwen_72b"]), _near("x", ["seed"])
+    (['take'], ['qwen_7b', 'qwen_72b'], [])
+    """
     choices = sorted(set(known))
     by_folded = {choice.lower(): choice for choice in reversed(choices)}
     if word.lower() in by_folded:
-        return by_folded[word.lower()]
+        return [by_folded[word.lower()]]
     longer = [choice for choice in choices if choice.startswith(word)]
     if len(word) > 2 and len(longer) == 1:
-        return longer[0]
-    found = difflib.get_close_matches(
-        word[:80], choices, n=1, cutoff=0.72 if len(word) > 3 else 0.6
-    )
-    return found[0] if found else None
+        return longer
+    word = word[:80]
+    cutoff = _CUTOFF if len(word) > 3 else _SHORT_CUTOFF
+    found = difflib.get_close_matches(word, choices, n=2, cutoff=cutoff)
+    clear = len(found) == 2 and _likeness(word, found[0]) - _likeness(word, found[1]) >= _MARGIN
+    return found[:1] if clear else found
+
+
+def _likeness(word: str, other: str) -> float:
+    # The order of the two is that of difflib.get_close_matches; the ratio is not symmetric.
+    return difflib.SequenceMatcher(None, other, word).ratio()
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str | None:
-    """A hint: the near word, or ``otherwise`` with the whole list where it is short."""
+    """The near word, a ``Hint`` where only that one can be meant; or ``otherwise`` with the list where it is short."""
     choices = list(dict.fromkeys(known))
-    near = nearest(word, choices)
-    if near is not None:
-        return f"`{near}` exists; it might be meant here"
+    near = _near(word, choices)
+    if near:
+        text = f"`{near[0]}` exists; it might be meant here"
+        return Hint(text, near[0]) if len(near) == 1 else text
     if otherwise and 0 < len(choices) <= 24:
         return f"{otherwise}: {', '.join(choices)}"
     return None

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, Final
 
 from omrlang import syntax as s
-from omrlang.diagnostics import Reporter
+from omrlang.diagnostics import Fix, Reporter
 from omrlang.hir import Provenance
 from omrlang.parse import MAX_DEPTH
 from omrlang.resolve import Bound, Draft, Scope, look_up
@@ -49,7 +49,8 @@ class Context:
     nothing more is said; ``open`` are those being made, outermost first.
 
     ``build`` makes a declared thing; it is handed in because values and things are made of each other.
-    ``columns`` are those of the stage at hand. ``provenance`` gathers who set what on it."""
+    ``columns`` are those of the stage at hand. ``provenance`` gathers who set what on it, ``unpublished`` the settings
+    that nobody published; ``path`` is the setting that is being read."""
 
     reporter: Reporter
     root: Scope
@@ -62,6 +63,8 @@ class Context:
     open: list[object] = field(default_factory=list)
     columns: Columns = field(default_factory=lambda: Columns(None))
     provenance: dict[str, Provenance] = field(default_factory=dict)
+    unpublished: list[str] = field(default_factory=list)
+    path: str = ""
 
     def error(
         self,
@@ -70,8 +73,9 @@ class Context:
         span: Span,
         hint: str | None = None,
         related: tuple[tuple[Span, str], ...] = (),
+        fix: Fix | None = None,
     ) -> Failed:
-        self.reporter.error(code, message, span, hint, related)
+        self.reporter.error(code, message, span, hint, related, fix)
         return FAILED
 
     def thing(self, draft: Draft) -> Any:
