@@ -3,41 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 from omrlang import __version__
 from omrlang.check import check
-from omrlang.diagnostics import Diagnostic, Reporter
+from omrlang.diagnostics import Diagnostic, Reporter, did_you_mean
 from omrlang.estimate.costs import estimate, totals
+from omrlang.estimate.expectations import shown, verdicts
 from omrlang.hir import Recipe
 from omrlang.lints import lint
 from omrlang.lower import Lowered, lower
+from omrlang.overrides import override
 from omrlang.parse import parse
 from omrlang.pins import Pins
 from omrlang.plan import Costs, Exit, Plan, PlanDiagnostic, PlanStage, Totals
 from omrlang.resolve import read_source, resolve
+from omrlang.source import SourceFile, Span
 from omrlang.state import Decision, Index, decide, read_index
+from omrlang.sweeps import Sweep, Variant, sweeps, variants
 
 
 def load(
-    path: Path, overrides: Sequence[str] = (), deny: Collection[str] = ()
+    target: Path, overrides: Sequence[str] = (), deny: Collection[str] = ()
 ) -> tuple[Recipe | None, list[Diagnostic]]:
-    """Read, parse, resolve, check, lint. The recipe is None exactly if a diagnostic is an error.
+    """Read, parse, resolve, check, lint one recipe. It is None exactly if a diagnostic is an error.
 
-    ``overrides`` are ``path=value``; ``deny`` are codes of warnings that count as errors.
+    ``target`` is a file, or ``FILE[LABEL]`` for one variant of a file with sweeps. ``overrides`` are ``path=value``;
+    ``deny`` are codes of warnings that count as errors.
     """
+    recipes, found = load_all(target, overrides, deny)
+    if len(recipes) > 1:
+        path, _ = split_target(target)
+        message = f"{path} has {len(recipes)} variants, one is wanted here"
+        hint = f"such as `{path}[{recipes[0].variant}]`"
+        span = Span(SourceFile(path, ""), 0, 0)
+        return None, [*found, Diagnostic("E403", message, span, "error", hint)]
+    return (recipes[0] if recipes else None), found
+
+
+def load_all(
+    target: Path, overrides: Sequence[str] = (), deny: Collection[str] = ()
+) -> tuple[tuple[Recipe, ...], list[Diagnostic]]:
+    """Every variant of a file, or the one that ``FILE[LABEL]`` names; none exactly if a diagnostic is an error."""
     reporter = Reporter()
+    path, label = split_target(target)
     source = read_source(path, path, None, reporter)
     if source is None:
-        return None, reporter.sorted()
+        return (), reporter.sorted()
     tree = parse(source, reporter)
-    scope = resolve(tree, path.resolve().parent, reporter, overrides)
-    recipe = check(scope, reporter)
-    if recipe is not None:
-        for found in lint(recipe, scope.allowed, deny):
-            reporter.report(found)
-    return None if reporter.has_errors else recipe, reporter.sorted()
+    folder = path.resolve().parent
+    scope = resolve(tree, folder, reporter)
+    override(scope, overrides, reporter)
+    found = sweeps(scope, reporter)
+    recipes = []
+    for variant in _asked(found, label, source, reporter):
+        if found:
+            scope = resolve(tree, folder, reporter, variant.chosen)
+            override(scope, overrides, reporter)
+        recipe = check(scope, reporter)
+        if recipe is not None:
+            recipes.append(replace(recipe, variant=variant.label))
+            for item in lint(recipe, scope.allowed, deny):
+                reporter.report(item)
+    return () if reporter.has_errors else tuple(recipes), reporter.sorted()
+
+
+def _asked(
+    found: list[Sweep], label: str | None, source: SourceFile, reporter: Reporter
+) -> list[Variant]:
+    """The variants to make: the one that is named, else all; one without a label where nothing is swept."""
+    if found and not all(sweep.options for sweep in found):
+        return []
+    made = variants(found, reporter)
+    if label is None or reporter.has_errors:
+        return made
+    named = [variant for variant in made if variant.label == label]
+    if not named:
+        labels = [variant.label for variant in made if variant.label]
+        message = f"{source.path} has no variant `{label}`"
+        hint = did_you_mean(label, labels, "there are") or (
+            "nothing is swept in it" if not labels else None
+        )
+        reporter.error("E403", message, Span(source, 0, 0), hint)
+    return named
+
+
+def split_target(target: Path) -> tuple[Path, str | None]:
+    """``x.omr[distil.n=4]`` to the file and the label; None where none is named.
+
+    >>> split_target(Path("x.omr[distil.n=4]"))
+    (PosixPath('x.omr'), 'distil.n=4')
+    """
+    text = str(target)
+    file, bracket, rest = text.partition(".omr[")
+    if not bracket or not rest.endswith("]"):
+        return target, None
+    return Path(f"{file}.omr"), rest[:-1]
+
+
+def variant_path(target: Path, recipe: Recipe) -> Path:
+    """What a recipe of this file is called: the file, with its label where it is one of several."""
+    path, _ = split_target(target)
+    return Path(f"{path}[{recipe.variant}]") if recipe.variant else path
 
 
 def make_plan(
@@ -55,6 +124,7 @@ def make_plan(
     pins.save()
     costs = estimate(lowered, index, path)
     stages = _plan_stages(lowered, index, path, costs)
+    expected = tuple(_expectations(stages, recipe))
     whole = totals(
         costs,
         {stage.name: stage.action for stage in stages},
@@ -70,11 +140,12 @@ def make_plan(
         models=recipe.models,
         removed=index.removed(path, frozenset(stage.name for stage in stages)),
         totals=whole,
-        diagnostics=(*map(plan_diagnostic, found), *_diagnostics(lowered, index, path)),
+        diagnostics=(*map(plan_diagnostic, found), *_diagnostics(lowered, index, path), *expected),
         budget_p50_usd=_dollars(recipe.budget.p50_usd if recipe.budget else None),
         budget_p90_usd=_dollars(recipe.budget.p90_usd if recipe.budget else None),
         complete=whole.not_estimated == 0,
-        exit=_exit(recipe, stages, whole),
+        because=recipe.because,
+        exit=_exit(recipe, stages, whole, any(item.code == "W204" for item in expected)),
     )
 
 
@@ -138,8 +209,23 @@ def plan_diagnostic(found: Diagnostic) -> PlanDiagnostic:
     )
 
 
-def _exit(recipe: Recipe, stages: tuple[PlanStage, ...], whole: Totals) -> Exit:
-    """0, or 3 where a limit is breached: a stage that is due does not fit, or the budget is exceeded."""
+def _expectations(stages: tuple[PlanStage, ...], recipe: Recipe) -> Iterator[PlanDiagnostic]:
+    """What a stage must come out as and, by its estimates, will not or may not."""
+    spans = {stage.spec.name: stage for stage in recipe.stages}
+    for stage in stages:
+        if stage.costs is None:
+            continue
+        for limit, number, verdict in verdicts(stage.spec.expect, stage.costs):
+            if verdict in ("may break", "breaks"):
+                provenance = spans[stage.name].settings.get("expect")
+                span = provenance.span if provenance and provenance.span else spans[stage.name].span
+                code = "W204" if verdict == "breaks" else "W203"
+                message = f"{stage.address}: `{limit.text}` {verdict}: {shown(number)}"
+                yield plan_diagnostic(Diagnostic(code, message, span, "warning"))
+
+
+def _exit(recipe: Recipe, stages: tuple[PlanStage, ...], whole: Totals, unexpected: bool) -> Exit:
+    """0, or 3 where a limit is breached: a stage does not fit, the budget or an expectation does not hold."""
     due = [stage for stage in stages if stage.action != "cached" and stage.costs is not None]
     for stage in due:
         if (
@@ -163,7 +249,7 @@ def _exit(recipe: Recipe, stages: tuple[PlanStage, ...], whole: Totals) -> Exit:
         and whole.usd.hi > _decimal(budget.p90_usd)
     ):
         return Exit(code=3, reason="over_budget_p90")
-    return Exit(code=0, reason="ok")
+    return Exit(code=3, reason="unexpected") if unexpected else Exit(code=0, reason="ok")
 
 
 def _decimal(value: float) -> Decimal:

@@ -66,6 +66,8 @@ _ALL = (
     Code("W104", "trained-on-test", "an evaluation set is among the training rows"),
     Code("W105", "judges-itself", "a model judges what it wrote itself"),
     Code("W201", "unpinned", "what a stage reads could not be pinned when the plan was made"),
+    Code("W203", "may-be-unexpected", "an expected number may come out otherwise"),
+    Code("W204", "unexpected", "an expected number comes out otherwise"),
     Code("W202", "unreadable-state", "the index of earlier runs could not be read"),
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from omrlang.schema import Spec
 from omrlang.source import Span
-from omrlang.types import Model, Range
+from omrlang.types import Model
 
 Layer: TypeAlias = Literal["default", "stdlib", "file", "amend", "sweep", "set"]
 
@@ -43,7 +43,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """``stages`` in an order in which each stands after the stages it names. ``folder`` is what paths are relative to."""
+    """``stages`` in an order in which each stands after the stages it names. ``folder`` is what paths are relative to.
+
+    ``variant`` is the label of a sweep's choice (``distil.n=4``), empty where nothing is swept; ``because`` is why the
+    recipe exists, in its author's words.
+    """
 
     path: Path
     folder: Path
@@ -51,4 +55,5 @@ class Recipe:
     stages: tuple[Stage, ...]
     models: tuple[Model, ...] = ()
     budget: Budget | None = None
-    expects: dict[str, Range] = field(default_factory=dict)
+    variant: str = ""
+    because: str | None = None

@@ -103,7 +103,16 @@ def leaves(spec: Spec, parents: Parents, revision: str | None) -> tuple[Leaf, ..
         found += _Walk(parents, revision is not None).value(
             path, path, getattr(settled, name), declared.cls
         )
-    return tuple(found)
+    return tuple(_as_published(leaf, spec) for leaf in found)
+
+
+def _as_published(leaf: Leaf, spec: Spec) -> Leaf:
+    """A value that nobody published is not the one that stands in for it; within an expression it is a null."""
+    for path in spec.unpublished:
+        is_row = isinstance(getattr(spec, path, None), RowExpr)
+        if not is_row and (leaf.path == path or leaf.path.startswith(f"{path}.")):
+            return replace(leaf, value="unpublished", shown="unpublished", default=False)
+    return leaf
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ class Exit(Frozen):
 
 class Plan(Frozen):
     """``recipe`` is the file as given, ``folder`` what its relative paths are relative to (absolute),
-    ``overrides`` what ``--set`` changed.
+    ``overrides`` what ``--set`` changed, ``because`` why the recipe exists in its author's words.
 
     ``removed`` are stages that an earlier plan of this recipe had and that are no longer there; nothing runs for them."""
 
@@ -162,6 +162,7 @@ class Plan(Frozen):
     recipe: str
     folder: str
     overrides: tuple[str, ...] = ()
+    because: str | None = None
     seed: int
     stages: tuple[PlanStage, ...]
     models: tuple[Model, ...]

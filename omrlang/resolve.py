@@ -6,16 +6,16 @@ which its names mean something.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, TypeVar, assert_never, cast
 
 from omrlang import syntax as s
 from omrlang.diagnostics import Reporter, did_you_mean, nearest
 from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.hir import Layer
-from omrlang.parse import MAX_CHARACTERS, RESERVED, parse, parse_expression
+from omrlang.parse import MAX_CHARACTERS, parse
 from omrlang.schema import KINDS
 from omrlang.source import SourceFile, Span
 
@@ -41,14 +41,19 @@ class Bound:
 
 @dataclass(slots=True)
 class Slot:
-    """One setting while drafts are put together: its value, what stands in its braces, or both."""
+    """One setting while drafts are put together: its value, what stands in its braces, or both.
+
+    ``height`` grows with each draft or file laid on top: of a pair that excludes each other the higher one stays.
+    """
 
     key: s.Name
     value: Bound | None = None
     group: dict[str, Slot] = field(default_factory=dict)
+    height: int = 0
 
-    def copy(self) -> Slot:
-        return Slot(self.key, self.value, {key: slot.copy() for key, slot in self.group.items()})
+    def copy(self, lift: int = 0) -> Slot:
+        group = {key: slot.copy(lift) for key, slot in self.group.items()}
+        return Slot(self.key, self.value, group, self.height + lift)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +74,8 @@ class Draft:
 class Scope:
     """The names of one file. ``prefix`` is empty in the recipe itself, else the module's name and a dot.
 
+    ``folder`` is what the file's own relative paths start from, ``home`` what those of the whole recipe do.
+    An amending file has a scope of its own that shares the names of its base; ``height`` counts the files below it.
     ``broken`` are names whose definition was refused: that they are unknown is not said again. ``is_broken`` is a
     module that could not be read at all.
     """
@@ -77,6 +84,10 @@ class Scope:
     folder: Path
     prefix: str
     layer: Layer
+    home: Path = field(default_factory=Path)
+    height: int = 0
+    because: str | None = None
+    chosen: Mapping[Span, s.Expr] = field(default_factory=dict, repr=False)
     lets: dict[str, Bound] = field(default_factory=dict)
     drafts: dict[str, Draft] = field(default_factory=dict)
     modules: dict[str, Scope] = field(default_factory=dict)
@@ -90,16 +101,26 @@ class Scope:
     def names(self) -> list[str]:
         return [*self.drafts, *self.lets, *self.modules]
 
+    def bind(self, expr: s.Expr) -> Bound:
+        """An expression as this file wrote it; of each sweep in it the chosen value."""
+        if expr.span in self.chosen:
+            return Bound(self.chosen[expr.span], self, "sweep")
+        return Bound(_with_chosen(expr, self.chosen) if self.chosen else expr, self, self.layer)
+
 
 Found: TypeAlias = Bound | Draft | Scope
+Tree = TypeVar("Tree", bound=s.Node)
 
 
-def resolve(file: s.File, folder: Path, reporter: Reporter, overrides: Sequence[str] = ()) -> Scope:
-    """The names of a recipe with everything it uses; ``overrides`` are ``path=value``, the last layer."""
-    scope = _scope(file, folder, "", "file", reporter, (folder / file.source.path.name,))
-    for override in overrides:
-        _override(scope, override, reporter)
-    return scope
+def resolve(
+    file: s.File, folder: Path, reporter: Reporter, chosen: Mapping[Span, s.Expr] | None = None
+) -> Scope:
+    """The names of a recipe with everything that it uses and amends.
+
+    ``chosen`` maps the places of sweeps to the values that they stand for in one variant.
+    """
+    path = (folder / file.source.path.name).resolve()
+    return _recipe(file, folder, reporter, (path,), chosen or {})
 
 
 def look_up(scope: Scope, expr: s.Expr) -> Found | None:
@@ -134,7 +155,7 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
     if expr.id in scope.broken:
         return
     hint = did_you_mean(expr.id, scope.names())
-    if hint is None and (Path(_stdlib()) / f"{expr.id}.omr").exists():
+    if hint is None and (Path(library_folder()) / f"{expr.id}.omr").exists():
         hint = f"`use std.{expr.id}` at the top of the file brings it in"
     reporter.error("E201", f"unknown name `{expr.id}`", expr.span, hint)
 
@@ -162,24 +183,81 @@ def read_source(path: Path, shown: Path, at: Span | None, reporter: Reporter) ->
     return None
 
 
-def _stdlib() -> Path:
+def library_folder() -> Path:
     """In a wheel the library lies inside the package, in a checkout beside it."""
     inside = Path(__file__).with_name("_stdlib")
     return inside if inside.is_dir() else Path(__file__).parents[1] / "stdlib"
 
 
-def _scope(
+def library_modules() -> list[str]:
+    """The modules of the standard library: what may stand after ``use std.``."""
+    return sorted(path.stem for path in library_folder().glob("*.omr"))
+
+
+def _recipe(
     file: s.File,
     folder: Path,
-    prefix: str,
-    layer: Layer,
     reporter: Reporter,
     loading: tuple[Path, ...],
+    chosen: Mapping[Span, s.Expr],
 ) -> Scope:
-    scope = Scope(file.source, folder, prefix, layer, broken=set(file.broken))
+    """A recipe file's names, on top of those of the file that it amends."""
+    amends = [statement for statement in file.statements if isinstance(statement, s.Amend)]
+    if not amends:
+        scope = Scope(file.source, folder, "", "file", folder, broken=set(file.broken))
+        scope.chosen = chosen
+        return _defined(scope, file, reporter, loading)
+    for extra in amends[1:]:
+        reporter.error("E206", "`amend` is given twice", extra.span)
+    base = _amended(file, amends[0], folder, reporter, loading, chosen)
+    if base is None:
+        return Scope(file.source, folder, "", "amend", folder, is_broken=True)
+    scope = replace(
+        base, file=file.source, folder=folder, layer="amend", height=base.height + 1, because=None
+    )
+    scope.broken |= file.broken
+    return _defined(scope, file, reporter, loading)
+
+
+def _amended(
+    file: s.File,
+    amend: s.Amend,
+    folder: Path,
+    reporter: Reporter,
+    loading: tuple[Path, ...],
+    chosen: Mapping[Span, s.Expr],
+) -> Scope | None:
+    """The scope of the base; None after a report."""
+    relative = Path(amend.file.value)
+    path, shown = (folder / relative).resolve(), file.source.path.parent / relative
+    if path in loading:
+        reporter.error("E212", f"{shown} amends itself", amend.file.span)
+        return None
+    source = read_source(path, shown, amend.file.span, reporter)
+    if source is None:
+        return None
+    tree = parse(source, reporter)
+    return _recipe(tree, path.parent, reporter, (*loading, path), chosen)
+
+
+def _defined(scope: Scope, file: s.File, reporter: Reporter, loading: tuple[Path, ...]) -> Scope:
     for statement in file.statements:
         _define(scope, statement, reporter, loading)
     return scope
+
+
+def _with_chosen(node: Tree, chosen: Mapping[Span, s.Expr]) -> Tree:
+    """The same tree with the chosen values in the places of sweeps."""
+    if node.span in chosen:
+        return cast(Tree, chosen[node.span])
+    changed: dict[str, Any] = {}
+    for item in fields(node):
+        value = getattr(node, item.name)
+        if isinstance(value, s.Node):
+            changed[item.name] = _with_chosen(value, chosen)
+        elif isinstance(value, tuple):
+            changed[item.name] = tuple(_with_chosen(part, chosen) for part in value)
+    return replace(node, **changed)
 
 
 def _define(
@@ -191,8 +269,10 @@ def _define(
         case s.Use():
             _use(scope, statement, reporter, loading)
         case s.Let():
-            if _new_name(scope, statement.name, reporter, "let"):
-                scope.lets[statement.name.id] = Bound(statement.value, scope, scope.layer)
+            if _is_bound_below(scope, statement) or _new_name(
+                scope, statement.name, reporter, "let"
+            ):
+                scope.lets[statement.name.id] = scope.bind(statement.value)
         case s.Assign():
             _assign(scope, statement, reporter)
         case s.Declaration():
@@ -200,9 +280,11 @@ def _define(
         case s.Reopen():
             _reopen(scope, statement, reporter)
         case s.Amend():
-            reporter.error("E401", "`amend` is not supported by this version", statement.span)
+            if scope.prefix:
+                hint = "`use` brings in names; a recipe amends"
+                reporter.error("E404", "a module amends nothing", statement.span, hint)
         case s.Because():
-            pass
+            scope.because = statement.text.value
         case s.Allow():
             scope.allowed[statement.code.id] = statement.because.value
         case _:
@@ -222,9 +304,15 @@ def _assign(scope: Scope, statement: s.Assign, reporter: Reporter) -> None:
         )
         reporter.error("E203", f"unknown key `{statement.name.id}`", statement.name.span, hint)
         return
-    if scope.seed is not None:
+    if scope.seed is not None and scope.seed.scope is scope:
         reporter.error("E206", "`seed` is given twice", statement.name.span)
-    scope.seed = Bound(statement.value, scope, scope.layer)
+    scope.seed = scope.bind(statement.value)
+
+
+def _is_bound_below(scope: Scope, let: s.Let) -> bool:
+    """Whether a `let` binds anew what a file below has bound."""
+    before = scope.lets.get(let.name.id)
+    return before is not None and before.scope is not scope
 
 
 # ---- names -------------------------------------------------------------------------------------
@@ -250,8 +338,12 @@ def _use(scope: Scope, use: s.Use, reporter: Reporter, loading: tuple[Path, ...]
     if found is None:
         return
     path, shown, name = found
+    path = path.resolve()
     if path in loading:
         reporter.error("E212", f"{shown} uses itself", use.module.span)
+        return
+    known = scope.modules.get(name.id)
+    if scope.height and known is not None and known.file.path.resolve() == shown.resolve():
         return
     if not _new_name(scope, name, reporter, "module"):
         return
@@ -261,10 +353,11 @@ def _use(scope: Scope, use: s.Use, reporter: Reporter, loading: tuple[Path, ...]
             scope.file, scope.folder, f"{name.id}.", scope.layer, is_broken=True
         )
         return
-    layer: Layer = "stdlib" if path.parent == _stdlib() else "file"
+    layer: Layer = "stdlib" if path.parent == library_folder().resolve() else "file"
     tree = parse(source, reporter)
-    prefix = f"{scope.prefix}{name.id}."
-    scope.modules[name.id] = _scope(tree, path.parent, prefix, layer, reporter, (*loading, path))
+    module = Scope(source, path.parent, f"{scope.prefix}{name.id}.", layer, scope.home)
+    module.broken |= tree.broken
+    scope.modules[name.id] = _defined(module, tree, reporter, (*loading, path))
 
 
 def _module(scope: Scope, use: s.Use, reporter: Reporter) -> tuple[Path, Path, s.Name] | None:
@@ -277,7 +370,7 @@ def _module(scope: Scope, use: s.Use, reporter: Reporter) -> tuple[Path, Path, s
         relative = Path(use.module.value)
         return scope.folder / relative, scope.file.path.parent / relative, use.alias
     parts = use.module.span.text.split(".")
-    known = sorted(path.stem for path in _stdlib().glob("*.omr"))
+    known = library_modules()
     if len(parts) != 2 or parts[0] != "std" or parts[1] not in known:
         scope.broken |= {
             parts[-1],
@@ -290,13 +383,13 @@ def _module(scope: Scope, use: s.Use, reporter: Reporter) -> tuple[Path, Path, s
         return None
     name = use.module.name if isinstance(use.module, s.Attr) else None
     assert name is not None, "a dotted name of two parts is an Attr"
-    return _stdlib() / f"{parts[1]}.omr", Path("std") / f"{parts[1]}.omr", use.alias or name
+    return library_folder() / f"{parts[1]}.omr", Path("std") / f"{parts[1]}.omr", use.alias or name
 
 
 def _declare(scope: Scope, declaration: s.Declaration, reporter: Reporter) -> None:
     kind, name = declaration.kind.id, declaration.name
     if kind not in STAGES and kind not in THINGS:
-        if kind in ("verifier",):
+        if kind == "verifier":
             message = f"`{kind}` is not supported by this version"
             reporter.error("E401", message, declaration.kind.span)
         else:
@@ -308,24 +401,42 @@ def _declare(scope: Scope, declaration: s.Declaration, reporter: Reporter) -> No
         return
     draft = Draft(kind, scope.prefix + name.id, name.span, scope)
     if declaration.base is not None:
-        draft.base = Bound(declaration.base, scope, scope.layer)
+        draft.base = scope.bind(declaration.base)
     _merge(draft, declaration.clauses, declaration.block, scope, reporter)
     scope.drafts[name.id] = draft
 
 
 def _reopen(scope: Scope, statement: s.Reopen, reporter: Reporter) -> None:
-    word = ".".join(name.id for name in statement.path)
-    span = statement.path[0].span.to(statement.path[-1].span)
-    if word == "budget" and not statement.clauses and statement.block is not None:
-        _merge_block(
-            scope.budget, statement.block, Bound(s.Text(span, ""), scope, scope.layer), reporter
-        )
-    elif word in scope.drafts:
+    """``budget { … }``, or what an amending file changes of a thing that exists below it."""
+    if statement.path[0].id == "budget" and not statement.clauses and statement.block is not None:
+        _merge_block(scope.budget, statement.block, scope, reporter)
+        return
+    *owners, name = statement.path
+    owner: Scope | None = scope
+    for part in owners:
+        owner = owner.modules.get(part.id) if owner is not None else None
+    draft = owner.drafts.get(name.id) if owner is not None else None
+    if draft is None:
+        _report_not_there(scope, statement, reporter)
+    elif scope.height == 0 or draft.scope is scope:
         hint = "a stage is re-opened by an amending file only"
-        reporter.error("E205", f"`{word}` is defined twice", span, hint)
+        reporter.error("E205", f"`{name.id}` is defined twice", name.span, hint)
     else:
-        near = did_you_mean(word, ["budget"]) or "a declaration is `KIND NAME …`"
-        reporter.error("E201", f"unknown name `{word}`", span, near)
+        _merge(draft, statement.clauses, statement.block, scope, reporter)
+
+
+def _report_not_there(scope: Scope, statement: s.Reopen, reporter: Reporter) -> None:
+    word = ".".join(name.id for name in statement.path)
+    if word in scope.broken:
+        return
+    span = statement.path[0].span.to(statement.path[-1].span)
+    known = ["budget", *scope.drafts]
+    for module in scope.modules.values():
+        known += [f"{module.prefix}{name}" for name in module.drafts]
+    otherwise = None if scope.height else "a declaration is `KIND NAME …`"
+    near = did_you_mean(word, known) or otherwise
+    what = "the base has no" if scope.height else "unknown name"
+    reporter.error("E201", f"{what} `{word}`", span, near)
 
 
 # ---- settings ----------------------------------------------------------------------------------
@@ -339,29 +450,35 @@ def _merge(
     reporter: Reporter,
 ) -> None:
     for clause in clauses:
-        if clause.word in draft.clauses:
+        before = draft.clauses.get(clause.word)
+        if before is not None and before.scope is scope:
             reporter.error("E206", f"`{clause.word}` is given twice", clause.span)
-        draft.clauses[clause.word] = Bound(clause.value, scope, scope.layer)
+        draft.clauses[clause.word] = scope.bind(clause.value)
         draft.clause_spans[clause.word] = clause.span
     if block is not None:
-        _merge_block(
-            draft.settings, block, Bound(s.Text(draft.span, ""), scope, scope.layer), reporter
-        )
+        _merge_block(draft.settings, block, scope, reporter)
 
 
-def _merge_block(slots: dict[str, Slot], block: s.Block, origin: Bound, reporter: Reporter) -> None:
-    """Put a block's entries into the slots; a setting given twice in one block is an error."""
+def _merge_block(slots: dict[str, Slot], block: s.Block, scope: Scope, reporter: Reporter) -> None:
+    """Put a block's entries into the slots; a setting given twice in one file is an error."""
     for entry in block.entries:
-        slot = _slot(slots, entry.path)
         if isinstance(entry, s.Group):
-            _merge_block(slot.group, entry.block, origin, reporter)
+            _merge_block(_slot(slots, entry.path).group, entry.block, scope, reporter)
             continue
-        if slot.value is not None and slot.value.layer == origin.layer:
+        slot = _slot(slots, entry.path)
+        if slot.value is not None and slot.value.scope is scope:
             name = ".".join(part.id for part in entry.path)
             related = ((slot.value.expr.span, "the first one"),)
             reporter.error("E206", f"`{name}` is given twice", entry.path[-1].span, None, related)
-        slot.key = entry.path[-1]
-        slot.value = origin.of(entry.value)
+        kept = {key: part for key, part in slot.group.items() if _is_from(part, scope)}
+        put(slots, entry.path, scope.bind(entry.value))
+        slot.group = kept
+
+
+def _is_from(slot: Slot, scope: Scope) -> bool:
+    """Whether a file set this, or something in its braces."""
+    own = slot.value is not None and slot.value.scope is scope
+    return own or any(_is_from(part, scope) for part in slot.group.values())
 
 
 def _slot(slots: dict[str, Slot], path: Sequence[s.Name]) -> Slot:
@@ -371,9 +488,13 @@ def _slot(slots: dict[str, Slot], path: Sequence[s.Name]) -> Slot:
 
 
 def put(slots: dict[str, Slot], path: Sequence[s.Name], value: Bound) -> None:
-    """Set a value, dropping what a lower layer had put in its braces."""
+    """Set a value, dropping what a lower layer had put in its braces; ``default`` takes out what was set."""
     slot = _slot(slots, path)
-    slot.key, slot.value, slot.group = path[-1], value, {}
+    slot.key, slot.value, slot.group, slot.height = path[-1], value, {}, value.scope.height
+    if isinstance(value.expr, s.Name) and value.expr.id == "default":
+        for name in path[:-1]:
+            slots = slots[name.id].group
+        del slots[path[-1].id]
 
 
 def layered(base: Draft, over: Draft) -> Draft:
@@ -382,68 +503,17 @@ def layered(base: Draft, over: Draft) -> Draft:
     merged.clauses = {**base.clauses, **over.clauses}
     merged.clause_spans = {**base.clause_spans, **over.clause_spans}
     merged.settings = {key: slot.copy() for key, slot in base.settings.items()}
-    _lay(merged.settings, over.settings)
+    _lay(merged.settings, over.settings, 1 + max(map(_top, base.settings.values()), default=0))
     return merged
 
 
-def _lay(slots: dict[str, Slot], over: dict[str, Slot]) -> None:
+def _top(slot: Slot) -> int:
+    return max((slot.height, *map(_top, slot.group.values())))
+
+
+def _lay(slots: dict[str, Slot], over: dict[str, Slot], lift: int) -> None:
     for key, slot in over.items():
         if key not in slots or slot.value is not None:
-            slots[key] = slot.copy()
+            slots[key] = slot.copy(lift)
         else:
-            _lay(slots[key].group, slot.group)
-
-
-# ---- --set -------------------------------------------------------------------------------------
-
-
-def _override(scope: Scope, text: str, reporter: Reporter) -> None:
-    """``path=value``: a let, the seed, or a setting of something that is declared."""
-    path_text, sign, value_text = text.partition("=")
-    file = SourceFile(Path("--set"), text)
-    parts = path_text.strip().split(".")
-    if not sign or not all(part.isidentifier() and part not in RESERVED for part in parts):
-        reporter.error("E402", "an override is `path=value`", Span(file, 0, len(text)))
-        return
-    start = len(path_text) + 1
-    value = _override_value(scope, file, value_text, start)
-    names = _names(file, path_text)
-    _apply(scope, names, Bound(value, scope, "set"), reporter)
-
-
-def _override_value(scope: Scope, file: SourceFile, text: str, start: int) -> s.Expr:
-    """The value as an expression; what is none, or names nothing, is a text."""
-    expr = parse_expression(file, start)
-    span = Span(file, start, start + len(text))
-    if expr is None or (isinstance(expr, s.Name | s.Attr) and look_up(scope, expr) is None):
-        return s.Text(span, text.strip())
-    return expr
-
-
-def _names(file: SourceFile, path: str) -> list[s.Name]:
-    names, at = [], 0
-    for part in path.split("."):
-        lead = len(part) - len(part.lstrip())
-        names.append(s.Name(Span(file, at + lead, at + lead + len(part.strip())), part.strip()))
-        at += len(part) + 1
-    return names
-
-
-def _apply(scope: Scope, names: list[s.Name], value: Bound, reporter: Reporter) -> None:
-    first, *rest = names
-    if first.id in scope.modules and rest:
-        _apply(scope.modules[first.id], rest, value, reporter)
-    elif first.id in scope.drafts and rest:
-        put(scope.drafts[first.id].settings, rest, value)
-    elif first.id in scope.lets and not rest:
-        scope.lets[first.id] = value
-    elif first.id == "seed" and not rest:
-        scope.seed = value
-    else:
-        is_draft = first.id in scope.drafts
-        hint = did_you_mean(
-            first.id, [*scope.drafts, *scope.modules] if rest else [*scope.lets, "seed"]
-        )
-        hint = f"`{first.id}.KEY=…` sets one of its settings" if is_draft else hint
-        what = f"`{first.id}` is no setting" if is_draft else f"unknown name `{first.id}`"
-        reporter.error("E402", what, first.span, hint)
+            _lay(slots[key].group, slot.group, lift)

@@ -25,6 +25,9 @@ OTHER_PROMPT = t.Prompt(name="other", system="Think first.")
 GPU = t.Hardware(name="pod", gpu=made.A800, count=1)
 EXPRESSION = made.expression(t.Call(fn="format_ok"), "format_ok")
 LENGTH = t.Range(lo=1, hi=2)
+EXPECT = t.Expect(
+    text="rows > 3", limits=(t.Limit(metric="rows", lo=3, strict=True, text="rows > 3"),)
+)
 
 DECODING: dict[str, object] = {
     "temperature": 0.5,
@@ -39,6 +42,7 @@ DECODING: dict[str, object] = {
     "max_tokens": 65,
     "n": 3,
     "assume": t.Assume(response=LENGTH),
+    "expect": EXPECT,
 }
 TRAINING: dict[str, object] = {
     "rows": "other",
@@ -59,6 +63,7 @@ TRAINING: dict[str, object] = {
     "min_pixels": 100,
     "max_pixels": 1000,
     "assume": t.Assume(response=LENGTH),
+    "expect": EXPECT,
 }
 OTHERS: dict[type[Spec], dict[str, object]] = {
     Source: {
@@ -72,6 +77,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "licence": "MIT",
         "contains": ("ChartQA",),
         "assume": t.Assume(prompt=LENGTH),
+        "expect": EXPECT,
     },
     Mix: {
         "parts": (t.MixPart(rows="puzzles", amount=t.Count(n=5)),),
@@ -79,6 +85,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "unique": "none",
         "shuffle": False,
         "assume": t.Assume(prompt=LENGTH),
+        "expect": EXPECT,
     },
     Sample: {"rows": "other", **DECODING},
     Filter: {
@@ -87,6 +94,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "keep": EXPRESSION,
         "at_most": t.Amount(value=2, unit="per parent"),
         "assume": t.Assume(keep=t.Range(lo=0.1, hi=0.2)),
+        "expect": EXPECT,
     },
     Sft: {**TRAINING, "pack": 4096, "batch": t.Amount(value=2, unit="packs"), "loss": t.CrossEntropy(fused=False)},
     Rl: {

@@ -522,7 +522,7 @@ def test_a_bug_of_ours_leaves_a_file_and_no_traceback(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("broken on purpose")
 
-    monkeypatch.setattr("omrlang.compiler.load", broken)
+    monkeypatch.setattr("omrlang.compiler.load_all", broken)
     assert main(["check", "x.omr"]) == 1
     err = capsys.readouterr().err
     assert "internal error: ZeroDivisionError" in err

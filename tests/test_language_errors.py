@@ -18,7 +18,7 @@ from omrlang.render import render
 PAGES = sorted((Path(__file__).parent / "cases" / "errors").glob("*.md"))
 _FENCE = re.compile(r"^```(\w+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Raised while a plan is made, so no recipe alone shows them.
-ELSEWHERE = {"W201", "W202", "E402"}
+ELSEWHERE = {"W201", "W202", "W203", "W204", "E402"}
 
 
 def said(recipe: str) -> str:

@@ -16,7 +16,7 @@ from omrlang.resolve import THINGS, Scope
 from omrlang.types import Frozen, Model, Setting
 
 
-class _Budget(Frozen):
+class Limits(Frozen):
     """The settings of ``budget { … }``."""
 
     p50: Annotated[float | None, Setting("limit on the middle estimate", unit="usd", ge=0)] = None
@@ -25,7 +25,12 @@ class _Budget(Frozen):
 
 def check(scope: Scope, reporter: Reporter) -> Recipe | None:
     """The recipe, or None if an error was reported, now or before."""
-    ctx = Context(reporter, scope, build)
+    return check_in(Context(reporter, scope, build))
+
+
+def check_in(ctx: Context) -> Recipe | None:
+    """The same with what was found out on the way left in ``ctx``, also where something is wrong."""
+    scope, reporter = ctx.root, ctx.reporter
     ctx.seed = _seed(ctx, scope)
     for draft in scope.drafts.values():
         if draft.kind in THINGS:
@@ -36,7 +41,9 @@ def check(scope: Scope, reporter: Reporter) -> Recipe | None:
         return None
     made = tuple(stage for stage in stages if isinstance(stage, Stage))
     models = tuple(thing for thing in ctx.things.values() if isinstance(thing, Model))
-    return Recipe(scope.file.path, scope.folder, ctx.seed, made, models, budget)
+    return Recipe(
+        scope.file.path, scope.home, ctx.seed, made, models, budget, because=scope.because
+    )
 
 
 def _seed(ctx: Context, scope: Scope) -> int:
@@ -50,7 +57,7 @@ def _budget(ctx: Context, scope: Scope) -> Budget | None:
     if not scope.budget:
         return None
     span = next(iter(scope.budget.values())).key.span
-    values = fill(ctx, _Budget, scope.budget, "`budget`", span)
+    values = fill(ctx, Limits, scope.budget, "`budget`", span)
     if FAILED in values.values():
         return None
     return Budget(values.get("p50"), values.get("p90"))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import operator
+import os
 import types
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed, Place
+from omrlang.check.expect import expect_value
 from omrlang.check.rows import row_value
+from omrlang.check.unpublished import is_unpublished, note, stand_in
 from omrlang.check.values import Choice, Interval, Quantity, describe, evaluate, in_unit
 from omrlang.diagnostics import did_you_mean, listed
 from omrlang.resolve import MAKES_MODEL, MAKES_ROWS, Bound, Draft
@@ -20,6 +24,7 @@ from omrlang.types import (
     All,
     Amount,
     Count,
+    Expect,
     ExprType,
     Gpu,
     Hardware,
@@ -55,8 +60,13 @@ def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
     bound = ctx.follow(bound)
     if len(branches) < len(_branches(want)) and _is_none(bound.expr):
         return None
+    if is_unpublished(bound) and not {RowExpr, Expect} & {*branches}:
+        optional = len(branches) < len(_branches(want))
+        return stand_in(ctx, bound, branches, optional, place)
     if RowExpr in branches:
         return row_value(ctx, bound, _ROW_TYPES.get(place.label, ("any",)), place.label)
+    if Expect in branches:
+        return expect_value(ctx, bound)
     if Model in branches:
         return _model(ctx, bound, place, trained=TrainedModel in branches)
     if len(branches) > 1 or _is_choice(branches[0]):
@@ -319,6 +329,9 @@ def mix_part(ctx: Context, bound: Bound, item: s.Item) -> Any:
 def _mix_amount(ctx: Context, bound: Bound) -> Any:
     bound = ctx.follow(bound)
     expr = bound.expr
+    if is_unpublished(bound):
+        note(ctx, "from")
+        return All()
     if isinstance(expr, s.Name) and expr.id == "all":
         return All()
     if isinstance(expr, s.CallExpr):
@@ -355,8 +368,6 @@ def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> An
         assert isinstance(value.bound.expr, s.CallExpr), "a Choice is made of a call"
         span = value.bound.expr.fn.span
         hint = did_you_mean(value.name, by_kind, "choices are")
-        if value.name == "sweep":
-            return ctx.error("E401", "`sweep` is not supported by this version", span)
         return ctx.error("E211", f"`{place.label}` has no choice `{value.name}(…)`", span, hint)
     return call_to_model(ctx, value.bound, branch)
 
@@ -412,7 +423,17 @@ def _argument(ctx: Context, bound: Bound, model: type[BaseModel], name: str) -> 
         assert isinstance(expr, s.CallExpr), "checked above"
         return f"{name}_env", _env(ctx, bound.of(expr), expr)
     info = model.model_fields[name]
-    return name, conform(ctx, bound, info.annotation, Place(name, setting_of(info.metadata)))
+    value = conform(ctx, bound, info.annotation, Place(name, setting_of(info.metadata)))
+    return name, _from_home(ctx, bound, value) if name == "path" and value is not FAILED else value
+
+
+def _from_home(ctx: Context, bound: Bound, path: str) -> str:
+    """A path as the whole recipe counts it, from that of the file where it is written. A library has no data beside
+    it: there a path starts from the recipe."""
+    scope, home = bound.scope, ctx.root.home
+    if scope.layer == "stdlib" or scope.folder == home or Path(path).expanduser().is_absolute():
+        return path
+    return os.path.relpath(scope.folder / path, home)
 
 
 def _env(ctx: Context, bound: Bound, call: s.CallExpr) -> Any:

@@ -61,9 +61,6 @@ def fill(
 
 
 def _unknown_key(ctx: Context, key: str, slot: Slot, keys: dict[str, str], owner: str) -> None:
-    if key == "expect":
-        ctx.error("E401", "`expect` is not supported by this version", slot.key.span)
-        return
     if key in ("from", "with", "on"):
         hint = f"`{key}` stands before the brace"
     else:
@@ -120,7 +117,7 @@ def _one_of(
 def _highest(
     ctx: Context, slots: dict[str, Slot], given: list[str], message: str
 ) -> dict[str, Slot]:
-    rank = {key: _LAYERS.index(_value_of(slots[key]).layer) for key in given}
+    rank = {key: (_LAYERS.index(_value_of(slots[key]).layer), slots[key].height) for key in given}
     top = [key for key in given if rank[key] == max(rank.values())]
     if len(top) > 1:
         first, second = slots[top[0]].key.span, slots[top[1]].key.span
@@ -143,7 +140,7 @@ def _slot_value(ctx: Context, info: FieldInfo, slot: Slot, key: str, path: str) 
     place = Place(key, setting_of(info.metadata))
     value: Any = None
     if slot.value is not None:
-        ctx.provenance[path] = Provenance(slot.value.layer, slot.value.expr.span)
+        ctx.provenance[path], ctx.path = Provenance(slot.value.layer, slot.value.expr.span), path
         value = _given(ctx, slot.value, want, place)
         if not slot.group or value is FAILED:
             return value

@@ -23,7 +23,7 @@ def raw_columns(ctx: Context, draft: Draft, place: Any) -> Columns:
         case Synthetic():
             names = list(SHAPES)
         case Jsonl() | Json() | Csv():
-            path = ctx.root.folder / place.path
+            path = ctx.root.home / place.path
             names = _head(path, place)
         case _:
             pass

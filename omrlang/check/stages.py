@@ -26,10 +26,10 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     """A stage's value. What it names stands in ``ctx`` already, because stages come in the order of the graph."""
     kind = "source" if draft.kind == "benchmark" else draft.kind
     spec = KINDS[kind]
-    ctx.provenance = {}
+    ctx.provenance, ctx.unpublished = {}, []
     clauses = _clauses(ctx, draft, spec)
     owner = f"{draft.kind} `{draft.name}`"
-    without = ("name", "seed", "benchmark")
+    without = ("name", "seed", "benchmark", "unpublished")
     values = _settings(ctx, draft, spec, clauses, owner, without)
     values |= {name: value for name, value in clauses.items() if name not in values}
     if not isinstance(values.get("columns"), Failed):
@@ -38,7 +38,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
         return FAILED
     if draft.kind == "benchmark":
         values["benchmark"] = True
-    made: Spec = spec(name=draft.name, seed=ctx.seed, **values)
+    made: Spec = spec(name=draft.name, seed=ctx.seed, unpublished=tuple(ctx.unpublished), **values)
     _defaults(ctx, spec, without)
     return Stage(draft.span, made, ctx.provenance)
 
@@ -53,7 +53,7 @@ def _settings(
 ) -> dict[str, Any]:
     """The settings in the braces; a source's ``columns`` first, because ``where`` looks at them."""
     if draft.kind not in ("source", "benchmark"):
-        ctx.columns = _columns_in(ctx, draft)
+        ctx.columns = columns_in(ctx, draft)
         return fill(ctx, spec, draft.settings, owner, draft.span, without)
     ctx.columns = raw_columns(ctx, draft, clauses.get("place"))
     mapped = {key: slot for key, slot in draft.settings.items() if key == "columns"}
@@ -87,6 +87,7 @@ def _clauses(ctx: Context, draft: Draft, spec: type[Any]) -> dict[str, Any]:
             ctx.error("E204", message, draft.clause_spans[word], f"it takes {takes}")
             continue
         name, want, _ = fields[word]
+        ctx.path = word
         values[name] = _clause(ctx, draft, word, bound, want)
     for word, (name, _, required) in fields.items():
         if required and word not in draft.clauses:
@@ -199,7 +200,7 @@ def _mapped(raw: Columns, mapping: Any) -> Columns:
     return Columns({**{name: COLUMNS[name] for name in ALWAYS}, **names})
 
 
-def _columns_in(ctx: Context, draft: Draft) -> Columns:
+def columns_in(ctx: Context, draft: Draft) -> Columns:
     """The columns of the rows that a stage's expressions look at."""
     sets = [ctx.rows.get(parent) for parent in parents_of(ctx, draft)]
     names: dict[str, Any] = {}
@@ -217,18 +218,18 @@ def parents_of(ctx: Context, draft: Draft) -> list[Draft]:
     bound = draft.clauses.get("from")
     if bound is None or draft.kind in ("source", "benchmark"):
         return []
-    quiet = replace_reporter(ctx)
-    bound = quiet.follow(bound)
+    unheard = quiet(ctx)
+    bound = unheard.follow(bound)
     exprs = (
         [item.value for item in bound.expr.items]
         if isinstance(bound.expr, s.ListExpr)
         else [bound.expr]
     )
-    found = [rows_of(quiet, bound.of(expr), "from") for expr in exprs]
+    found = [rows_of(unheard, bound.of(expr), "from") for expr in exprs]
     return [draft for draft in found if isinstance(draft, Draft)]
 
 
-def replace_reporter(ctx: Context) -> Context:
+def quiet(ctx: Context) -> Context:
     """The same context with reports thrown away."""
     return replace(ctx, reporter=type(ctx.reporter)())
 

@@ -30,14 +30,19 @@ def build(ctx: Context, draft: Draft) -> Any:
         ctx.error("E204", f"{an(draft.kind)} takes no `{word}`", span)
     before, ctx.columns = ctx.columns, Columns(None)
     provenance, ctx.provenance = ctx.provenance, {}
+    (unpublished, path), ctx.unpublished = (ctx.unpublished, ctx.path), []
     try:
         base, fields = _base(ctx, draft)
         if base is FAILED:
             return FAILED
         owner = f"{draft.kind} `{draft.name}`"
         given = fill(ctx, model, draft.settings, owner, draft.span, ("name", *fields), "", base)
+        if ctx.unpublished and draft.kind in ("model", "prompt"):
+            message = f"{owner}: what is asked of a model cannot be unpublished"
+            ctx.error("E301", message, draft.span, "leave it out, or say it of the stage")
     finally:
         ctx.columns, ctx.provenance = before, provenance
+        ctx.unpublished, ctx.path = unpublished, path
     values = {"name": draft.name, **fields, **given}
     if FAILED in values.values():
         return FAILED

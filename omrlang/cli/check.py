@@ -35,19 +35,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(path: Path, args: argparse.Namespace) -> int:
-    from omrlang.compiler import load
+    from omrlang.compiler import load_all
     from omrlang.diagnostics import MAX_ERRORS
 
-    recipe, diagnostics = load(path, args.set, deny=args.deny)
+    recipes, diagnostics = load_all(path, args.set, deny=args.deny)
     _print(diagnostics, args.concise)
     errors = sum(item.severity == "error" for item in diagnostics)
     warnings = len(diagnostics) - errors
-    if recipe is None or errors:
+    if errors:
         more = ", the first ones are shown" if errors >= MAX_ERRORS else ""
         print(f"{path}: {_count(errors, 'error')}{more}", file=sys.stderr)
         return 1
     print(
-        f"{path}: ok · {verdict(recipe)}"
+        f"{path}: ok · {_variants(recipes)}{verdict(recipes[0])}"
         + (f" · {_count(warnings, 'warning')}" if warnings else "")
     )
     return 0
@@ -62,6 +62,13 @@ def _print(diagnostics: Sequence[Diagnostic], concise_view: bool) -> None:
         print("\n".join(concise(item) for item in diagnostics), file=sys.stderr)
     else:
         print(render(diagnostics), file=sys.stderr)
+
+
+def _variants(recipes: Sequence[Recipe]) -> str:
+    """How many there are, and what they differ in."""
+    if len(recipes) == 1:
+        return ""
+    return f"{len(recipes)} variants ({recipes[0].variant} … {recipes[-1].variant}), each with "
 
 
 def verdict(recipe: Recipe) -> str:

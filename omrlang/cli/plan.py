@@ -34,28 +34,52 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Make the plan and print it; the exit code of ``plan_and_diff.md``."""
-    plan = load_plan(args.file, args.state, args.set, as_json=args.json)
-    if plan is None:
-        return 1
-    plan = with_exit(plan, args.detailed_exitcode)
-    print_plan(plan, args)
-    return plan.exit.code
+    plans = load_plans(args.file, args.state, args.set, as_json=args.json)
+    plans = [with_exit(plan, args.detailed_exitcode) for plan in plans]
+    for plan in plans:
+        print_plan(plan, args)
+    return worst([plan.exit.code for plan in plans] or [1])
 
 
-def load_plan(file: Path, state: Path, overrides: list[str], as_json: bool = False) -> Plan | None:
-    """The plan of a recipe, or None after its errors were printed. The plan carries the warnings."""
+def worst(codes: Sequence[int]) -> int:
+    """Of several exit codes the one that counts most."""
+    return min(codes, key=(64, 1, 4, 3, 5, 2, 0).index)
+
+
+def load_plan(target: Path, state: Path, overrides: list[str]) -> Plan | None:
+    """The plan of one recipe or variant, or None after its errors were printed. The plan carries the warnings."""
     from omrlang.compiler import load, make_plan
+
+    recipe, diagnostics = load(target, overrides)
+    if recipe is None:
+        _print_errors(target, diagnostics, as_json=False)
+        return None
+    return make_plan(recipe, state, target, diagnostics, overrides)
+
+
+def load_plans(
+    target: Path, state: Path, overrides: list[str], as_json: bool = False
+) -> list[Plan]:
+    """A plan for each variant of a file; none after its errors were printed."""
+    from omrlang.compiler import load_all, make_plan, variant_path
+
+    recipes, diagnostics = load_all(target, overrides)
+    if not recipes:
+        _print_errors(target, diagnostics, as_json)
+    return [
+        make_plan(recipe, state, variant_path(target, recipe), diagnostics, overrides)
+        for recipe in recipes
+    ]
+
+
+def _print_errors(file: Path, diagnostics: Sequence[Diagnostic], as_json: bool) -> None:
     from omrlang.render import render
 
-    recipe, diagnostics = load(file, overrides)
-    if recipe is not None:
-        return make_plan(recipe, state, file, diagnostics, overrides)
     errors = sum(item.severity == "error" for item in diagnostics)
     print(render(diagnostics), end="", file=sys.stderr)
     print(f"Planning failed: {errors} error{'' if errors == 1 else 's'}.", file=sys.stderr)
     if as_json:
         print_failure(file, diagnostics)
-    return None
 
 
 def print_failure(file: Path, diagnostics: Sequence[Diagnostic]) -> None:

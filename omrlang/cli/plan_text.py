@@ -29,7 +29,10 @@ def plan_text(plan: Plan, width: int) -> str:
     head = _verdict(plan)
     sections = [
         [*wrapped(head, width)],
-        [*wrapped(f"recipe {plan.recipe} · seed {plan.seed} · omr {plan.omr_version}", width)],
+        [
+            *wrapped(f"recipe {plan.recipe} · seed {plan.seed} · omr {plan.omr_version}", width),
+            *(wrapped(f"because {plan.because}", width) if plan.because else ()),
+        ],
         list(_stages(plan, width)),
         list(_funnel(plan, width)),
         list(_memory(plan, width)),
@@ -119,7 +122,8 @@ def next_command(plan: Plan) -> str:
     if all(stage.action == "cached" for stage in plan.stages):
         return f"omr show runs, or edit {plan.recipe}"
     sets = "".join(f" --set {shlex.quote(item)}" for item in plan.overrides)
-    return f"omr run {plan.recipe}{sets}{' --accept-limits' if plan.exit.code == 3 else ''}"
+    recipe = shlex.quote(plan.recipe)
+    return f"omr run {recipe}{sets}{' --accept-limits' if plan.exit.code == 3 else ''}"
 
 
 # ---- stages --------------------------------------------------------------------------------------------------------
@@ -369,6 +373,13 @@ def _checks(plan: Plan, width: int) -> Iterator[str]:
 
 
 def _foot(plan: Plan, width: int) -> Iterator[str]:
+    open_paths = [
+        f"{stage.name}.{path}" for stage in plan.stages for path in stage.spec.unpublished
+    ]
+    if open_paths:
+        yield from wrapped(
+            f"Unpublished, to be decided before a run: {', '.join(open_paths)}", width
+        )
     letters = " · ".join(f"{LETTER[origin]} {origin}" for origin in _origins(plan))
     yield from wrapped(f"Where numbers come from: {letters}", width)
     yield from wrapped(f"Not in these numbers: {', '.join(plan.not_in_it)}.", width)

@@ -62,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _refusal(plan: Plan, args: argparse.Namespace) -> int | None:
     """The exit code with which the plan forbids a run, said aloud; None where it may run."""
+    if (missing := _unpublished(plan)) is not None:
+        print(f"error: the plan cannot be run: {missing}", file=sys.stderr)
+        return 1
     if plan.exit.code == LIMIT and args.accept_limits:
         return None
     if plan.errored or not plan.applyable or plan.exit.code not in (0, 2):
@@ -69,6 +72,15 @@ def _refusal(plan: Plan, args: argparse.Namespace) -> int | None:
         print(f"error: the plan cannot be run: {plan.exit.reason}{advice}", file=sys.stderr)
         return plan.exit.code or 1
     return None
+
+
+def _unpublished(plan: Plan) -> str | None:
+    """The settings that somebody must decide on before a run."""
+    paths = [f"{stage.name}.{path}" for stage in plan.stages for path in stage.spec.unpublished]
+    if not paths:
+        return None
+    listed = ", ".join(f"`{path}`" for path in paths)
+    return f"{listed}: nobody published this; give it a value, such as `--set {paths[0]}=…`"
 
 
 def _save(plan: Plan, state: State) -> None:

@@ -33,6 +33,7 @@ from omrlang.estimate.tokens import (
     visual_tokens,
 )
 from omrlang.estimate.training import Work, rl_work, sft_work
+from omrlang.estimate.unpublished import open_setting, without_numbers, without_rows
 from omrlang.lower import Lowered
 from omrlang.plan import Action, Costs, Estimate, Money, Totals
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
@@ -61,6 +62,15 @@ def estimate(stages: tuple[Lowered, ...], index: Index, recipe: Path) -> dict[st
 
 
 def _stage(stage: Lowered, walk: _Pass) -> Costs:
+    costs = _known(stage, walk)
+    path = open_setting(stage.spec)
+    if path is None:
+        return costs
+    walk.flows[stage.name] = without_rows(walk.flows[stage.name], path)
+    return without_numbers(costs, path)
+
+
+def _known(stage: Lowered, walk: _Pass) -> Costs:
     before = past(stage, walk.index, walk.recipe)
     spec = stage.spec
     match spec:
@@ -90,9 +100,9 @@ def _program(stage: Lowered, spec: Source | Mix | Filter, before: Past, walk: _P
         rows=rows_in,
         rate=rate,
     )
-    return _costs(
-        spec, before, rows_in, flow, NO_TOKENS, {"start": start_seconds("light"), "work": work}, {}
-    )
+    parts = {"start": start_seconds("light"), "work": work}
+    extra = {f"from {name}": rows for name, rows in flow.parts.items()}
+    return _costs(spec, before, rows_in, flow, NO_TOKENS, parts, extra)
 
 
 def _program_rows(

@@ -29,6 +29,7 @@ class Flow:
     pixels: Estimate | None = None
     per_parent: int = 1
     right: float | None = None
+    parts: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ def mix_rows(spec: Mix, parents: Mapping[str, Flow]) -> Flow:
         if answered
         else None,
         pixels=next((flow.pixels for flow in flows if flow.pixels is not None), None),
+        parts={part.rows: count for part, count in zip(spec.parts, taken.values(), strict=True)},
     )
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from omrlang.types import Assume, Frozen, Setting
+from omrlang.types import Assume, Expect, Frozen, Setting
 
 
 class StageSpec(Frozen):
@@ -21,7 +21,17 @@ class StageSpec(Frozen):
 
     name: str
     seed: int = Field(description="the recipe's seed; randomness is hash(seed, purpose, row id)")
+    unpublished: tuple[str, ...] = Field(
+        default=(), description="settings of which the recipe says that nobody published a value"
+    )
     assume: Annotated[
         Assume,
         Setting(cls="meta", doc="what a plan cannot know and the recipe declares; changes no row"),
     ] = Assume()
+    expect: Annotated[
+        Expect | None,
+        Setting(
+            cls="meta",
+            doc="what must come out, such as `rows in 1_000 .. 1_200 and kept > 40%`; a plan warns, a run is stopped",
+        ),
+    ] = None

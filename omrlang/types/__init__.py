@@ -17,6 +17,7 @@ from omrlang.types.amounts import (
     Times,
     UpTo,
 )
+from omrlang.types.expect import METRIC_UNITS, Expect, Limit, Metric
 from omrlang.types.models import (
     Engine,
     FolderModel,
@@ -92,6 +93,7 @@ from omrlang.types.units import (
 
 __all__ = [
     "DENOMINATORS",
+    "METRIC_UNITS",
     "UNITS",
     "AdamW",
     "Algorithm",
@@ -111,6 +113,7 @@ __all__ = [
     "Csv",
     "Dapo",
     "Engine",
+    "Expect",
     "ExprNode",
     "ExprType",
     "Folder",
@@ -126,10 +129,12 @@ __all__ = [
     "Index",
     "Json",
     "Jsonl",
+    "Limit",
     "Linear",
     "ListOf",
     "Lit",
     "LrSchedule",
+    "Metric",
     "MixAmount",
     "MixPart",
     "Model",

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from omr_runtime import supervise
+from omr_runtime import expectations, supervise
 from omr_runtime.errors import DamagedArtifact, Resumable, RunError, is_disk_full
 from omr_runtime.lock import Lock, hold
 from omr_runtime.order import write_work
@@ -166,6 +166,7 @@ def _run_stage(run: Run, stage: PlanStage, number: int, total: int) -> None:
             run.record.stop(stage, time.monotonic() - started, "failed" if failed else "partial")
         raise
     run.show.end(_outcome(entry))
+    expectations.check(stage, entry)
 
 
 def _outcome(entry: dict[str, Any]) -> str:

@@ -172,6 +172,11 @@ class Relations:
         assert found is not None, "a count gives a row"
         return int(found[0]), int(found[1])
 
+    def by_part(self, spec: Mix) -> dict[str, int]:
+        """Kept rows by the part that they came with."""
+        found = dict(self.db.execute("select part, count(*) from kept group by part").fetchall())
+        return {part.rows: int(found.get(number, 0)) for number, part in enumerate(spec.parts)}
+
     def arrange(self, seed: int, shuffle: bool) -> None:
         """Number the kept rows in the order of the result; ``again`` is the occurrence of an id in it, from 0."""
         order = "key, part, copy, file, spot" if shuffle else "part, copy, file, spot"

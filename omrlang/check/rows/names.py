@@ -6,6 +6,7 @@ from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
 from omrlang.check.rows.calls import call
 from omrlang.check.rows.reading import Reading, Typed, plain
+from omrlang.check.unpublished import is_unpublished, note
 from omrlang.check.values import Quantity, evaluate
 from omrlang.diagnostics import did_you_mean
 from omrlang.functions import COLUMNS, FUNCTIONS
@@ -17,6 +18,9 @@ from omrlang.types import Col, Lit
 def name(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
     ctx, word = rows.ctx, expr.span.text
     if isinstance(expr, s.Name) and expr.id == "null":
+        return Lit(value=None), "any"
+    if is_unpublished(rows.bound.of(expr)):
+        note(ctx, "")
         return Lit(value=None), "any"
     if isinstance(expr, s.Attr) and isinstance(expr.base, s.Name) and expr.base.id == "extra":
         return column(ctx, f"extra.{expr.name.id}", expr.span)

@@ -31,7 +31,8 @@ def run(work: Work) -> None:
             if number not in finished:
                 shards.write(number, _slice(relations, spec, number * SLICE))
             progress.update(min((number + 1) * SLICE, num_kept), num_kept, "rows")
-    finish(work, {"num_in": num_kept + num_dropped})
+        by_part = relations.by_part(spec)
+    finish(work, {"num_in": num_kept + num_dropped, "metrics": {"rows_by_part": by_part}})
 
 
 def _slice(relations: Relations, spec: Mix, start: int) -> dict[str, Any]:
