@@ -9,7 +9,7 @@ from typing import Literal, assert_never
 from omrlang.estimate import assumptions
 from omrlang.estimate.ranges import added, between, unknown
 from omrlang.estimate.rows import guess
-from omrlang.estimate.shapes import kv_bytes_per_token
+from omrlang.estimate.shapes import kv_bytes_per_token, mlp_width, origin_of
 from omrlang.plan import Estimate, Memory
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, settled_amount
@@ -49,7 +49,7 @@ def _parts(spec: Sft | Rl, shape: Shape) -> dict[str, Estimate]:
             2.0 * shape.num_params,
             2.4 * shape.num_params,
             "bytes",
-            "formula",
+            origin_of(shape),
             "its weights in bf16",
         )
         parts["cache"] = _cache(
@@ -96,7 +96,7 @@ def _states(spec: Sft | Rl, shape: Shape) -> Estimate:
     )  # fmt: skip
     value = per_param * shape.num_params
     formula = f"{per_param:.3g} bytes a parameter (weights, gradients, fp32 master, Adam) x {shape.num_params:,} parameters"
-    return between(value, value, value * 1.1, "bytes", "formula", formula)
+    return between(value, value, value * 1.1, "bytes", origin_of(shape), formula)
 
 
 def pass_tokens(spec: Sft | Rl) -> int:
@@ -113,7 +113,7 @@ def pass_tokens(spec: Sft | Rl) -> int:
 def _activations(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
     """Without recomputation all layers' inner values, with it one checkpoint a layer and one layer's inner values."""
     width = 2.0 if spec.precision == "bf16" else 4.0
-    inner = 6 * shape.hidden + 2 * shape.kv_heads * shape.head_dim + 4 * shape.intermediate
+    inner = 6 * shape.hidden + 2 * shape.kv_heads * shape.head_dim + 4 * mlp_width(shape)
     per_token = (
         width * (shape.layers * shape.hidden + inner)
         if spec.recompute
@@ -128,7 +128,7 @@ def _activations(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
         value,
         value * 1.5,
         "bytes",
-        "formula",
+        origin_of(shape),
         f"{mode}: {per_token:,.0f} bytes a token x {tokens:,} tokens",
     )
 
@@ -143,7 +143,7 @@ def _logits(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
         value,
         value * 1.5,
         "bytes",
-        "formula",
+        origin_of(shape),
         f"{text} {count:,} tokens x {shape.vocab:,} logits x {per_logit:.0f} bytes",
     )
 

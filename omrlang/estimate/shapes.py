@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from omrlang.plan import Origin
 from omrlang.schema import Spec
 from omrlang.types import Fresh, Model, ModelRef, Shape, TrainedModel
 
@@ -64,17 +65,42 @@ def _vision(source: Fresh) -> int:
 
 def text_params(shape: Shape) -> float:
     """Parameters that every text token goes through: layers and head, not the embedding (which is a look-up)."""
-    active = shape.active_params or shape.num_params
-    return max(0.0, active - shape.vision_params - shape.vocab * shape.hidden * (_untied(shape)))
+    idle = shape.layers * (shape.experts - shape.experts_per_token) * _mlp(shape)
+    embedding = shape.vocab * shape.hidden * is_untied(shape)
+    return max(0.0, shape.num_params - shape.vision_params - idle - embedding)
 
 
-def _untied(shape: Shape) -> int:
-    """1 where embedding and head are two matrices: then the layers leave room for both."""
+def layer_params(shape: Shape) -> int:
+    """Parameters of the layers by their shape: matrices only, so norms and biases are left out.
+
+    >>> layer_params(Shape(num_params=134_515_008, layers=30, hidden=576, heads=9, kv_heads=3, head_dim=64,
+    ...                    vocab=49_152, intermediate=1_536))
+    106168320
+    """
     attention = shape.hidden * shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads)
-    layers = shape.layers * (attention + 3 * shape.hidden * shape.intermediate)
-    table = shape.vocab * shape.hidden
-    rest = shape.num_params - shape.vision_params - layers
-    return 1 if shape.active_params is not None or rest > 1.5 * table else 0
+    router = shape.hidden * shape.experts
+    return shape.layers * (attention + router + max(1, shape.experts) * _mlp(shape))
+
+
+def is_untied(shape: Shape) -> bool:
+    """Whether embedding and head are two matrices: then the layers leave room for both."""
+    rest = shape.num_params - shape.vision_params - layer_params(shape)
+    return rest > 1.5 * shape.vocab * shape.hidden
+
+
+def mlp_width(shape: Shape) -> int:
+    """How wide the MLP is that one token goes through."""
+    return max(1, shape.experts_per_token) * shape.intermediate
+
+
+def origin_of(shape: Shape) -> Origin:
+    """What a number is that follows from a shape."""
+    return "formula" if shape.verified else "declared"
+
+
+def _mlp(shape: Shape) -> int:
+    """Parameters of one gated MLP, of one expert where there are experts."""
+    return 3 * shape.hidden * shape.intermediate
 
 
 def kv_bytes_per_token(shape: Shape) -> float:

@@ -88,7 +88,10 @@ ModelSource: TypeAlias = Annotated[
 class Shape(Frozen):
     """The numbers of a decoder-only transformer that estimates need. All counts are plain numbers.
 
-    ``num_params`` counts everything; ``vision_params`` is the part of it in the vision tower.
+    ``num_params`` counts everything; ``vision_params`` is the part of it in the vision tower and what joins it to the
+    text model. Of a mixture of experts ``intermediate`` is the width of one expert, and a token goes through
+    ``experts_per_token`` of the ``experts``. An image token stands for a square of ``patch * merge`` pixels.
+    ``verified = False``: numbers that could not be compared with what their makers publish.
     """
 
     num_params: int
@@ -99,10 +102,12 @@ class Shape(Frozen):
     head_dim: int
     vocab: int
     intermediate: int
+    experts: int = 0
+    experts_per_token: int = 0
     vision_params: int = 0
-    active_params: int | None = None
     patch: int = 14
     merge: int = 2
+    verified: bool = True
 
 
 class Model(Frozen):

@@ -1,0 +1,119 @@
+"""The standard library's facts against arithmetic, and that every module stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from omrlang.compiler import load
+from omrlang.estimate.shapes import (
+    is_untied,
+    kv_bytes_per_token,
+    layer_params,
+    origin_of,
+    text_params,
+)
+from omrlang.format import format_text
+from omrlang.hir import Recipe
+from omrlang.render import render
+from omrlang.types import Model, Shape
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "stdlib").glob("*.omr"))
+
+
+def loaded(path: Path) -> Recipe:
+    recipe, diagnostics = load(path)
+    assert recipe is not None, render(diagnostics)
+    return recipe
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_is_formatted_and_says_nothing(path: Path) -> None:
+    recipe, diagnostics = load(path)
+    assert recipe is not None, render(diagnostics)
+    assert not diagnostics, render(diagnostics)
+    assert format_text(path.read_text()) == path.read_text()
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+MODELS = {model.name: model for model in loaded(ROOT / "stdlib" / "models.omr").models}
+SHAPES = {name: model.shape for name, model in MODELS.items() if model.shape is not None}
+
+PUBLISHED_BILLIONS = {
+    "qwen2_5_vl_7b": 8.29,
+    "qwen2_5_vl_72b": 73.4,
+    "qwen3_vl_2b": 2.13,
+    "qwen3_vl_8b": 8.77,
+    "qwen3_vl_30b": 31.1,
+    "qwen3_vl_235b": 236,
+    "qwen3_235b": 235,
+    "llava_onevision_1_5_8b": 8.53,
+    "gemma3_4b": 4.30,
+    "smolvlm2_256m": 0.256,
+    "internvl3_8b": 7.94,
+    "qwen2_5_7b": 7.62,
+    "qwen3_8b": 8.19,
+    "smollm2_135m": 0.1345,
+    "llama3_1_8b": 8.03,
+}
+"""Totals as the makers' pages print them."""
+
+ACTIVE_BILLIONS = {"qwen3_vl_30b": 3.3, "qwen3_vl_235b": 22, "qwen3_30b": 3.3, "qwen3_235b": 22}
+"""Parameters that one token goes through, as the makers print them."""
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_layers_and_vocabulary_add_up_to_the_parameters(name: str) -> None:
+    shape = SHAPES[name]
+    tables = (1 + is_untied(shape)) * shape.vocab * shape.hidden
+    computed = layer_params(shape) + tables + shape.vision_params
+    assert computed == pytest.approx(shape.num_params, rel=0.01)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_BILLIONS)
+def test_parameters_are_what_the_makers_print(name: str) -> None:
+    assert SHAPES[name].num_params / 1e9 == pytest.approx(PUBLISHED_BILLIONS[name], rel=0.005)
+
+
+@pytest.mark.parametrize("name", ACTIVE_BILLIONS)
+def test_active_parameters_are_what_the_makers_print(name: str) -> None:
+    shape = SHAPES[name]
+    assert shape.experts > shape.experts_per_token > 0
+    active = text_params(shape) + shape.vocab * shape.hidden
+    assert active / 1e9 == pytest.approx(ACTIVE_BILLIONS[name], rel=0.02)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
+def test_what_sees_pictures_has_a_vision_tower(model: Model) -> None:
+    if model.shape is not None:
+        assert model.vision == (model.shape.vision_params > 0)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_heads_are_shared_evenly(name: str) -> None:
+    shape = SHAPES[name]
+    assert shape.heads % shape.kv_heads == 0
+    assert shape.vision_params < shape.num_params
+
+
+def test_cache_of_known_models() -> None:
+    """56 KiB a token of Qwen2.5-7B, 128 KiB of Llama-3.1-8B: two of keys and values in bf16."""
+    assert kv_bytes_per_token(SHAPES["qwen2_5_7b"]) == 56 * 1024
+    assert kv_bytes_per_token(SHAPES["llama3_1_8b"]) == 128 * 1024
+
+
+def test_a_shape_that_nobody_could_check_makes_declared_numbers() -> None:
+    assert origin_of(SHAPES["qwen2_5_vl_7b"]) == "formula"
+    assert origin_of(SHAPES["llava_onevision_7b"]) == "declared"
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("qwen2_5_vl_7b", 28), ("qwen3_vl_8b", 32), ("gemma3_4b", 56), ("internvl3_8b", 28)],
+)
+def test_an_image_token_stands_for_a_square(name: str, side: int) -> None:
+    shape: Shape = SHAPES[name]
+    assert shape.patch * shape.merge == side
