@@ -56,6 +56,7 @@ _ALL = (
     Code("E308", "wrong-arguments", "a call has too many, too few or wrong arguments"),
     Code("E309", "wrong-reference", "a name stands for something else than its place takes"),
     Code("E310", "env-not-here", "`env` stands where a value decides the result"),
+    Code("E315", "product", "a count is no whole number of times another that it is made of"),
     Code("E401", "not-supported", "the language has this, this version does not"),
     Code("E402", "bad-override", "a `--set` does not fit the recipe"),
     Code("E403", "choose-variant", "a file has several variants and one is wanted"),

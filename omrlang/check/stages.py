@@ -9,6 +9,7 @@ from omrlang import syntax as s
 from omrlang.check.conform import conform, rows_of
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
+from omrlang.check.products import check_products
 from omrlang.check.raw import raw_columns
 from omrlang.check.values import an
 from omrlang.functions import COLUMNS
@@ -40,7 +41,10 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
         values["benchmark"] = True
     made: Spec = spec(name=draft.name, seed=ctx.seed, unpublished=tuple(ctx.unpublished), **values)
     _defaults(ctx, spec, without)
-    return Stage(draft.span, made, ctx.provenance)
+    stage = Stage(draft.span, made, ctx.provenance)
+    if not made.unpublished:
+        check_products(ctx, stage)
+    return stage
 
 
 def _settings(

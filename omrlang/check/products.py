@@ -1,0 +1,61 @@
+"""Counts of a finished stage that must divide each other, shown with their values where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from omrlang.check.context import Context
+from omrlang.hir import Stage
+from omrlang.schema import Eval, Rl, Sample, Sft, Spec
+from omrlang.settle import num_devices, settled_amount
+from omrlang.source import Span
+from omrlang.types import Hardware, Vllm
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """``whole`` must be a whole number of times ``part``; ``key`` is the setting to point at."""
+
+    key: str
+    whole: tuple[str, float]
+    part: tuple[str, float]
+    why: str
+
+
+def check_products(ctx: Context, stage: Stage) -> None:
+    """Report every product of the stage that does not come out."""
+    for product in products(stage.spec):
+        (whole, number), (part, each) = product.whole, product.part
+        if each and number % each:
+            message = f"`{part}` does not divide `{whole}`: {product.why}"
+            values = f"{whole} {number:g} / {part} {each:g} = {number / each:.4g}, no whole number"
+            ctx.error("E315", message, _span(stage, product.key), values)
+
+
+def products(spec: Spec) -> Iterator[Product]:
+    """What must divide what on this stage."""
+    if isinstance(spec, Sft) and spec.batch.unit.startswith("packs"):
+        batch = settled_amount(spec.batch, num_devices(spec)).value
+        devices = ("devices", num_devices(spec))
+        yield Product("batch", ("packs of a batch", batch), devices, "some would wait each step")
+    if isinstance(spec, Rl) and spec.minibatch is not None:
+        batch, part = (
+            settled_amount(a, num_devices(spec)).value for a in (spec.batch, spec.minibatch)
+        )
+        why = "the last optimiser step of a batch would be smaller"
+        yield Product("minibatch", ("batch", batch), ("minibatch", part), why)
+    hardware: Hardware | None = getattr(spec, "hardware", None)
+    if hardware is None or hardware.gpu is None:
+        return
+    if hardware.count > hardware.per_node:
+        nodes = ("per_node", hardware.per_node)
+        yield Product("on", ("devices", hardware.count), nodes, "machines are rented whole")
+    if isinstance(spec, Sample | Eval | Rl) and isinstance(spec.engine, Vllm):
+        parallel = ("tensor_parallel", spec.engine.tensor_parallel)
+        yield Product("engine", ("devices", hardware.count), parallel, "engines are of equal size")
+
+
+def _span(stage: Stage, key: str) -> Span:
+    provenance = stage.settings.get(key)
+    return provenance.span if provenance and provenance.span else stage.span
