@@ -9,11 +9,11 @@ from pathlib import Path
 
 from omrlang import __version__
 from omrlang.check import check
-from omrlang.diagnostics import Diagnostic, Reporter, did_you_mean
+from omrlang.diagnostics import Diagnostic, Reporter, did_you_mean, listed
 from omrlang.estimate.costs import estimate, totals
 from omrlang.estimate.expectations import shown, verdicts
 from omrlang.hir import Recipe
-from omrlang.lints import lint
+from omrlang.lints import levelled, lint
 from omrlang.lower import Lowered, lower
 from omrlang.overrides import override
 from omrlang.parse import parse
@@ -57,16 +57,20 @@ def load_all(
     scope = resolve(tree, folder, reporter)
     override(scope, overrides, reporter)
     found = sweeps(scope, reporter)
-    recipes = []
+    recipes: list[Recipe] = []
+    linted: list[Diagnostic] = []
     for variant in _asked(found, label, source, reporter):
         if found:
             scope = resolve(tree, folder, reporter, variant.chosen)
             override(scope, overrides, reporter)
         recipe = check(scope, reporter)
         if recipe is not None:
-            recipes.append(replace(recipe, variant=variant.label))
-            for item in lint(recipe, scope.allowed, deny):
-                reporter.report(item)
+            recipe = replace(recipe, variant=variant.label, allowed=scope.allowed)
+            recipes.append(recipe)
+            linted += lint(recipe)
+    for recipe in recipes[:1]:
+        for item in levelled(linted, recipe, deny):
+            reporter.report(item)
     return () if reporter.has_errors else tuple(recipes), reporter.sorted()
 
 
@@ -123,6 +127,7 @@ def make_plan(
     lowered = lower(recipe, pins)
     pins.save()
     costs = estimate(lowered, index, path)
+    said = [*found, *_revealed(recipe, costs)]
     stages = _plan_stages(lowered, index, path, costs)
     expected = tuple(_expectations(stages, recipe))
     whole = totals(
@@ -140,13 +145,21 @@ def make_plan(
         models=recipe.models,
         removed=index.removed(path, frozenset(stage.name for stage in stages)),
         totals=whole,
-        diagnostics=(*map(plan_diagnostic, found), *_diagnostics(lowered, index, path), *expected),
+        diagnostics=(*map(plan_diagnostic, said), *_diagnostics(recipe, lowered, index, path), *expected),
         budget_p50_usd=_dollars(recipe.budget.p50_usd if recipe.budget else None),
         budget_p90_usd=_dollars(recipe.budget.p90_usd if recipe.budget else None),
         complete=whole.not_estimated == 0,
         because=recipe.because,
         exit=_exit(recipe, stages, whole, any(item.code == "W204" for item in expected)),
     )
+
+
+def _revealed(recipe: Recipe, costs: Mapping[str, Costs]) -> Iterator[Diagnostic]:
+    """What lints find with the costs and did not without."""
+    known = {(item.code, item.span) for item in lint(recipe)}
+    for item in lint(recipe, costs):
+        if (item.code, item.span) not in known and item.code not in recipe.allowed:
+            yield item
 
 
 def _plan_stages(
@@ -181,18 +194,28 @@ def _plan_stage(stage: Lowered, decision: Decision, costs: Costs) -> PlanStage:
 
 
 def _diagnostics(
-    lowered: tuple[Lowered, ...], index: Index, path: Path
+    recipe: Recipe, lowered: tuple[Lowered, ...], index: Index, path: Path
 ) -> Iterator[PlanDiagnostic]:
-    """What could not be pinned now, at the stage that needs it."""
+    """What could not be read or pinned now."""
     if index.problem is not None:
         yield PlanDiagnostic(
             code="W202", severity="warning", message=index.problem, path=str(path), line=1, column=1
         )
+    if "W201" not in recipe.allowed:
+        yield from map(plan_diagnostic, _unpinned(lowered))
+
+
+def _unpinned(lowered: tuple[Lowered, ...]) -> Iterator[Diagnostic]:
+    """Each problem once, at the first stage that has it, however many stages read the same."""
+    readers: dict[str, dict[str, Lowered]] = {}
     for stage in lowered:
         for pin in stage.pins:
             if pin.problem is not None:
-                message = f"{stage.spec.kind} `{stage.name}`: {pin.problem}"
-                yield plan_diagnostic(Diagnostic("W201", message, stage.stage.span, "warning"))
+                readers.setdefault(pin.problem, {})[stage.name] = stage
+    for problem, stages in readers.items():
+        first, *others = stages.values()
+        named = [f"{first.spec.kind} `{first.name}`", *(f"`{other.name}`" for other in others)]
+        yield Diagnostic("W201", f"{listed(named, 'and')}: {problem}", first.stage.span, "warning")
 
 
 def plan_diagnostic(found: Diagnostic) -> PlanDiagnostic:

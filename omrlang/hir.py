@@ -46,7 +46,7 @@ class Recipe:
     """``stages`` in an order in which each stands after the stages it names. ``folder`` is what paths are relative to.
 
     ``variant`` is the label of a sweep's choice (``distil.n=4``), empty where nothing is swept; ``because`` is why the
-    recipe exists, in its author's words.
+    recipe exists, in its author's words. ``allowed`` are the codes that it lets pass, with where it says so.
     """
 
     path: Path
@@ -57,3 +57,4 @@ class Recipe:
     budget: Budget | None = None
     variant: str = ""
     because: str | None = None
+    allowed: dict[str, Span] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, assert_never, cast
 
 from omrlang import syntax as s
-from omrlang.diagnostics import Reporter, did_you_mean, nearest
+from omrlang.diagnostics import CODES, Reporter, did_you_mean, nearest
 from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.hir import Layer
 from omrlang.parse import MAX_CHARACTERS, parse
@@ -94,7 +94,7 @@ class Scope:
     spans: dict[str, Span] = field(default_factory=dict)
     seed: Bound | None = None
     budget: dict[str, Slot] = field(default_factory=dict)
-    allowed: dict[str, str] = field(default_factory=dict)
+    allowed: dict[str, Span] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     is_broken: bool = False
 
@@ -286,9 +286,18 @@ def _define(
         case s.Because():
             scope.because = statement.text.value
         case s.Allow():
-            scope.allowed[statement.code.id] = statement.because.value
+            _allow(scope, statement.code, reporter)
         case _:
             assert_never(statement)
+
+
+def _allow(scope: Scope, code: s.Name, reporter: Reporter) -> None:
+    if code.id in CODES and code.id.startswith("W"):
+        scope.allowed[code.id] = code.span
+        return
+    hint = did_you_mean(code.id, [known for known in CODES if known.startswith("W")])
+    what = "is an error, not a warning" if code.id in CODES else "is no warning"
+    reporter.error("E211", f"`{code.id}` {what}", code.span, hint)
 
 
 def _version(statement: s.Version, reporter: Reporter) -> None:

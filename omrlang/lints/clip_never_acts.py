@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
-from omrlang.lints.places import Graph, setting_span
+from omrlang.lints.places import Graph, setting_span, warning
 from omrlang.schema import Rl
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
-    for stage in graph.stages:
-        spec = stage.spec
-        if isinstance(spec, Rl) and (spec.minibatch is None or spec.minibatch == spec.batch):
+    for stage, spec in graph.of(Rl):
+        if spec.minibatch is None or spec.minibatch == spec.batch:
             message = f"rl `{spec.name}`: the clip range of {spec.algorithm.kind} never acts"
             hint = "there is one update per rollout batch, so every ratio is 1; a smaller `minibatch` gives several"
-            yield Diagnostic("W101", message, setting_span(stage, "algorithm"), "warning", hint)
+            yield warning("W101", message, setting_span(stage, "algorithm"), hint)

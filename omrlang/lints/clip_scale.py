@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
-from omrlang.lints.places import Graph, setting_span
+from omrlang.lints.places import Graph, setting_span, warning
 from omrlang.schema import Rl
 from omrlang.types import Gspo
 
@@ -14,10 +14,7 @@ TOKEN_LEAST = 0.01
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
-    for stage in graph.stages:
-        spec = stage.spec
-        if not isinstance(spec, Rl):
-            continue
+    for stage, spec in graph.of(Rl):
         is_gspo = isinstance(spec.algorithm, Gspo)
         high = max(spec.algorithm.clip)
         if is_gspo and high > GSPO_MOST:
@@ -28,4 +25,4 @@ def lint(graph: Graph) -> Iterator[Diagnostic]:
             continue
         message = f"rl `{spec.name}`: a clip range of {high:g} has the scale of {other}"
         hint = f"usual for {spec.algorithm.kind} is {usual}"
-        yield Diagnostic("W102", message, setting_span(stage, "algorithm"), "warning", hint)
+        yield warning("W102", message, setting_span(stage, "algorithm"), hint)

@@ -1,4 +1,7 @@
-"""W105: the judge of a cascade is the model whose answers it judges."""
+"""W105: the judge of a cascade is the model whose answers it judges.
+
+Models favour what they wrote themselves (arXiv 2404.13076), so such a judge lets through what a rule had refused.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,21 @@ from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
 from omrlang.hir import Stage
-from omrlang.lints.places import Graph, calls, setting_span
-from omrlang.schema import Eval, Filter, Rl, Sample
-from omrlang.types import Model, ModelRef, RowExpr, TrainedModel
+from omrlang.lints.places import Graph, judges, same_weights, setting_span, verifies, warning
+from omrlang.schema import Eval, Rl, Sample
+from omrlang.types import ModelRef, TrainedModel
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
     for stage in graph.stages:
-        key, expr = _verifies(stage)
-        judges = [call.model for call in calls(expr.tree) if call.model] if expr else []
-        writers = _writers(graph, stage) if judges else []
-        if any(_same(judge, writer) for judge in judges for writer in writers):
+        key, expr = verifies(stage)
+        asked = [call.model for call in judges(expr.tree) if call.model] if expr else []
+        writers = _writers(graph, stage) if asked else []
+        if any(same_weights(judge, writer) for judge in asked for writer in writers):
             message = (
                 f"in {stage.spec.kind} `{stage.spec.name}` a model judges what it wrote itself"
             )
-            yield Diagnostic("W105", message, setting_span(stage, key), "warning")
-
-
-def _verifies(stage: Stage) -> tuple[str, RowExpr | None]:
-    """The setting in which a judge may stand."""
-    match stage.spec:
-        case Filter(keep=keep):
-            return "keep", keep
-        case Rl(reward=reward):
-            return "reward", reward
-        case Eval(score=score):
-            return "score", score
-        case _:
-            return "", None
+            yield warning("W105", message, setting_span(stage, key))
 
 
 def _writers(graph: Graph, stage: Stage) -> list[ModelRef]:
@@ -46,10 +36,3 @@ def _writers(graph: Graph, stage: Stage) -> list[ModelRef]:
         case _:
             found = graph.ancestors(stage)
             return [parent.spec.model for parent in found if isinstance(parent.spec, Sample)]
-
-
-def _same(one: ModelRef, other: ModelRef) -> bool:
-    """The same weights, however they are reached."""
-    if isinstance(one, Model) and isinstance(other, Model):
-        return one.source == other.source
-    return one == other

@@ -1,0 +1,50 @@
+"""W106: a training source and an evaluation set hold items of one published data set.
+
+Seen in a published recipe: no decontamination, while the training sets hold ChartQA, GeoQA+ or TQA and MathVista was put
+together from those too. What a set is made of is its `contains`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omrlang.diagnostics import Diagnostic, listed
+from omrlang.hir import Stage
+from omrlang.lints.places import Graph, looked_at, warning
+from omrlang.schema import Eval, Source
+
+
+def lint(graph: Graph) -> Iterator[Diagnostic]:
+    for stage, _ in graph.of(Eval):
+        tested = [pair for pair in graph.sources(stage) if pair[1].contains]
+        trainings = list(graph.trainings(stage)) if tested else []
+        for trained in trainings:
+            cleaned = _looked_for(graph, trained)
+            for found, source in graph.sources(trained):
+                for other, benchmark in tested:
+                    common = _common(source, benchmark)
+                    if common and benchmark.name not in cleaned:
+                        yield _warning(stage, trained, found, other, common)
+
+
+def _common(source: Source, benchmark: Source) -> list[str]:
+    """What both hold. A set that is tested on and trained on itself is another mistake, W104."""
+    if source.place == benchmark.place:
+        return []
+    return [name for name in source.contains if name in benchmark.contains]
+
+
+def _looked_for(graph: Graph, trained: Stage) -> set[str]:
+    """The evaluation sets whose items some stage on the way to a training drops."""
+    return {name for parent in graph.ancestors(trained) for name in looked_at(parent, "seen_in")}
+
+
+def _warning(
+    evaluation: Stage, trained: Stage, source: Stage, benchmark: Stage, common: list[str]
+) -> Diagnostic:
+    message = (
+        f"eval `{evaluation.spec.name}` tests on `{benchmark.spec.name}`, `{trained.spec.name}` is"
+        f" trained on `{source.spec.name}`: both hold items of {listed(common, 'and')}"
+    )
+    hint = f"`not seen_in({benchmark.spec.name})` in a filter before the training drops what they share"
+    return warning("W106", message, evaluation.span, hint)

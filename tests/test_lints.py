@@ -1,0 +1,135 @@
+"""Lints: what the pages of docs/errors cannot show. Each page's wrong and right recipe are run by test_error_pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from omrlang.compiler import load, make_plan
+from omrlang.diagnostics import CODES
+from omrlang.lints import LINTS
+from omrlang.render import render
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "pipelines").glob("*.omr"))
+
+HEAD = """omr 1
+
+use std.formats
+use std.models
+
+source questions from jsonl("questions.jsonl") {
+  columns { question = question, answer = answer, thinking = thinking }
+}
+"""
+SFT = """
+sft cold_start from questions with models.smollm2_135m {
+  pack  = 1_024
+  batch = 4 rows
+  %s
+  lr    = cosine(1e-5, warmup = 20 steps)
+}
+"""
+EVAL = """
+eval score from questions with models.smollm2_135m {
+  prompt      = formats.think_answer
+  temperature = 0
+  max_tokens  = 64
+  %s
+}
+"""
+ROW = '{"question": "1 + 1?", "answer": "2", "thinking": "one and one"}\n'
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("questions.jsonl").write_text(ROW * 40)
+
+
+def checked(text: str) -> set[str]:
+    """The codes that ``omr check`` finds."""
+    path = Path("recipe.omr")
+    path.write_text(text)
+    recipe, found = load(path)
+    assert recipe is not None, render(found)
+    return {item.code for item in found}
+
+
+def planned(text: str) -> list[str]:
+    """The codes that ``omr plan`` adds to those."""
+    before = checked(text)
+    recipe, found = load(Path("recipe.omr"))
+    assert recipe is not None
+    plan = make_plan(recipe, Path("state"), Path("recipe.omr"), found)
+    return [item.code for item in plan.diagnostics if item.code not in before]
+
+
+def test_a_lint_is_named_as_its_code_and_says_which() -> None:
+    modules = {lint.__name__.rpartition(".")[2].replace("_", "-"): lint for lint in LINTS}
+    lints = {code.slug: code.code for code in CODES.values() if code.code.startswith("W1")}
+    assert modules.keys() == lints.keys() - {"idle-allow"}
+    for slug, module in modules.items():
+        assert (module.__doc__ or "").startswith(f"{lints[slug]}: ")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_no_shipped_recipe_has_a_mistake(path: Path) -> None:
+    _, found = load(path)
+    assert not found, render(found)
+
+
+def test_a_plan_knows_steps_and_rows() -> None:
+    assert checked(HEAD + SFT % "epochs = 1") == set()
+    assert "W118" in planned(HEAD + SFT % "epochs = 1")
+    assert "W114" in planned(HEAD + SFT % "steps = 400")
+    assert "W118" not in planned(HEAD + SFT % "epochs = 4")
+
+
+def test_a_plan_counts_the_rows_of_a_benchmark() -> None:
+    assert checked(HEAD + EVAL % "") == set()
+    assert planned(HEAD + EVAL % "") == ["W122"]
+    assert planned(HEAD + EVAL.replace("= 0", "= 1") % "n = 8") == []
+
+
+def test_names_of_published_sets_are_written_in_one_way() -> None:
+    """`ChartQA` and `chart_qa` would never meet, and no overlap would be found."""
+    spelled: dict[str, set[str]] = {}
+    for name in _contained():
+        spelled.setdefault(re.sub(r"[^a-z0-9+]", "", name.lower()), set()).add(name)
+    assert not [names for names in spelled.values() if len(names) > 1]
+
+
+def test_a_warning_is_allowed_and_an_idle_allow_is_said() -> None:
+    allow = 'allow W114 because "a test"\nallow W117 because "a test"\n'
+    assert checked(HEAD + SFT % "epochs = 20") == {"W114"}
+    assert checked(HEAD + allow + SFT % "epochs = 20") == {"W128"}
+
+
+def test_a_denied_warning_is_an_error() -> None:
+    Path("recipe.omr").write_text(HEAD + SFT % "epochs = 20")
+    recipe, found = load(Path("recipe.omr"), deny=["W114"])
+    assert recipe is None
+    assert [item.severity for item in found] == ["error"]
+
+
+def test_what_cannot_be_allowed() -> None:
+    for code, word in (("W999", "no warning"), ("E203", "an error")):
+        Path("recipe.omr").write_text(HEAD + f'allow {code} because "a test"\n')
+        _, found = load(Path("recipe.omr"))
+        assert [(item.code, word in item.message) for item in found] == [("E211", True)]
+
+
+def test_a_plan_says_once_what_is_not_pinned() -> None:
+    text = HEAD + (EVAL + EVAL.replace("score", "again")) % ("n = 1", "n = 1")
+    found = planned(text.replace("smollm2_135m", "smollm2_135m_hub"))
+    assert found.count("W201") == 1
+
+
+def _contained() -> Iterator[str]:
+    for path in (ROOT / "stdlib").glob("*.omr"):
+        for found in re.finditer(r"contains\s*=\s*\[(.*?)\]", path.read_text(), re.DOTALL):
+            yield from re.findall(r'"([^"]*)"', found[1])
