@@ -21,6 +21,11 @@ class Code:
     slug: str
     summary: str
 
+    @property
+    def page(self) -> str:
+        """The name of its page in ``docs/errors``."""
+        return f"{self.code}-{self.slug}"
+
 
 _ALL = (
     Code("E101", "syntax", "a statement does not have the shape that the language knows"),

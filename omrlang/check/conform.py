@@ -17,7 +17,7 @@ from omrlang.check.expect import expect_value
 from omrlang.check.rows import row_value
 from omrlang.check.unpublished import is_unpublished, note, stand_in
 from omrlang.check.values import Choice, Interval, Quantity, describe, evaluate, in_unit
-from omrlang.diagnostics import did_you_mean, listed
+from omrlang.diagnostics import Edit, Fix, did_you_mean, listed
 from omrlang.resolve import MAKES_MODEL, MAKES_ROWS, Bound, Draft
 from omrlang.source import Span
 from omrlang.types import (
@@ -226,11 +226,19 @@ def _item(ctx: Context, bound: Bound, item: s.Item, want: Any, place: Place) -> 
     if want is MixPart:
         return mix_part(ctx, bound, item)
     if item.amount is not None:
-        return ctx.error("E301", f"`{place.label}` takes no amounts", item.amount.span)
+        message = f"`{place.label}` takes no amounts"
+        return ctx.error("E301", message, item.amount.span, fix=without_amount(item))
     return conform(ctx, bound.of(item.value), want, place)
 
 
 def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
+def without_amount(item: s.Item) -> Fix:
+    """An amount where none is taken is left out."""
+    end = item.value.span.end
+    stray = Span(item.span.file, end, item.span.end)
+    return Fix(f"leave out `{stray.text.strip()}`", (Edit(stray, ""),))
+
+
     """A number whose unit says what it means; a bare one where only one unit is possible."""
     value = evaluate(ctx, bound)
     if value is FAILED:
@@ -319,7 +327,9 @@ def mix_part(ctx: Context, bound: Bound, item: s.Item) -> Any:
     if item.amount is None:
         name = item.value.span.text
         hint = f"`{name}: all` takes all of them"
-        return ctx.error("E307", f"`{name}` has no amount", item.span, hint)
+        end = Span(item.span.file, item.span.end, item.span.end)
+        fix = Fix("write `: all` after it", (Edit(end, ": all"),))
+        return ctx.error("E307", f"`{name}` has no amount", item.span, hint, fix=fix)
     amount = _mix_amount(ctx, bound.of(item.amount))
     if isinstance(rows, Failed) or amount is FAILED:
         return FAILED

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, get_origin
 
 from omrlang import syntax as s
-from omrlang.check.conform import conform, rows_of
+from omrlang.check.conform import conform, rows_of, without_amount
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
 from omrlang.check.products import check_products
@@ -147,7 +147,11 @@ def _parts(ctx: Context, draft: Draft, word: str, bound: Bound, want: Any) -> An
 def _row_set(ctx: Context, bound: Bound, item: s.Item, word: str) -> Any:
     if item.amount is not None:
         return ctx.error(
-            "E301", f"`{word}` takes no amounts here", item.amount.span, "a `mix` does"
+            "E301",
+            f"`{word}` takes no amounts here",
+            item.amount.span,
+            "a `mix` does",
+            fix=without_amount(item),
         )
     draft = rows_of(ctx, bound.of(item.value), word)
     return FAILED if isinstance(draft, Failed) else draft.name

@@ -17,6 +17,8 @@ from omrlang import __version__
 COMMANDS: dict[str, str] = {
     "check": "find what is wrong with a recipe, without running anything",
     "fmt": "format recipes",
+    "fix": "mend mistakes that only one thing can be meant by",
+    "explain": "say what a code means, with an example and why",
     "plan": "show what a run would do and what it takes",
     "diff": "compare two recipes as an ablation",
     "run": "run a recipe: only what is not there yet",

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omrlang import __version__
 from omrlang.cli.arguments import add_set
 
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
     from omrlang.hir import Recipe
+
+FORMATS = ("full", "concise", "json", "sarif", "github")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,44 +28,76 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--deny", action="append", default=[], metavar="CODE", help="make a warning an error"
     )
-    parser.add_argument("--concise", action="store_true", help="one line a finding")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="full",
+        help="how findings are written: full (default), concise (one line each), json, sarif (2.1.0), "
+        "github (workflow commands)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 if every file is right, 1 if one is not."""
-    codes = [_check(path, args) for path in args.files]
-    return max(codes)
-
-
-def _check(path: Path, args: argparse.Namespace) -> int:
     from omrlang.compiler import load_all
+
+    checked = [(path, *load_all(path, args.set, deny=args.deny)) for path in args.files]
+    found = [item for _, _, diagnostics in checked for item in diagnostics]
+    if args.format in ("json", "sarif"):
+        print(_document(found, args.format))
+    else:
+        for path, recipes, diagnostics in checked:
+            _print(diagnostics, args.format)
+            _print_verdict(path, recipes, diagnostics)
+    return int(any(item.severity == "error" for item in found))
+
+
+def _document(found: Sequence[Diagnostic], form: str) -> str:
+    """Everything that was found in one JSON text."""
+    if form == "json":
+        from omrlang.render.data import findings
+
+        return findings(found, __version__).model_dump_json(indent=2)
+    from omrlang.render.sarif import sarif
+
+    return json.dumps(sarif(found, __version__), indent=2, ensure_ascii=False)
+
+
+def _print(diagnostics: Sequence[Diagnostic], form: str) -> None:
+    """Text goes to standard error; workflow commands to standard output, where a runner reads them."""
+    from omrlang.render import concise, render
+
+    if form == "github":
+        from omrlang.render.github import github
+
+        print("".join(f"{github(item)}\n" for item in diagnostics), end="")
+    elif diagnostics:
+        text = render(diagnostics) if form == "full" else "\n".join(map(concise, diagnostics))
+        print(text, file=sys.stderr)
+
+
+def _print_verdict(
+    path: Path, recipes: Sequence[Recipe], diagnostics: Sequence[Diagnostic]
+) -> None:
     from omrlang.diagnostics import MAX_ERRORS
 
-    recipes, diagnostics = load_all(path, args.set, deny=args.deny)
-    _print(diagnostics, args.concise)
     errors = sum(item.severity == "error" for item in diagnostics)
     warnings = len(diagnostics) - errors
     if errors:
         more = ", the first ones are shown" if errors >= MAX_ERRORS else ""
-        print(f"{path}: {_count(errors, 'error')}{more}", file=sys.stderr)
-        return 1
+        print(f"{path}: {_count(errors, 'error')}{more}{_fixes(diagnostics)}", file=sys.stderr)
+        return
     print(
         f"{path}: ok · {_variants(recipes)}{verdict(recipes[0])}"
         + (f" · {_count(warnings, 'warning')}" if warnings else "")
     )
-    return 0
 
 
-def _print(diagnostics: Sequence[Diagnostic], concise_view: bool) -> None:
-    from omrlang.render import concise, render
-
-    if not diagnostics:
-        return
-    if concise_view:
-        print("\n".join(concise(item) for item in diagnostics), file=sys.stderr)
-    else:
-        print(render(diagnostics), file=sys.stderr)
+def _fixes(diagnostics: Sequence[Diagnostic]) -> str:
+    """How many of the findings `omr fix` would mend."""
+    number = sum(item.fix is not None for item in diagnostics)
+    return f"; `omr fix` mends {number}" if number else ""
 
 
 def _variants(recipes: Sequence[Recipe]) -> str:

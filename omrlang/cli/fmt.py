@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
+
+from omrlang.cli.files import replace_text
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,12 +55,7 @@ def _leave(path: Path, before: str, after: str, *, check: bool) -> int:
     if check:
         print(f"{path} is not formatted", file=sys.stderr)
         return 1
-    try:
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(after, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        print(f"omr: {path} cannot be written: {error.strerror}", file=sys.stderr)
+    if not replace_text(path, after):
         return 1
     print(f"{path} formatted")
     return 0

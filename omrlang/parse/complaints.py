@@ -5,7 +5,7 @@ from __future__ import annotations
 from lark import Token
 from lark.exceptions import UnexpectedToken
 
-from omrlang.diagnostics import Reporter, listed, nearest
+from omrlang.diagnostics import Reporter, did_you_mean, listed
 from omrlang.parse.tree import Builder, Newlines
 from omrlang.source import SourceFile, Span
 
@@ -97,9 +97,8 @@ def report_token(
         reporter.error("E101", f"`{token}` is a reserved word and no name", span, _hint(expected))
         return
     words = [name.lower() for name in expected if name.lower() in RESERVED]
-    near = nearest(str(token), words) if token.type == "NAME" else None
-    hint = f"`{near}` stands here; it might be meant" if near else _hint(expected)
-    reporter.error("E101", f"unexpected `{_short(token)}`", span, hint)
+    near = did_you_mean(str(token), words) if token.type == "NAME" else None
+    reporter.error("E101", f"unexpected `{_short(token)}`", span, near or _hint(expected))
 
 
 def _hint(expected: set[str]) -> str | None:

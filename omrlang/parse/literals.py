@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 from omrlang import syntax as s
-from omrlang.diagnostics import Reporter
+from omrlang.diagnostics import Edit, Fix, Reporter
 from omrlang.source import Span
 
 MAX_NUMBER = Decimal("1e30")
@@ -55,7 +55,9 @@ def unescape(text: str, span: Span, reporter: Reporter) -> str:
             at = span.start + 1 + match.start()
             hint = r"`\\` is a backslash; in \"\"\" texts a backslash stands for itself"
             place = Span(span.file, at, at + 2)
-            reporter.error("E110", f"`{match[0]}` is no escape", place, hint.replace('\\"', '"'))
+            fix = Fix(rf"write `\{match[0]}`", (Edit(place, rf"\{match[0]}"),))
+            hint = hint.replace('\\"', '"')
+            reporter.error("E110", f"`{match[0]}` is no escape", place, hint, fix=fix)
         return _ESCAPES.get(match[1], match[0])
 
     return re.sub(r"\\([\s\S])", replace, text) if "\\" in text else text

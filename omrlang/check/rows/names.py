@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
 from omrlang.check.rows.calls import call
 from omrlang.check.rows.reading import Reading, Typed, plain
 from omrlang.check.unpublished import is_unpublished, note
 from omrlang.check.values import Quantity, evaluate
-from omrlang.diagnostics import did_you_mean
+from omrlang.diagnostics import Hint, did_you_mean
 from omrlang.functions import COLUMNS, FUNCTIONS
+from omrlang.parse import RESERVED
 from omrlang.resolve import Bound, Draft, Scope, look_up, report_unknown
 from omrlang.source import Span
 from omrlang.types import Col, Lit
@@ -69,9 +72,23 @@ def column(ctx: Context, name: str, span: Span) -> Typed | Failed:
     return ctx.error("E209", f"{columns.what} has no column `{name}`", span, hint)
 
 
+    hint = hint if span.text.startswith('"') else _as_written(hint)
 def _unknown(rows: Reading, expr: s.Name | s.Attr, word: str) -> Failed:
     ctx = rows.ctx
     found = look_up(rows.bound.scope, expr)
+def _as_written(hint: str | None) -> str | None:
+    """A raw column whose name is no word stands in `raw["…"]`."""
+    if isinstance(hint, Hint) and not _is_word(hint.instead):
+        return Hint(hint, f"raw[{json.dumps(hint.instead, ensure_ascii=False)}]")
+    return hint
+
+
+def _is_word(name: str) -> bool:
+    """Whether a column's name can be written as it is; `extra.NAME` can."""
+    parts = name.split(".", 1) if name.startswith("extra.") else [name]
+    return all(part.isidentifier() and part not in RESERVED for part in parts)
+
+
     if isinstance(found, Draft):
         message = f"`{word}` is a {found.kind}; a row expression has no use for it here"
         return ctx.error("E309", message, expr.span)
@@ -88,7 +105,7 @@ def _unknown(rows: Reading, expr: s.Name | s.Attr, word: str) -> Failed:
     bare = [name for name, function in FUNCTIONS.items() if not function.args]
     hint = did_you_mean(word, [*known, *bare, *rows.bound.scope.lets])
     if ctx.columns.raw:
-        hint = hint or did_you_mean(word, known, f"{ctx.columns.what} has")
+        hint = _as_written(hint or did_you_mean(word, known, f"{ctx.columns.what} has"))
         return ctx.error("E209", f"{ctx.columns.what} has no column `{word}`", expr.span, hint)
     return ctx.error("E201", f"unknown name `{word}`", expr.span, hint)
 

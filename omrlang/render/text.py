@@ -1,4 +1,4 @@
-"""Diagnostics to text. Alone knows what a diagnostic looks like."""
+"""Diagnostics to text: headline, place, the line with carets, hint."""
 
 from __future__ import annotations
 

@@ -1,0 +1,73 @@
+"""``omr fix``: each folder of cases/fixes holds a recipe before and after; ``--update`` writes the latter."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from omrlang.cli import main
+from omrlang.cli.fix import mended
+from omrlang.compiler import load_all
+
+CASES = sorted((Path(__file__).parent / "cases" / "fixes").iterdir())
+PAGES = sorted((Path(__file__).parents[1] / "docs" / "errors").glob("E*.md"))
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    found: Path = request.param
+    shutil.copytree(found, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def test_before_becomes_after(case: Path, update: bool) -> None:
+    main(["fix", "before.omr"])
+    text = Path("before.omr").read_text()
+    if update:
+        (case / "after.omr").write_text(text)
+    assert text == (case / "after.omr").read_text()
+
+
+@pytest.mark.usefixtures("case")
+def test_diff_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = Path("before.omr").read_text(), Path("after.omr").read_text()
+    code = main(["fix", "--diff", "before.omr"])
+    shown = capsys.readouterr().out
+    assert Path("before.omr").read_text() == before
+    assert (code == 1) or before == after
+    changed = [
+        line for line in shown.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    ]
+    assert bool(changed) == (before != after)
+
+
+@pytest.mark.usefixtures("case")
+def test_nothing_is_left_to_fix_and_only_lines_with_a_mistake_move() -> None:
+    _, found = load_all(Path("before.omr"))
+    lines = {item.span.file.position(item.span.start)[0] for item in found}
+    _, left = load_all(Path("after.omr"))
+    assert not [item for item in left if item.fix]
+    before, after = (Path(f"{name}.omr").read_text().splitlines() for name in ("before", "after"))
+    if len(before) == len(after):
+        moved = {
+            number
+            for number, pair in enumerate(zip(before, after, strict=True), 1)
+            if pair[0] != pair[1]
+        }
+        assert moved <= lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_fix_never_adds_an_error(page: Path, tmp_path: Path) -> None:
+    """On the wrong recipe of every page: one with a fix comes out with fewer errors."""
+    wrong = page.read_text().partition("## Wrong")[2].partition("```omr\n")[2].partition("```")[0]
+    path = tmp_path / "recipe.omr"
+    path.write_text(wrong)
+    _, before = load_all(path)
+    after, made, left = mended(path, wrong)
+    assert (after != wrong) == bool(made)
+    if made:
+        assert sum(item.severity == "error" for item in left) < len(before)
