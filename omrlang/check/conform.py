@@ -231,7 +231,6 @@ def _item(ctx: Context, bound: Bound, item: s.Item, want: Any, place: Place) -> 
     return conform(ctx, bound.of(item.value), want, place)
 
 
-def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
 def without_amount(item: s.Item) -> Fix:
     """An amount where none is taken is left out."""
     end = item.value.span.end
@@ -239,6 +238,7 @@ def without_amount(item: s.Item) -> Fix:
     return Fix(f"leave out `{stray.text.strip()}`", (Edit(stray, ""),))
 
 
+def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
     """A number whose unit says what it means; a bare one where only one unit is possible."""
     value = evaluate(ctx, bound)
     if value is FAILED:

@@ -32,7 +32,8 @@ def name(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
             return column(ctx, expr.id, expr.span)
         if expr.id in FUNCTIONS and look_up(rows.bound.scope, expr) is None:
             return call(rows, s.CallExpr(expr.span, expr, ()))
-    if isinstance(look_up(rows.bound.scope, expr), Bound):
+    found = look_up(rows.bound.scope, expr)
+    if isinstance(found, Bound):
         return _let(rows, expr)
     return _unknown(rows, expr, word)
 
@@ -69,13 +70,10 @@ def column(ctx: Context, name: str, span: Span) -> Typed | Failed:
     if columns.names is None and name.startswith("extra."):
         return Col(name=name), "any"
     hint = did_you_mean(name, known, f"{columns.what} has")
+    hint = hint if span.text.startswith('"') else _as_written(hint)
     return ctx.error("E209", f"{columns.what} has no column `{name}`", span, hint)
 
 
-    hint = hint if span.text.startswith('"') else _as_written(hint)
-def _unknown(rows: Reading, expr: s.Name | s.Attr, word: str) -> Failed:
-    ctx = rows.ctx
-    found = look_up(rows.bound.scope, expr)
 def _as_written(hint: str | None) -> str | None:
     """A raw column whose name is no word stands in `raw["…"]`."""
     if isinstance(hint, Hint) and not _is_word(hint.instead):
@@ -89,6 +87,9 @@ def _is_word(name: str) -> bool:
     return all(part.isidentifier() and part not in RESERVED for part in parts)
 
 
+def _unknown(rows: Reading, expr: s.Name | s.Attr, word: str) -> Failed:
+    ctx = rows.ctx
+    found = look_up(rows.bound.scope, expr)
     if isinstance(found, Draft):
         message = f"`{word}` is a {found.kind}; a row expression has no use for it here"
         return ctx.error("E309", message, expr.span)
