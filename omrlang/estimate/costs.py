@@ -221,13 +221,12 @@ def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware |
         return "scripted"
     if chosen is not None:
         return chosen.kind
-    vision = root is not None and (
-        root.vision or bool((shape := shape_of(root)) and shape.vision_params)
-    )
+    shape = shape_of(root) if root is not None else None
+    vision = root is not None and (root.vision or bool(shape and shape.vision_params))
     on_gpu = hardware is not None and hardware.gpu is not None
-    if importlib.util.find_spec("vllm") is not None and (on_gpu or not vision):
-        return "vllm"
-    return "transformers"
+    # On a CPU vLLM serves text alone, and has attention for heads from 32 on.
+    can = on_gpu or not (vision or (shape is not None and shape.head_dim < 32))
+    return "vllm" if can and importlib.util.find_spec("vllm") is not None else "transformers"
 
 
 def _writing_time(

@@ -215,9 +215,7 @@ def _generate(
         engine.generate(requests, meter.take)
     except EngineDied as error:
         kept = meter.done - meter.num_failed
-        raise EngineDied(
-            f"{work.stage.address}: {error}; {kept:,} of {total:,} samples are kept"
-        ) from error
+        raise EngineDied(f"{error}; {kept:,} of {total:,} samples are kept") from error
     finally:
         store.flush()
         engine.close()

@@ -25,6 +25,8 @@ from omr_runtime.models import Loaded
 from omrlang.types import Vllm
 
 KV_CACHE_GIB = "2"
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""What vLLM's attention for CPUs is compiled for (its ``CPUAttentionBackend.get_supported_head_sizes``)."""
 
 
 def is_installed() -> bool:
@@ -38,7 +40,25 @@ def refusal(loaded: Loaded) -> str | None:
         return "vLLM is not installed"
     if loaded.is_vision and importlib.util.find_spec("torchvision") is None:
         return "vLLM needs torchvision for vision-language models, and it is not installed; engine = transformers() serves them"
+    size = _head_size(loaded)
+    if not _has_gpu() and size is not None and size not in CPU_HEAD_SIZES:
+        return f"vLLM on a CPU has no attention for heads of size {size}; engine = transformers() serves them"
     return None
+
+
+def _head_size(loaded: Loaded) -> int | None:
+    from omr_runtime.models import read_config
+
+    config = read_config(loaded.folder)
+    config = config.get("text_config") or config
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    return config.get("head_dim") or (hidden // heads if hidden and heads else None)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @dataclass(frozen=True, slots=True)
