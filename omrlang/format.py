@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,8 @@ class _Printer:
             if previous is not None and self.gap(previous, comment.span.start):
                 lines.append("")
             lines.append(" " * indent + comment.text)
-            previous = comment.span.end
+            # A comment from inside what stands above has nothing below it that could be a gap here.
+            previous = max(previous or 0, comment.span.end)
             self.done += 1
         return lines, previous
 
@@ -179,8 +181,11 @@ class _Printer:
 
     def holds_comment(self, node: s.Node) -> bool:
         """Whether a comment that is not printed yet stands inside."""
-        rest = self.file.comments[self.done :]
-        return any(node.span.start < comment.span.start < node.span.end for comment in rest)
+        comments = self.file.comments
+        first = bisect_right(
+            comments, node.span.start, self.done, key=lambda comment: comment.span.start
+        )
+        return first < len(comments) and comments[first].span.start < node.span.end
 
     # -- statements
 

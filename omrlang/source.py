@@ -10,10 +10,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SourceFile:
-    """The text of one file; ``path`` is shown to people as given, so it may be relative."""
+    r"""The text of one file; ``path`` is shown to people as given, so it may be relative.
+
+    Lines end in ``\n`` whatever the file has, so that a checkout with ``\r\n`` changes no text and no fingerprint.
+    """
 
     path: Path
     text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.text.replace("\r\n", "\n"))
 
     @cached_property
     def line_starts(self) -> tuple[int, ...]:
