@@ -52,7 +52,6 @@ def spec(found: Recipe, name: str) -> object:
 def test_shipped_files_check_and_are_formatted(path: Path) -> None:
     found, diagnostics = load(path)
     assert found is not None, render(diagnostics)
-    assert not diagnostics
     text = path.read_text()
     assert format_text(text) == text
 

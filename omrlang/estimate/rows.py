@@ -91,6 +91,10 @@ def _raw_rows(spec: Source, pin: Pin | None) -> Estimate:
         return exact(pin.num_rows, "rows", "measured", "rows counted in the file")
     if spec.rows is not None:
         return exact(spec.rows, "rows", "declared", "`rows` of the source")
+    said = spec.assume.rows
+    if said is not None:
+        mid = (said.lo + said.hi) / 2
+        return between(said.lo, mid, said.hi, "rows", "declared", "`assume { rows }`")
     why = (
         pin.problem
         if pin is not None and pin.problem

@@ -36,6 +36,8 @@ def index(rows: Reading, expr: s.IndexExpr) -> Typed | Failed:
     if not fits(base[1], ("list", "text")) or base[1] == "bool":
         message = f"only a list can be indexed, this is {a_type(base[1])}"
         return rows.ctx.error("E301", message, expr.base.span)
+    if at[1] == "text" and rows.ctx.columns.raw:
+        return Index(x=base[0], at=at[0]), "any"  # a field: `conversations[0]["value"]`
     if not fits(at[1], ("number",)) or at[1] == "bool":
         return rows.ctx.error(
             "E301", f"an index is a number, this is {a_type(at[1])}", expr.at.span
