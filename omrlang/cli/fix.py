@@ -53,6 +53,7 @@ def mended(path: Path, text: str) -> tuple[str, list[Fix], list[Diagnostic]]:
     from omrlang.unsaved import held
 
     made: list[Fix] = []
+    found: list[Diagnostic] = []
     for _ in range(MAX_ROUNDS):
         with held({path.resolve(): text}):
             _, found = load_all(path)
@@ -60,7 +61,7 @@ def mended(path: Path, text: str) -> tuple[str, list[Fix], list[Diagnostic]]:
         text, now = apply(text, fixes)
         made += now
         if not now:
-            return text, made, found
+            break
     return text, made, found
 
 

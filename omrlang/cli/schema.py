@@ -1,58 +1,80 @@
-"""``omr schema [KIND]``: every setting with its type, unit, default and class, as JSON Schema."""
+"""``omr schema [WHAT]``: every setting with its type, unit, bounds, default and class, as JSON Schema 2020-12."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("schema", help="print the settings as JSON Schema")
-    parser.add_argument("kind", nargs="?", help="one stage kind, or `plan`; default all kinds")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        help="a stage kind, a thing such as `model`, `plan`, or `findings` (of omr check --format json); "
+        "default all kinds and things",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the schema of one kind, of the plan, or of all kinds by name."""
-    import sys
-
+    """Print one schema."""
     from omrlang.diagnostics import nearest
-    from omrlang.schema import KINDS
 
-    if args.kind == "plan":
-        from omrlang.plan import Plan
-
-        print(json.dumps(Plan.model_json_schema(), indent=2))
-        return 0
-    if args.kind is not None and args.kind not in KINDS:
-        near = nearest(args.kind, KINDS)
-        hint = f"; `{near}` is one" if near else f"; there are {', '.join(KINDS)}"
-        print(f"omr: `{args.kind}` is no kind{hint}", file=sys.stderr)
+    known = declared() | written()
+    if args.what is not None and args.what not in known:
+        near = nearest(args.what, known)
+        hint = f"; `{near}` is one" if near else f"; there are {', '.join(known)}"
+        print(f"omr: nothing called `{args.what}` has a schema{hint}", file=sys.stderr)
         return 64
-    schemas = {kind: _schema(kind) for kind in KINDS}
-    print(json.dumps(schemas[args.kind] if args.kind else schemas, indent=2))
+    schema = recipe_schema() if args.what is None else one(known[args.what])
+    print(json.dumps(schema, indent=2, ensure_ascii=False))
     return 0
 
 
-def _schema(kind: str) -> dict[str, object]:
-    """pydantic's schema with each setting's own facts added: class, unit, documentation."""
+def declared() -> dict[str, type[BaseModel]]:
+    """What a recipe declares, by its word."""
+    from omrlang.check import Limits
+    from omrlang.check.things import MODELS
     from omrlang.schema import KINDS
-    from omrlang.types import Clause, Setting
 
-    model = KINDS[kind]
-    schema: dict[str, object] = model.model_json_schema()
-    properties = schema["properties"]
-    assert isinstance(properties, dict), "a model has properties"
-    for name, info in model.model_fields.items():
-        for item in info.metadata:
-            if isinstance(item, Setting):
-                facts = {"description": item.doc, "x-class": item.cls, "x-unit": item.unit}
-                properties[name] |= {key: value for key, value in facts.items() if value}
-            if isinstance(item, Clause):
-                properties[name] |= {
-                    "description": item.doc,
-                    "x-clause": item.word,
-                    "x-class": item.cls,
-                }
-    return schema
+    return {**KINDS, **MODELS, "budget": Limits}
+
+
+def written() -> dict[str, type[BaseModel]]:
+    """What commands write as JSON."""
+    from omrlang.plan import Plan
+    from omrlang.render.data import Findings
+
+    return {"plan": Plan, "findings": Findings}
+
+
+def one(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of one model, with those of its parts."""
+    return {"$schema": DIALECT, **model.model_json_schema()}
+
+
+def recipe_schema() -> dict[str, Any]:
+    """One schema of everything that a recipe declares: each is a definition that the others refer to."""
+    from pydantic.json_schema import models_json_schema
+
+    models = declared()
+    refs, shared = models_json_schema([(model, "validation") for model in models.values()])
+    kinds = {word: refs[model, "validation"] for word, model in models.items()}
+    return {
+        "$schema": DIALECT,
+        "title": "What an omr recipe declares, every value filled in",
+        "description": "x-key is what a setting is called in a recipe where that is not the property's name; x-class says "
+        "what a changed value redoes; x-unit is the unit of a bare number.",
+        "anyOf": list(kinds.values()),
+        "x-kinds": kinds,
+        **shared,
+    }

@@ -10,9 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from omrlang import diagnostics as d
 from omrlang.source import SourceFile, Span
 
-FORMAT_VERSION = "1.0"
-"""A minor version only adds fields."""
-
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,9 +67,9 @@ class Exit(_Data):
 
 
 class Findings(_Data):
-    """What ``omr check`` found in all the files that it was given, by file and place."""
+    """What ``omr check`` found in all the files that it was given, by file and place. A minor version only adds fields."""
 
-    format_version: Literal["1.0"] = FORMAT_VERSION
+    format_version: Literal["1.0"] = "1.0"
     omr_version: str
     findings: tuple[Finding, ...]
     exit: Exit

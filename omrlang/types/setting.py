@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 SettingClass: TypeAlias = Literal["rows", "weights", "speed", "meta"]
 Scalar: TypeAlias = bool | int | float | str | None
@@ -37,6 +38,24 @@ class Setting:
     units: tuple[str, ...] = ()
     key: str | None = None
 
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The field's JSON Schema with what is declared here: bounds, documentation, class, units, the recipe's word."""
+        limits = {"minimum": self.ge, "exclusiveMinimum": self.gt, "maximum": self.le}
+        facts = {
+            "description": self.doc,
+            "x-class": self.cls,
+            "x-key": self.key,
+            "x-unit": self.unit,
+            "x-units": list(self.units),
+            "x-one-of": self.one_of,
+        }
+        return handler(core) | {
+            **{word: limit for word, limit in limits.items() if limit is not None},
+            **{word: fact for word, fact in facts.items() if fact},
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Clause:
@@ -45,3 +64,10 @@ class Clause:
     word: Literal["from", "with", "on"]
     cls: SettingClass
     doc: str = ""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The field's JSON Schema with what is declared here."""
+        facts = {"description": self.doc, "x-class": self.cls, "x-clause": self.word}
+        return handler(core) | {word: fact for word, fact in facts.items() if fact}
