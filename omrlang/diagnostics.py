@@ -120,13 +120,13 @@ class Fix:
 
 
 class Hint(str):
-    """A hint that knows the word to write ``instead``: a diagnostic that gets it has a fix."""
+    """A hint that knows which ``word`` is wrong and what to write ``instead``: a diagnostic of that word has a fix."""
 
     instead: str
 
-    def __new__(cls, text: str, instead: str) -> Hint:
+    def __new__(cls, text: str, word: str, instead: str) -> Hint:
         hint = super().__new__(cls, text)
-        hint.instead = instead
+        hint.word, hint.instead = word, instead
         return hint
 
 
@@ -171,9 +171,9 @@ class Reporter:
         related: tuple[tuple[Span, str], ...] = (),
         fix: Fix | None = None,
     ) -> None:
-        """A ``Hint`` fixes ``span``, unless another fix is given."""
+        """A ``Hint`` about what stands at ``span`` fixes it, unless another fix is given."""
         if fix is None and isinstance(hint, Hint):
-            fix = _instead(span, hint.instead)
+            fix = _instead(span, hint)
         self.report(Diagnostic(code, message, span, "error", hint, related, fix))
 
     @property
@@ -187,10 +187,11 @@ class Reporter:
         return [item for item in ordered if item.severity != "error" or item in errors]
 
 
-def _instead(span: Span, word: str) -> Fix:
-    # What was written as a text stays one: `raw["the answr"]`, `precision = "bf61"`.
-    text = f'"{word}"' if span.text.startswith('"') else word
-    return Fix(f"write `{text}`", (Edit(span, text),))
+def _instead(span: Span, hint: Hint) -> Fix | None:
+    """None where the span is of more than the wrong word: then a person has to look."""
+    written = {hint.word: hint.instead, f'"{hint.word}"': f'"{hint.instead}"'}
+    text = written.get(span.text)
+    return None if text is None else Fix(f"write `{text}`", (Edit(span, text),))
 
 
 _CUTOFF, _SHORT_CUTOFF = 0.72, 0.6
@@ -234,7 +235,7 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str | 
     near = _near(word, choices)
     if near:
         text = f"`{near[0]}` exists; it might be meant here"
-        return Hint(text, near[0]) if len(near) == 1 else text
+        return Hint(text, word, near[0]) if len(near) == 1 else text
     if otherwise and 0 < len(choices) <= 24:
         return f"{otherwise}: {', '.join(choices)}"
     return None

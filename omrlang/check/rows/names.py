@@ -77,7 +77,7 @@ def column(ctx: Context, name: str, span: Span) -> Typed | Failed:
 def _as_written(hint: str | None) -> str | None:
     """A raw column whose name is no word stands in `raw["…"]`."""
     if isinstance(hint, Hint) and not _is_word(hint.instead):
-        return Hint(hint, f"raw[{json.dumps(hint.instead, ensure_ascii=False)}]")
+        return Hint(hint, hint.word, f"raw[{json.dumps(hint.instead, ensure_ascii=False)}]")
     return hint
 
 
