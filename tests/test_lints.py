@@ -95,6 +95,20 @@ def test_a_plan_counts_the_rows_of_a_benchmark() -> None:
     assert planned(HEAD + EVAL.replace("= 0", "= 1") % "n = 8") == []
 
 
+def test_splits_of_one_set_are_apart() -> None:
+    benchmark = (
+        'benchmark test from hf("x/sums", split = "test", revision = "1") { contains = ["Sums"] }\n'
+    )
+    source = (
+        'source sums from hf("x/%s", revision = "1") { contains = ["Sums"], licence = "MIT" }\n'
+    )
+    tail = (SFT.replace("questions", "sums") % "epochs = 1").replace("20 steps", "10%")
+    tail += EVAL.replace("questions", "test").replace("models.smollm2_135m", "cold_start") % ""
+    head = HEAD.partition("source")[0] + benchmark
+    assert checked(head + source % "sums" + tail) == set()
+    assert checked(head + source % "more_sums" + tail) == {"W106"}
+
+
 def test_names_of_published_sets_are_written_in_one_way() -> None:
     """`ChartQA` and `chart_qa` would never meet, and no overlap would be found."""
     spelled: dict[str, set[str]] = {}

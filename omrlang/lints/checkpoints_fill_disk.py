@@ -35,6 +35,8 @@ def lint(graph: Graph) -> Iterator[Diagnostic]:
             yield warning("W110", message, setting_span(stage, "checkpoint.keep"), hint)
 
 
-def _kept(checkpoint: Checkpoint, steps: float | None) -> int:
-    written = checkpoint.keep if steps is None else int(steps // checkpoint.every)
-    return min(checkpoint.keep, written)
+def _kept(checkpoint: Checkpoint, steps: tuple[float, float] | None) -> int:
+    """As many as stay when the run is over, or as stay of one whose length is not known."""
+    if steps is None:
+        return checkpoint.keep
+    return min(checkpoint.keep, int(steps[0] // checkpoint.every))

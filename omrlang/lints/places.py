@@ -16,6 +16,7 @@ from omrlang.references import calls as expression_calls
 from omrlang.references import references
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source
 from omrlang.schema.stage import StageSpec
+from omrlang.settle import num_devices, settled_amount
 from omrlang.source import Span
 from omrlang.types import Call, Col, ExprNode, Model, Prompt, RowExpr, TrainedModel
 from omrlang.walk import calls, children
@@ -29,6 +30,9 @@ WRITTEN = frozenset(
     ("response", "thinking", "final_answer", "sample_index", "num_tokens", "finish")
 )
 """Columns that differ between the responses to one question."""
+
+SAME_FOR_ALL = ("sql", "row", "tokens", "stage", "rows")
+"""What a function asks when, of the same arguments, it says the same for every response to a question."""
 
 
 class Graph:
@@ -107,23 +111,45 @@ class Graph:
         return has_eyes and any(has_images(source) for _, source in self.sources(stage))
 
     def num_rows(self, name: str) -> float | None:
-        """Rows that a stage gives, where that is certain."""
+        """Rows that a stage gives, where that is no guess."""
         if name in self.costs:
-            return self.costs[name].rows_out.mid
+            rows = self.costs[name].rows_out
+            return None if rows.origin == "assumed" else rows.mid
         spec = self.specs[name]
-        match spec:
-            case Source(place=place, rows=rows, take=take):
-                there = rows if rows is not None else getattr(place, "n", None)
-                return take if there is None else min(there, take or there)
-            case _:
-                return None
+        if not isinstance(spec, Source):
+            return None
+        known = (spec.rows, getattr(spec.place, "n", None), spec.take)
+        return min((number for number in known if number is not None), default=None)
 
-    def num_steps(self, spec: Sft | Rl) -> float | None:
-        """Optimiser steps of a training; its rollout steps in ``rl``."""
-        if spec.steps is not None or spec.name not in self.costs:
-            return spec.steps
-        steps = self.costs[spec.name].extra.get("steps")
-        return steps.mid if steps is not None else None
+    def num_steps(self, spec: Sft | Rl) -> tuple[float, float] | None:
+        """At least and at most so many optimiser steps; rollout steps in ``rl``."""
+        if spec.steps is not None:
+            return spec.steps, spec.steps
+        rows, each = self.num_rows(spec.rows), rows_a_step(spec)
+        if rows is not None and each is not None and spec.epochs is not None:
+            return spec.epochs * rows / each, spec.epochs * rows / each
+        return self._extra(spec.name, "steps")
+
+    def num_epochs(self, spec: Sft | Rl) -> tuple[float, float] | None:
+        """At least and at most so many passes over the rows."""
+        if spec.epochs is not None:
+            return spec.epochs, spec.epochs
+        rows, each = self.num_rows(spec.rows), rows_a_step(spec)
+        if rows and each is not None and spec.steps is not None:
+            return spec.steps * each / rows, spec.steps * each / rows
+        return self._extra(spec.name, "epochs")
+
+    def _extra(self, name: str, what: str) -> tuple[float, float] | None:
+        found = self.costs[name].extra.get(what) if name in self.costs else None
+        if found is None or found.lo is None or found.hi is None:
+            return None
+        return found.lo, found.hi
+
+
+def rows_a_step(spec: Sft | Rl) -> float | None:
+    """Rows of one step; of packs nobody knows before they are packed."""
+    batch = settled_amount(spec.batch, num_devices(spec))
+    return batch.value if batch.unit in ("rows", "prompts") else None
 
 
 def warning(
@@ -186,7 +212,7 @@ def asks_response(tree: ExprNode) -> bool:
         return True
     if isinstance(tree, Call):
         function = FUNCTIONS.get(tree.fn)
-        if function is None or function.asks not in ("sql", "row", "stage"):
+        if function is None or function.asks not in SAME_FOR_ALL:
             return True
     return any(asks_response(child) for child in children(tree))
 

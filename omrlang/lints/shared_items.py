@@ -12,6 +12,7 @@ from omrlang.diagnostics import Diagnostic, listed
 from omrlang.hir import Stage
 from omrlang.lints.places import Graph, looked_at, warning
 from omrlang.schema import Eval, Source
+from omrlang.types import HfData
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
@@ -28,8 +29,11 @@ def lint(graph: Graph) -> Iterator[Diagnostic]:
 
 
 def _common(source: Source, benchmark: Source) -> list[str]:
-    """What both hold. A set that is tested on and trained on itself is another mistake, W104."""
-    if source.place == benchmark.place:
+    """What both hold. That a set is trained on and tested on itself is another mistake, W104, and its splits are apart."""
+    one, other = source.place, benchmark.place
+    if one == other or (
+        isinstance(one, HfData) and isinstance(other, HfData) and one.id == other.id
+    ):
         return []
     return [name for name in source.contains if name in benchmark.contains]
 

@@ -7,16 +7,23 @@ from collections.abc import Iterator
 from omrlang.diagnostics import Diagnostic
 from omrlang.hir import Stage
 from omrlang.lints.places import Graph, warning
-from omrlang.schema import Eval
+from omrlang.schema import Eval, Source
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
     for stage, _ in graph.of(Eval):
-        tested = {source.place: found for found, source in graph.sources(stage)}
+        tested = {
+            source.place: found for found, source in graph.sources(stage) if _is_known(source)
+        }
         for trained in graph.trainings(stage):
             for found, source in graph.sources(trained):
                 if source.place in tested:
                     yield _warning(stage, trained, tested[source.place], found)
+
+
+def _is_known(source: Source) -> bool:
+    """Whether its place was published; two that were not are not the same."""
+    return not any(path.startswith("from") for path in source.unpublished)
 
 
 def _warning(evaluation: Stage, trained: Stage, tested: Stage, source: Stage) -> Diagnostic:

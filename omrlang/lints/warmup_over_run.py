@@ -12,10 +12,11 @@ from omrlang.types import Amount
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
     for stage, spec in graph.of(Sft, Rl):
-        warmup, steps = spec.lr.warmup, graph.num_steps(spec)
-        if _is_over(warmup, steps):
+        warmup = spec.lr.warmup
+        _, most = graph.num_steps(spec) or (None, None)
+        if _is_over(warmup, most):
             shown = "100%" if warmup.unit == "fraction" else f"{warmup.value:,.0f} steps"
-            run = "" if steps is None else f" of {steps:,.0f}"
+            run = "" if most is None else f" of {most:,.0f}"
             message = (
                 f"{spec.kind} `{spec.name}` warms up for {shown}{run}: `lr` never stays at its peak"
             )
