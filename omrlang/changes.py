@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from omrlang.leaves import Leaf
+from omrlang.leaves import CODE, Leaf
 from omrlang.plan import Change, Reason
 
 
@@ -61,7 +61,7 @@ def _in_order(parts: list[Leaf]) -> Leaf:
 
 
 def _reason(path: str, was: Leaf | None, now: Leaf | None, revision: Reason) -> Reason:
-    if path == "version":
+    if path == "version" or path.endswith(CODE):
         return "code_version_changed"
     if path == "revision":
         return revision

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from omrlang import __version__
 from omrlang.check import check
@@ -18,11 +18,13 @@ from omrlang.lower import Lowered, lower
 from omrlang.overrides import override
 from omrlang.parse import parse
 from omrlang.pins import Pins
-from omrlang.plan import Costs, Exit, Plan, PlanDiagnostic, PlanStage, Totals
+from omrlang.plan import Costs, Exit, Plan, PlanCode, PlanDiagnostic, PlanStage, Totals
+from omrlang.references import calls
 from omrlang.resolve import read_source, resolve
 from omrlang.source import SourceFile, Span
 from omrlang.state import Decision, Index, decide, read_index
 from omrlang.sweeps import Sweep, Variant, sweeps, variants
+from omrlang.types import Verifier
 
 
 def load(
@@ -143,9 +145,14 @@ def make_plan(
         seed=recipe.seed,
         stages=stages,
         models=recipe.models,
+        code=_code(stages),
         removed=index.removed(path, frozenset(stage.name for stage in stages)),
         totals=whole,
-        diagnostics=(*map(plan_diagnostic, said), *_diagnostics(recipe, lowered, index, path), *expected),
+        diagnostics=(
+            *map(plan_diagnostic, said),
+            *_diagnostics(recipe, lowered, index, path),
+            *expected,
+        ),
         budget_p50_usd=_dollars(recipe.budget.p50_usd if recipe.budget else None),
         budget_p90_usd=_dollars(recipe.budget.p90_usd if recipe.budget else None),
         complete=whole.not_estimated == 0,
@@ -190,6 +197,25 @@ def _plan_stage(stage: Lowered, decision: Decision, costs: Costs) -> PlanStage:
         reason_text=decision.text,
         changes=decision.changes,
         costs=costs,
+    )
+
+
+def _code(stages: Sequence[PlanStage]) -> tuple[PlanCode, ...]:
+    """The code that stages run, each with the stages that run it."""
+    runs: dict[Verifier, list[str]] = {}
+    for stage in stages:
+        for verifier in dict.fromkeys(call.verifier for call in calls(stage.spec) if call.verifier):
+            runs.setdefault(verifier, []).append(stage.address)
+    return tuple(
+        PlanCode(
+            entry=verifier.source.entry,
+            files=tuple(
+                (PurePosixPath(verifier.folder) / file).as_posix() for file in verifier.files
+            ),
+            sha256=verifier.code,
+            stages=tuple(addresses),
+        )
+        for verifier, addresses in runs.items()
     )
 
 

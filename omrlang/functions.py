@@ -11,7 +11,14 @@ from typing import Literal, TypeAlias
 
 from omrlang.types import ExprType
 
-Asks: TypeAlias = Literal["sql", "row", "response", "worker", "model", "stage"]
+Asks: TypeAlias = Literal[
+    "sql", "row", "tokens", "response", "stage", "rows", "worker", "model", "code"
+]
+"""What an answer needs, cheapest first: DuckDB; the interpreter; a tokenizer; the response and its prompt's format;
+another stage's verdicts; the rows of other stages; a killable process; a judge; code that the recipe brings along."""
+
+IN_THE_ROW: tuple[Asks, ...] = ("sql", "row", "tokens")
+"""What can be answered wherever a row is read, also before any stage has verified it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +26,7 @@ class Function:
     """``args`` are the types of positional arguments, ``optional`` of them may be left out from the end;
     ``variadic`` allows more of the last type. ``named`` maps keyword arguments to types.
 
-    ``asks`` says what an answer costs: ``sql`` DuckDB can, ``row`` needs the Python interpreter, ``response`` needs the
-    response and its prompt's format, ``worker`` a killable process, ``model`` a judge, ``stage`` another stage's verdicts.
+    A model or stages that a function is asked of stand among the arguments of the call and not in ``args``.
     """
 
     name: str
@@ -99,6 +105,13 @@ _ALL = (
         named=(("seed", "number"),),
     ),
     Function(
+        "tokens",
+        ("text",),
+        "number",
+        "tokens",
+        "tokens of a text under a model's tokenizer, special tokens not counted: `tokens(response, teacher)`",
+    ),
+    Function(
         "format_ok",
         (),
         "bool",
@@ -148,6 +161,14 @@ _ALL = (
         "number",
         "stage",
         "the kept share of this question's samples in an earlier filter",
+    ),
+    Function(
+        "seen_in",
+        (),
+        "bool",
+        "rows",
+        "the question shares `n` words in a row with a question of the named sets, or an image with one of their rows",
+        named=(("n", "number"),),
     ),
 )
 

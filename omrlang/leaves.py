@@ -57,6 +57,10 @@ FIELD_CLASS: dict[tuple[str, str], SettingClass] = {
 """Fields of values that decide less than the setting which holds the value."""
 
 
+CODE = " code"
+"""How the path of a leaf ends that holds the hash of code."""
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One smallest value of a stage. ``key`` is hashed and free of names; ``path`` and ``shown`` are for people.
@@ -125,11 +129,9 @@ class _Walk:
     def value(self, key: str, path: str, value: object, cls: SettingClass) -> list[Leaf]:
         match value:
             case RowExpr():
-                return [
-                    Leaf(
-                        key, path, self.tree(value.tree), value.text, cls, _asked_stage(value.tree)
-                    )
-                ]
+                tree = self.tree(value.tree)
+                whole = Leaf(key, path, tree, value.text, cls, _asked_stage(value.tree))
+                return [whole, *_code(key, path, value, cls)]
             case TrainedModel():
                 return [Leaf(key, path, self.stage(value.stage), value.stage, cls, value.stage)]
             case Hardware():
@@ -211,16 +213,12 @@ class _Walk:
         named: Canonical = [
             [name, self.tree(value)] for name, value in sorted(node.named, key=lambda pair: pair[0])
         ]
-        stage: Canonical = self.stage(node.stage) if node.stage else None
-        return [
-            "call",
-            node.fn,
-            version,
-            [self.tree(arg) for arg in node.args],
-            named,
-            self.asked(node.model),
-            stage,
-        ]
+        args: Canonical = [self.tree(arg) for arg in node.args]
+        if node.verifier is not None:
+            own = node.verifier
+            return ["call", own.source.kind, own.source.entry, own.version, own.gives]
+        stages: list[Canonical] = [self.stage(name) for name in node.stages]
+        return ["call", node.fn, version, args, named, self.asked(node.model), *(stages or [None])]
 
     def asked(self, model: Model | TrainedModel | None) -> Canonical:
         match model:
@@ -239,7 +237,23 @@ class _Walk:
 
 def _asked_stage(tree: ExprNode) -> str | None:
     """The first stage that an expression refers to."""
-    return next((node.stage for node in nodes(tree) if isinstance(node, Call) and node.stage), None)
+    return next((n.stages[0] for n in nodes(tree) if isinstance(n, Call) and n.stages), None)
+
+
+def _code(key: str, path: str, expr: RowExpr, cls: SettingClass) -> list[Leaf]:
+    """The code that an expression runs, so that a change of it is told from a change of the expression."""
+    called = [node.verifier for node in nodes(expr.tree) if isinstance(node, Call)]
+    return [
+        Leaf(
+            f"{key}.code.{own.source.entry}",
+            f"{path}: {own.name}{CODE}",
+            own.code,
+            own.code[:12],
+            cls,
+        )
+        for own in dict.fromkeys(called)
+        if own is not None
+    ]
 
 
 def _plain(value: object) -> Canonical:

@@ -127,6 +127,15 @@ class PlanStage(Frozen):
     costs: Costs | None = None
 
 
+class PlanCode(Frozen):
+    """Code of the recipe's own that will run: ``files`` start at the recipe's folder, ``sha256`` is of all of them."""
+
+    entry: str
+    files: tuple[str, ...]
+    sha256: str
+    stages: tuple[str, ...]
+
+
 class Totals(Frozen):
     rows_sampled: Estimate
     tokens: Estimate
@@ -166,6 +175,7 @@ class Plan(Frozen):
     seed: int
     stages: tuple[PlanStage, ...]
     models: tuple[Model, ...]
+    code: tuple[PlanCode, ...] = ()
     removed: tuple[str, ...] = ()
     totals: Totals
     diagnostics: tuple[PlanDiagnostic, ...] = ()

@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from omrlang.schema import Spec
-from omrlang.types import Call, Clause, ExprNode, MixPart, Prompt, RowExpr, Setting, TrainedModel
+from omrlang.types import (
+    Ascending,
+    Call,
+    Clause,
+    Descending,
+    ExprNode,
+    MixPart,
+    Prompt,
+    RowExpr,
+    Setting,
+    TrainedModel,
+)
 from omrlang.walk import children
 
 
@@ -28,8 +39,7 @@ def references(spec: Spec) -> tuple[str, ...]:
         if isinstance(value, TrainedModel):
             names.append(value.stage)
     for call in calls(spec):
-        if call.stage is not None:
-            names.append(call.stage)
+        names += call.stages
         if isinstance(call.model, TrainedModel):
             names.append(call.model.stage)
     return tuple(dict.fromkeys(names))
@@ -56,8 +66,8 @@ def expressions(spec: Spec) -> Iterator[RowExpr]:
         match value:
             case RowExpr():
                 yield value
-            case Prompt(user=RowExpr() as user):
-                yield user
+            case Prompt(user=RowExpr() as found) | Ascending(by=found) | Descending(by=found):
+                yield found
             case dict():
                 yield from (item for item in value.values() if isinstance(item, RowExpr))
             case _:

@@ -19,7 +19,7 @@ from omrlang.parse import MAX_CHARACTERS, parse
 from omrlang.schema import KINDS
 from omrlang.source import SourceFile, Span
 
-THINGS = ("model", "gpu", "hardware", "prompt")
+THINGS = ("model", "gpu", "hardware", "prompt", "verifier")
 STAGES = (*KINDS, "benchmark")
 MAKES_ROWS = ("source", "benchmark", "mix", "sample", "filter")
 MAKES_MODEL = ("sft", "rl")
@@ -334,7 +334,7 @@ def _new_name(scope: Scope, name: s.Name, reporter: Reporter, what: str) -> bool
         reporter.error("E205", f"`{name.id}` is defined twice", name.span, None, related)
         return False
     hides = "a column of the row" if name.id in COLUMNS else None
-    if name.id in BARE_VERIFIERS or (what == "let" and name.id in FUNCTIONS):
+    if name.id in BARE_VERIFIERS or (what in ("let", "verifier") and name.id in FUNCTIONS):
         hides = "a verifier" if name.id in BARE_VERIFIERS else "a function"
     if hides:
         reporter.error("E213", f"`{name.id}` is the name of {hides}", name.span)
@@ -398,12 +398,8 @@ def _module(scope: Scope, use: s.Use, reporter: Reporter) -> tuple[Path, Path, s
 def _declare(scope: Scope, declaration: s.Declaration, reporter: Reporter) -> None:
     kind, name = declaration.kind.id, declaration.name
     if kind not in STAGES and kind not in THINGS:
-        if kind == "verifier":
-            message = f"`{kind}` is not supported by this version"
-            reporter.error("E401", message, declaration.kind.span)
-        else:
-            hint = did_you_mean(kind, [*STAGES, *THINGS], "kinds are")
-            reporter.error("E202", f"unknown kind `{kind}`", declaration.kind.span, hint)
+        hint = did_you_mean(kind, [*STAGES, *THINGS], "kinds are")
+        reporter.error("E202", f"unknown kind `{kind}`", declaration.kind.span, hint)
         scope.broken.add(name.id)
         return
     if not _new_name(scope, name, reporter, kind):

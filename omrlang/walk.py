@@ -51,10 +51,10 @@ def calls(tree: ExprNode) -> Iterator[Call]:
 def describe(call: Call) -> str:
     """How a verifier is named where it stands within a rule.
 
-    >>> describe(Call(fn="pass_rate", stage="probe")), describe(Call(fn="format_ok"))
+    >>> describe(Call(fn="pass_rate", stages=("probe",))), describe(Call(fn="format_ok"))
     ('pass_rate(probe)', 'format_ok')
     """
-    asked = [call.stage] if call.stage is not None else []
+    asked = [*call.stages]
     if call.model is not None:
         asked.append(call.model.name if isinstance(call.model, Model) else call.model.stage)
     named = [f"{name} = {_value(value)}" for name, value in call.named]

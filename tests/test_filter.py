@@ -192,7 +192,7 @@ def test_pass_rate_is_the_share_before_the_cap(tmp_path: Path) -> None:
     stage.run(work)
     rates = read_pass_rates(work.out)
     assert rates == {"c-0": 0.5, "c-1": 0.5, "c-2": 0.5, "c-9": 0.0}
-    rate = Call(fn="pass_rate", stage="accepted")
+    rate = Call(fn="pass_rate", stages=("accepted",))
     some = condition(Binary(op=">", left=rate, right=Lit(value=0.1)), "pass_rate(accepted) > 0.1")
     questions = [row("0", "4"), row("9", "4"), row("7", "4")]
     later = work_order(

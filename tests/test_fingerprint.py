@@ -101,6 +101,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         **TRAINING,
         "algorithm": t.Gspo(clip=(0.1, 0.2)),
         "reward": EXPRESSION,
+        "order": t.Descending(by=EXPRESSION),
         "group": 4,
         "batch": t.Amount(value=16, unit="prompts"),
         "minibatch": t.Amount(value=16, unit="prompts"),

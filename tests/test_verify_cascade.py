@@ -226,7 +226,7 @@ def test_a_judge_without_an_address_stops_before_any_row(monkeypatch: pytest.Mon
 
 
 def test_pass_rate_by_question() -> None:
-    asked = Binary(op=">=", left=Call(fn="pass_rate", stage="probe"), right=Lit(value=0.5))
+    asked = Binary(op=">=", left=Call(fn="pass_rate", stages=("probe",)), right=Lit(value=0.5))
     rates = {"probe": {"c-a": 0.5, "c-b": 0.25}}
     expr = condition(asked, "pass_rate(probe) >= 0.5")
     with Cascade(expr, PROMPT, pass_rates=rates, math=MathPool(1)) as cascade:
@@ -250,7 +250,8 @@ def test_rewards_with_their_parts() -> None:
         row("d", "4", response="<answer>4</answer>"),
         row("e", "sechs"),
     ]
-    with Reward(reward(), PROMPT, open_judge=lambda _: referee) as scorer:
+    cascade = Cascade(reward(), PROMPT, open_judge=lambda _: referee, math=MathPool(1))
+    with Reward(cascade) as scorer:
         scored = scorer.score(rollouts)
     values = [one.value for one in scored]
     assert values[:4] == pytest.approx([1.0, 1.0, 0.1, 0.9])

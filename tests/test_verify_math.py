@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from omr_runtime.errors import Resumable
-from omr_runtime.verify import math as workers
+from omr_runtime.verify import workers
 from omr_runtime.verify.answers import Pair, decide
 from omr_runtime.verify.math import MathPool, MathVerdict
 
@@ -125,8 +125,8 @@ def test_a_killed_worker_is_replaced(pool: MathPool) -> None:
 def test_a_pool_that_cannot_start_a_worker_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         workers,
-        "_spawn",
-        lambda: subprocess.Popen(
+        "spawn",
+        lambda command: subprocess.Popen(
             [sys.executable, "-c", "raise SystemExit(3)"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -45,6 +45,7 @@ _ROW_TYPES: dict[str, tuple[ExprType, ...]] = {
     "where": ("bool",),
     "reward": ("number",),
     "score": ("number",),
+    "by": ("number",),
     "user": ("text",),
 }
 _THINGS: dict[type[BaseModel], str] = {Prompt: "prompt", Hardware: "hardware", Gpu: "gpu"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -27,11 +27,20 @@ FAILED: Final = Failed.FAILED
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a row at one stage; ``names`` None is a row whose columns are not known."""
+    """The columns of a row at one stage; ``names`` None is a row whose columns are not known. ``own`` are those that
+    the stage itself writes: rows that only go in do not have them yet."""
 
     names: dict[str, ExprType] | None
     what: str = "the row"
     raw: bool = False
+    own: frozenset[str] = frozenset()
+
+    @property
+    def given(self) -> Columns:
+        """The columns of the rows that go in."""
+        if self.names is None:
+            return self
+        return replace(self, names={k: v for k, v in self.names.items() if k not in self.own})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +55,11 @@ class Place:
 class Context:
     """``things`` are finished declarations by draft, ``lets`` values by their expression,
     ``rows`` the columns of stages, ``refused`` stages of which
-    nothing more is said; ``open`` are those being made, outermost first.
+    nothing more is said, ``refused_keys`` keys (by identity) that deriving blocks share; ``open`` are those being made, outermost first.
 
     ``build`` makes a declared thing; it is handed in because values and things are made of each other.
-    ``columns`` are those of the stage at hand. ``provenance`` gathers who set what on it, ``unpublished`` the settings
-    that nobody published; ``path`` is the setting that is being read."""
+    ``columns`` are those of the stage at hand. ``provenance`` gathers who set what on it (``origins`` what was
+    gathered on each thing), ``unpublished`` the settings that nobody published; ``path`` is the setting that is being read."""
 
     reporter: Reporter
     root: Scope
@@ -60,9 +69,11 @@ class Context:
     lets: dict[int, Any] = field(default_factory=dict)
     rows: dict[Draft, Columns] = field(default_factory=dict)
     refused: set[Draft] = field(default_factory=set)
+    refused_keys: set[int] = field(default_factory=set)
     open: list[object] = field(default_factory=list)
     columns: Columns = field(default_factory=lambda: Columns(None))
     provenance: dict[str, Provenance] = field(default_factory=dict)
+    origins: dict[Draft, dict[str, Provenance]] = field(default_factory=dict)
     unpublished: list[str] = field(default_factory=list)
     path: str = ""
 

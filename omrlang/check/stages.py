@@ -217,7 +217,8 @@ def columns_in(ctx: Context, draft: Draft) -> Columns:
             return Columns(None, what=f"the input of `{draft.name}`")
         names |= columns.names
     if draft.kind in ("rl", "eval"):
-        names |= {name: COLUMNS[name] for name in SAMPLED}
+        own = {name: COLUMNS[name] for name in SAMPLED if name not in names}
+        return Columns(names | own, what=f"the input of `{draft.name}`", own=frozenset(own))
     return Columns(names, what=f"the input of `{draft.name}`")
 
 

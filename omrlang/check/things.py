@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,21 +13,32 @@ from omrlang.check.conform import conform
 from omrlang.check.context import FAILED, Columns, Context, Place
 from omrlang.check.fill import fill
 from omrlang.check.values import Choice, an, describe, evaluate
+from omrlang.diagnostics import did_you_mean
+from omrlang.hir import Provenance
 from omrlang.parse import MAX_DEPTH
-from omrlang.resolve import Draft, layered, look_up
-from omrlang.types import Fresh, Gpu, Hardware, Model, ModelSource, Prompt
+from omrlang.plugins import Unreadable, read_code, split_entry
+from omrlang.resolve import Bound, Draft, layered, look_up
+from omrlang.types import Fresh, Gpu, Hardware, Model, ModelSource, Prompt, Python, Verifier
 
-_MODELS: dict[str, type[BaseModel]] = {
+MODELS: dict[str, type[BaseModel]] = {
     "model": Model,
     "gpu": Gpu,
     "hardware": Hardware,
     "prompt": Prompt,
+    "verifier": Verifier,
 }
+
+_EXAMPLES = {
+    "model": 'model m = hf("…")',
+    "verifier": 'verifier v = python("my_pkg.rewards:score") { version = 1 }',
+}
+
+_NO_SETTINGS = ("name", "folder", "files", "code")
 
 
 def build(ctx: Context, draft: Draft) -> Any:
     """The value of a draft that is no stage, or FAILED after a report."""
-    model = _MODELS[draft.kind]
+    model = MODELS[draft.kind]
     for word, span in draft.clause_spans.items():
         ctx.error("E204", f"{an(draft.kind)} takes no `{word}`", span)
     before, ctx.columns = ctx.columns, Columns(None)
@@ -36,10 +49,13 @@ def build(ctx: Context, draft: Draft) -> Any:
         if base is FAILED:
             return FAILED
         owner = f"{draft.kind} `{draft.name}`"
-        given = fill(ctx, model, draft.settings, owner, draft.span, ("name", *fields), "", base)
+        given = fill(
+            ctx, model, draft.settings, owner, draft.span, (*_NO_SETTINGS, *fields), "", base
+        )
         if ctx.unpublished and draft.kind in ("model", "prompt"):
             message = f"{owner}: what is asked of a model cannot be unpublished"
             ctx.error("E301", message, draft.span, "leave it out, or say it of the stage")
+        ctx.origins[draft] = {**_origins(ctx, draft), **ctx.provenance}
     finally:
         ctx.columns, ctx.provenance = before, provenance
         ctx.unpublished, ctx.path = unpublished, path
@@ -48,6 +64,17 @@ def build(ctx: Context, draft: Draft) -> Any:
         return FAILED
     made = base.model_copy(update=values) if base is not None else model(**values)
     return _completed(made, draft)
+
+
+def _origins(ctx: Context, draft: Draft) -> dict[str, Provenance]:
+    """Who set what on the thing that this one derives from; under "" who wrote what it is made of."""
+    if draft.base is None:
+        return {}
+    bound = ctx.follow(draft.base)
+    found = look_up(bound.scope, bound.expr)
+    if isinstance(found, Draft) and found.kind == draft.kind:
+        return ctx.origins.get(found, {})
+    return {"": Provenance(bound.layer, bound.expr.span)}
 
 
 def _completed(made: Any, draft: Draft) -> Any:
@@ -70,6 +97,9 @@ def _base(ctx: Context, draft: Draft) -> tuple[Any, dict[str, Any]]:
     if draft.kind == "model" and isinstance(bound.expr, s.CallExpr):
         source = conform(ctx, bound, ModelSource, Place("model"))
         return (FAILED, {}) if source is FAILED else (None, {"source": source})
+    if draft.kind == "verifier" and isinstance(bound.expr, s.CallExpr):
+        source = conform(ctx, bound, Python, Place("verifier"))
+        return (FAILED, {}) if source is FAILED else (None, _code(ctx, bound, source))
     value = evaluate(ctx, bound)
     if value is FAILED:
         return FAILED, {}
@@ -78,11 +108,34 @@ def _base(ctx: Context, draft: Draft) -> tuple[Any, dict[str, Any]]:
     if isinstance(value, Draft) and (value.kind, draft.kind) == ("gpu", "hardware"):
         gpu = ctx.thing(value)
         return (FAILED, {}) if gpu is FAILED else (None, {"gpu": gpu})
-    if isinstance(value, _MODELS[draft.kind]):
+    if isinstance(value, MODELS[draft.kind]):
         return value, {}
     message = f"{an(draft.kind)} cannot be made of {describe(value)}"
-    hint = 'such as `model m = hf("…")`' if isinstance(value, Choice | str) else None
+    example = _EXAMPLES.get(draft.kind, _EXAMPLES["model"])
+    hint = f"such as `{example}`" if isinstance(value, Choice | str) else None
     return ctx.error("E309", message, bound.expr.span, hint), {}
+
+
+def _code(ctx: Context, bound: Bound, source: Python) -> dict[str, Any]:
+    """The fields of a Python verifier whose code is there and can be read."""
+    home = bound.scope.folder
+    try:
+        code = read_code(home, source.entry)
+    except Unreadable as error:
+        hint = (
+            'such as python("my_pkg.rewards:score") for the function `score` of my_pkg/rewards.py'
+        )
+        return {
+            "source": ctx.error("E311", f"code that cannot be read: {error}", bound.expr.span, hint)
+        }
+    function = split_entry(source.entry)[1]
+    if code.defines is not None and function not in code.defines:
+        message = f"{code.files[0]} defines no `{function}`"
+        near = did_you_mean(function, code.defines)
+        return {"source": ctx.error("E311", message, bound.expr.span, near)}
+    folder = Path(os.path.relpath(home, ctx.root.home)).as_posix()
+    files = tuple(str(file) for file in code.files)
+    return {"source": source, "folder": folder, "files": files, "code": code.digest}
 
 
 def derived(ctx: Context, draft: Draft, depth: int = 0) -> Draft | None:

@@ -34,6 +34,7 @@ def plan_text(plan: Plan, width: int) -> str:
             *(wrapped(f"because {plan.because}", width) if plan.because else ()),
         ],
         list(_stages(plan, width)),
+        list(_code(plan, width)),
         list(_funnel(plan, width)),
         list(_memory(plan, width)),
         list(_open_items(plan, width)),
@@ -156,6 +157,16 @@ def _listed(stage: PlanStage, width: int) -> Iterator[str]:
         _price(stage),
     ]
     yield from wrapped(listing(figures), width, "        ")
+
+
+def _code(plan: Plan, width: int) -> Iterator[str]:
+    """What runs on this machine that is neither omr nor a model."""
+    if plan.code:
+        yield "Code of this recipe that will run"
+    for code in plan.code:
+        what = f"{code.entry} in {', '.join(code.stages)}"
+        files = f"{', '.join(code.files)} · sha256 {code.sha256[:12]}"
+        yield from wrapped(f"{what} · {files}", width, "  ")
 
 
 def _address(stage: PlanStage) -> str:

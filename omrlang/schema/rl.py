@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from omrlang.schema.sft import Training
-from omrlang.types import Algorithm, Amount, Clause, Engine, Prompt, RowExpr, Setting
+from omrlang.types import Algorithm, Amount, Clause, Engine, Order, Prompt, RowExpr, Setting
 
 
 class Rl(Training):
@@ -30,6 +30,13 @@ class Rl(Training):
             cls="weights",
             units=("prompts",),
             doc="prompts of one optimiser step; default the batch",
+        ),
+    ] = None
+    order: Annotated[
+        Order | None,
+        Setting(
+            cls="weights",
+            doc="`ascending(pass_rate(probe_ok))` is a curriculum, the same in every epoch; default the seed's order, new in each",
         ),
     ] = None
     temperature: Annotated[

@@ -1,4 +1,4 @@
-"""Row expressions: the nodes of their trees, how they run, and the prompt that maps a row with one."""
+"""Row expressions: the nodes of their trees, what they call, how they run, and the prompt that maps a row with one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from omrlang.types.models import ModelRef
-from omrlang.types.setting import Frozen, Scalar
+from omrlang.types.setting import Frozen, Scalar, Setting
 
 
 class Lit(Frozen):
@@ -20,6 +20,35 @@ class Col(Frozen):
 
     op: Literal["col"] = "col"
     name: str
+
+
+class Python(Frozen):
+    """``python("my_pkg.rewards:score")``: a function in a file below the recipe's folder."""
+
+    kind: Literal["python"] = "python"
+    entry: str
+
+
+class Verifier(Frozen):
+    """A verifier that somebody wrote in Python. ``folder`` is where imports start, from the recipe's own folder;
+    ``files`` below it are the code that will run, the entry's own first, and ``code`` is their hash.
+
+    The function gets the row as a plain dict of its columns and returns a truth value, or with ``gives = number`` a
+    number. It runs in a process of its own that is ended when it takes too long; whatever it fails at is unknown.
+    """
+
+    kind: Literal["verifier"] = "verifier"
+    name: str
+    source: Python
+    version: Annotated[
+        int, Setting("raised by its author when its meaning changes", cls="rows", ge=1)
+    ]
+    gives: Annotated[
+        Literal["bool", "number"], Setting("what the function returns", cls="rows")
+    ] = "bool"
+    folder: str = "."
+    files: tuple[str, ...] = ()
+    code: str = ""
 
 
 class ListOf(Frozen):
@@ -60,14 +89,18 @@ class Index(Frozen):
 
 
 class Call(Frozen):
-    """A function (``len``), a verifier (``answer_matches``) or a judge (``model`` is then who is asked)."""
+    """A function (``len``), a verifier (``answer_matches``), or a declared one (``verifier`` is then what is asked).
+
+    ``model`` is the judge, or whose tokens are counted; ``stages`` are those whose rows or verdicts are looked at.
+    """
 
     op: Literal["call"] = "call"
     fn: str
     args: tuple[ExprNode, ...] = ()
     named: tuple[tuple[str, ExprNode], ...] = ()
     model: ModelRef | None = None
-    stage: str | None = None
+    stages: tuple[str, ...] = ()
+    verifier: Verifier | None = None
 
 
 ExprNode: TypeAlias = Annotated[
@@ -80,6 +113,23 @@ class Sql(Frozen):
 
     text: str
     params: tuple[Scalar, ...] = ()
+
+
+class Ascending(Frozen):
+    """``ascending(EXPR)``: rows by a number, the lowest first; a missing one comes last."""
+
+    kind: Literal["ascending"] = "ascending"
+    by: RowExpr
+
+
+class Descending(Frozen):
+    """``descending(EXPR)``: rows by a number, the highest first; a missing one comes last."""
+
+    kind: Literal["descending"] = "descending"
+    by: RowExpr
+
+
+Order: TypeAlias = Annotated[Ascending | Descending, Field(discriminator="kind")]
 
 
 class Rule(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from omrlang import syntax as s
@@ -21,7 +22,9 @@ def row_value(
     ctx: Context, bound: Bound, want: tuple[ExprType, ...], label: str
 ) -> RowExpr | Failed:
     """A setting's expression over the row, of one of the types ``want``."""
-    typed = Reading(ctx, bound, _read).typed(bound.expr)
+    if label == "by":
+        ctx = replace(ctx, columns=ctx.columns.given)
+    typed = Reading(ctx, bound, label, _read).typed(bound.expr)
     if isinstance(typed, Failed):
         return FAILED
     tree, type_ = typed

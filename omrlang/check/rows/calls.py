@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
 from omrlang.check.rows.reading import Reading, Typed, a_type, fits
-from omrlang.check.values import evaluate
+from omrlang.check.values import describe, evaluate
 from omrlang.diagnostics import did_you_mean
-from omrlang.functions import FUNCTIONS, Function
-from omrlang.resolve import MAKES_MODEL, Draft
+from omrlang.functions import FUNCTIONS, Asks, Function
+from omrlang.resolve import MAKES_MODEL, MAKES_ROWS, Draft, look_up
 from omrlang.source import Span
-from omrlang.types import Call, ExprNode, ExprType, Lit, Model, Scalar, TrainedModel
+from omrlang.types import Call, ExprNode, ExprType, Lit, Model, Scalar, TrainedModel, Verifier
 
 NEEDS_RESPONSE = "response"
 JUDGE_SEES = ("answer", "response")
+VERIFYING = ("keep", "reward", "score", "by")
+"""The settings in which verifiers, judges and other stages can be asked."""
 
 
 def call(rows: Reading, expr: s.CallExpr) -> Typed | Failed:
     ctx = rows.ctx
+    declared = look_up(rows.bound.scope, expr.fn)
+    if isinstance(declared, Draft) and declared.kind == "verifier":
+        if expr.args:
+            message = f"`{expr.fn.span.text}` looks at the whole row, it takes no arguments"
+            return ctx.error("E308", message, expr.args[0].span)
+        return verifier(rows, declared, expr.span)
     if not isinstance(expr.fn, s.Name):
         return ctx.error("E208", f"`{expr.fn.span.text}` is no function", expr.fn.span)
     function = FUNCTIONS.get(expr.fn.id)
     if function is None:
         hint = did_you_mean(expr.fn.id, FUNCTIONS, "functions are")
         return ctx.error("E208", f"unknown function `{expr.fn.id}`", expr.fn.span, hint)
+    if not _asked_here(rows, function.name, function.asks, expr.span):
+        return FAILED
     if not _response_there(ctx, function, expr.span):
         return FAILED
-    if function.asks == "model":
-        return _judge(rows, expr, function)
-    if function.asks == "stage":
-        return _of_stage(rows, expr, function)
+    return _READERS.get(function.asks, _plain_call)(rows, expr, function)
+
+
+def verifier(rows: Reading, draft: Draft, span: Span) -> Typed | Failed:
+    """A declared verifier, which looks at the whole row."""
+    made = rows.ctx.thing(draft)
+    if not isinstance(made, Verifier) or not _asked_here(rows, draft.name, "code", span):
+        return FAILED
+    return Call(fn=draft.name, verifier=made), made.gives
+
+
+def _asked_here(rows: Reading, name: str, asks: Asks, span: Span) -> bool:
+    """What needs more than the row itself is asked where rows are verified, and nowhere before."""
+    if rows.label in VERIFYING or asks in ("sql", "row"):
+        return True
+    if asks == "tokens" and rows.label != "user":
+        return True
+    message = f"`{name}` cannot be asked in `{rows.label}`"
+    hint = "a filter's `keep`, a `reward`, a `score` and an `order` can ask it"
+    rows.ctx.error("E309", message, span, hint)
+    return False
+
+
+def _plain_call(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
     args = _arguments(rows, expr, function)
     named = _named(rows, expr, function)
     if isinstance(args, Failed) or isinstance(named, Failed):
@@ -114,6 +146,8 @@ def _named_value(
         return rows.ctx.error("E308", message, arg.name.span, hint)
     if name == "sees":
         return _sees(rows.ctx, arg)
+    if name == "n":
+        return _n(rows, arg)
     typed = rows.typed(arg.value)
     if isinstance(typed, Failed):
         return FAILED
@@ -121,6 +155,17 @@ def _named_value(
         message = f"`{name}` takes {a_type(types[name])} that is the same for every row"
         return rows.ctx.error("E301", message, arg.value.span)
     return typed[0]
+
+
+def _n(rows: Reading, arg: s.Arg) -> ExprNode | Failed:
+    """How many words in a row: a whole number from 1 on."""
+    typed = rows.typed(arg.value)
+    value = typed[0].value if isinstance(typed, tuple) and isinstance(typed[0], Lit) else None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return Lit(value=value)
+    if isinstance(typed, Failed):
+        return FAILED
+    return rows.ctx.error("E305", "`n` is a whole number from 1 on", arg.value.span)
 
 
 def _sees(ctx: Context, arg: s.Arg) -> ExprNode | Failed:
@@ -133,44 +178,98 @@ def _sees(ctx: Context, arg: s.Arg) -> ExprNode | Failed:
     return Lit(value=cast(Scalar, word))
 
 
-def _subject(rows: Reading, expr: s.CallExpr, what: str) -> Draft | Failed:
-    """The first argument of a judge or of ``pass_rate``: a name and nothing else."""
-    positional = [arg for arg in expr.args if arg.name is None]
-    if len(positional) != 1:
-        message = f"`{expr.fn.span.text}` takes {what}, and names for the rest"
-        return rows.ctx.error("E308", message, expr.span)
-    value = evaluate(rows.ctx, rows.bound.of(positional[0].value))
-    if isinstance(value, Failed):
-        return FAILED
-    if not isinstance(value, Draft):
-        message = f"`{expr.fn.span.text}` takes {what}"
-        return rows.ctx.error("E309", message, positional[0].value.span)
-    return value
+# ---- what stands for a model or for stages -----------------------------------------------------
 
 
 def _judge(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
-    draft = _subject(rows, expr, "a model")
+    subject = _subject(rows, expr, "a model")
+    model = FAILED if isinstance(subject, Failed) else _model(rows, subject)
     named = _named(rows, expr, function)
-    if isinstance(draft, Failed) or isinstance(named, Failed):
+    if isinstance(model, Failed) or isinstance(named, Failed):
         return FAILED
-    if draft.kind in MAKES_MODEL:
-        model: Model | TrainedModel = TrainedModel(stage=draft.name)
-    elif draft.kind == "model":
-        made = rows.ctx.thing(draft)
-        if not isinstance(made, Model):
-            return FAILED
-        model = made
-    else:
-        message = f"`{expr.fn.span.text}` takes a model, not {draft.kind} `{draft.name}`"
-        return rows.ctx.error("E309", message, expr.args[0].span)
     return Call(fn=function.name, named=named, model=model), function.result
 
 
-def _of_stage(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
-    draft = _subject(rows, expr, "an earlier filter")
+def _tokens(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
+    """``tokens(response, teacher)``."""
+    if len(expr.args) != 2 or any(arg.name for arg in expr.args):
+        message = "`tokens` takes a text and a model"
+        return rows.ctx.error("E308", message, expr.span, function.doc)
+    text, subject = expr.args
+    args = _arguments(rows, replace(expr, args=(text,)), function)
+    model = _model(rows, subject)
+    if isinstance(args, Failed) or isinstance(model, Failed):
+        return FAILED
+    return Call(fn=function.name, args=(args[0][0],), model=model), function.result
+
+
+def _of_filter(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
+    """``pass_rate(probe_ok)``."""
+    subject = _subject(rows, expr, "an earlier filter")
+    name = FAILED if isinstance(subject, Failed) else _stage(rows, subject, ("filter",))
+    if isinstance(name, Failed):
+        return FAILED
+    return Call(fn=function.name, stages=(name,)), function.result
+
+
+def _in_rows(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
+    """``seen_in(mathvista, mathverse)``."""
+    positional = [arg for arg in expr.args if arg.name is None]
+    if not positional:
+        message = f"`{function.name}` takes the row sets to look in"
+        return rows.ctx.error("E308", message, expr.span, function.doc)
+    names = [_stage(rows, arg, MAKES_ROWS) for arg in positional]
+    named = _named(rows, expr, function)
+    found = tuple(name for name in names if not isinstance(name, Failed))
+    if len(found) < len(names) or isinstance(named, Failed):
+        return FAILED
+    return Call(fn=function.name, named=named, stages=found), function.result
+
+
+_READERS: dict[Asks, Callable[[Reading, s.CallExpr, Function], Typed | Failed]] = {
+    "model": _judge,
+    "tokens": _tokens,
+    "stage": _of_filter,
+    "rows": _in_rows,
+}
+
+
+def _subject(rows: Reading, expr: s.CallExpr, what: str) -> s.Arg | Failed:
+    """The one argument of a judge or of ``pass_rate`` that has no name."""
+    positional = [arg for arg in expr.args if arg.name is None]
+    if len(positional) == 1:
+        return positional[0]
+    message = f"`{expr.fn.span.text}` takes {what}, and names for the rest"
+    return rows.ctx.error("E308", message, expr.span)
+
+
+def _named_thing(rows: Reading, arg: s.Arg, what: str) -> Draft | Failed:
+    value = evaluate(rows.ctx, rows.bound.of(arg.value))
+    if isinstance(value, Draft | Failed):
+        return value
+    message = f"{what} is wanted here, not {describe(value)}"
+    return rows.ctx.error("E309", message, arg.value.span)
+
+
+def _model(rows: Reading, arg: s.Arg) -> Model | TrainedModel | Failed:
+    draft = _named_thing(rows, arg, "a model")
     if isinstance(draft, Failed):
         return FAILED
-    if draft.kind != "filter":
-        message = f"`{function.name}` takes an earlier filter, not {draft.kind} `{draft.name}`"
-        return rows.ctx.error("E309", message, expr.args[0].span)
-    return Call(fn=function.name, stage=draft.name), function.result
+    if draft.kind in MAKES_MODEL:
+        return TrainedModel(stage=draft.name)
+    if draft.kind == "model":
+        made = rows.ctx.thing(draft)
+        return made if isinstance(made, Model) else FAILED
+    message = f"a model is wanted here, not the {draft.kind} `{draft.name}`"
+    return rows.ctx.error("E309", message, arg.value.span)
+
+
+def _stage(rows: Reading, arg: s.Arg, kinds: tuple[str, ...]) -> str | Failed:
+    what = "an earlier filter" if kinds == ("filter",) else "a stage that gives rows"
+    draft = _named_thing(rows, arg, what)
+    if isinstance(draft, Failed):
+        return FAILED
+    if draft.kind in kinds:
+        return draft.name
+    message = f"{what} is wanted here, not the {draft.kind} `{draft.name}`"
+    return rows.ctx.error("E309", message, arg.value.span)

@@ -6,7 +6,7 @@ import json
 
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
-from omrlang.check.rows.calls import call
+from omrlang.check.rows.calls import call, verifier
 from omrlang.check.rows.reading import Reading, Typed, plain
 from omrlang.check.unpublished import is_unpublished, note
 from omrlang.check.values import Quantity, evaluate
@@ -35,6 +35,8 @@ def name(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
     found = look_up(rows.bound.scope, expr)
     if isinstance(found, Bound):
         return _let(rows, expr)
+    if isinstance(found, Draft) and found.kind == "verifier":
+        return verifier(rows, found, expr.span)
     return _unknown(rows, expr, word)
 
 

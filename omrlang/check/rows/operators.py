@@ -123,6 +123,11 @@ def _operands_fit(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) -
                 message = f"`{op}` takes {type_list(_TAKES[op])}, this is {a_type(typed[1])}"
                 ctx.error("E301", message, side.span)
                 return False
+    if op == "matches" and isinstance(right[0], Lit) and isinstance(right[0].value, str):
+        complaint = pattern_complaint(right[0].value)
+        if complaint is not None:
+            ctx.error("E312", f"RE2 does not read this pattern: {complaint}", expr.right.span)
+            return False
     if op in ("in", "not in") and not fits(right[1], ("list", "text")):
         message = f"`in` takes a list, a text or a range on its right, this is {a_type(right[1])}"
         ctx.error("E301", message, expr.right.span)
@@ -139,6 +144,21 @@ def _operands_fit(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) -
         )
         return False
     return True
+
+
+def pattern_complaint(pattern: str) -> str | None:
+    """What is wrong with a regular expression; imported only where one is used, so that a check starts lightly."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error as error:
+        return str(error.args[0].decode(errors="replace"))
+    except UnicodeEncodeError:
+        return "it holds half a character"
+    return None
 
 
 def _same(left: ExprType, right: ExprType) -> bool:

@@ -17,10 +17,12 @@ Typed: TypeAlias = tuple[ExprNode, ExprType]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``read`` turns a part into its tree and type; it is handed in because calls and operators hold each other."""
+    """``label`` is the setting that the expression stands in. ``read`` turns a part into its tree and type; it is
+    handed in because calls and operators hold each other."""
 
     ctx: Context
     bound: Bound
+    label: str
     read: Callable[[Reading, s.Expr], Typed | Failed]
 
     def typed(self, expr: s.Expr) -> Typed | Failed:

@@ -8,7 +8,7 @@ from omr_runtime.models.load import (
     read_config,
     saved_precision,
 )
-from omr_runtime.models.materialise import materialise, model_digest
+from omr_runtime.models.materialise import materialise, model_digest, tokenizer_folder
 
 __all__ = [
     "Loaded",
@@ -19,4 +19,5 @@ __all__ = [
     "model_digest",
     "read_config",
     "saved_precision",
+    "tokenizer_folder",
 ]

@@ -24,6 +24,9 @@ FORMAT = 2
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
 """What is fetched from a hub: weights as safetensors and plain text, never pickles or code."""
 
+TOKENIZER_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
+"""The same without the weights: enough to count tokens of the largest teacher."""
+
 
 def materialise(model: Model, state: Path, base: Path | None = None) -> Path:
     """The model's folder, made if it is not there yet. A relative ``folder(…)`` starts at ``base``.
@@ -33,7 +36,7 @@ def materialise(model: Model, state: Path, base: Path | None = None) -> Path:
     source = model.source
     match source:
         case HfModel():
-            return _from_hub(model.name, source)
+            return _from_hub(model.name, source, HUB_FILES)
         case FolderModel():
             return _given(source, base)
         case WheelModel() | Fresh():
@@ -45,6 +48,13 @@ def materialise(model: Model, state: Path, base: Path | None = None) -> Path:
             )
         case _:
             assert_never(source)
+
+
+def tokenizer_folder(model: Model, state: Path, base: Path | None = None) -> Path:
+    """A folder that holds the model's tokenizer; its weights are not fetched for that."""
+    if isinstance(model.source, HfModel):
+        return _from_hub(model.name, model.source, TOKENIZER_FILES)
+    return materialise(model, state, base)
 
 
 def model_digest(model: Model) -> str:
@@ -87,7 +97,7 @@ def _given(source: FolderModel, base: Path | None) -> Path:
     return folder.resolve()
 
 
-def _from_hub(name: str, source: HfModel) -> Path:
+def _from_hub(name: str, source: HfModel, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -99,7 +109,7 @@ def _from_hub(name: str, source: HfModel) -> Path:
     )
 
     where = f"model {name}: {source.id}" + (f"@{source.revision}" if source.revision else "")
-    settings: dict[str, Any] = {"revision": source.revision, "allow_patterns": HUB_FILES}
+    settings: dict[str, Any] = {"revision": source.revision, "allow_patterns": files}
     try:
         return Path(snapshot_download(source.id, **settings))
     except GatedRepoError:

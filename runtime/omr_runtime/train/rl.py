@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omr_runtime.errors import RunError
+from omr_runtime.errors import Resumable, RunError
 from omr_runtime.models import Loaded, load
 from omr_runtime.store import ImageStore
 from omr_runtime.train.batching import order_key, steps_of
@@ -30,10 +30,11 @@ from omr_runtime.train.rollout import (
 )
 from omr_runtime.train.schedule import learning_rate
 from omr_runtime.train.sft import copy_companions, default_interval
-from omr_runtime.verify.asking import judge_opener
+from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.reward import Reward
 from omr_runtime.work import Work, finish, read_rows
 from omrlang.schema import Rl
+from omrlang.types import Descending
 
 TOO_LONG = "prompt_too_long"
 
@@ -46,14 +47,26 @@ class Prompts:
     too_long: Sequence[int]
 
 
-def plan_prompts(ids: Sequence[str], lengths: Sequence[int], spec: Rl) -> Prompts:
-    """Which rows each step asks: epoch after epoch by sha256(seed, epoch, id). A function of rows, lengths and settings
-    alone, so that a resumed run goes on."""
+def plan_prompts(
+    ids: Sequence[str],
+    lengths: Sequence[int],
+    spec: Rl,
+    places: Sequence[float | None] | None = None,
+) -> Prompts:
+    """Which rows each step asks: epoch after epoch by sha256(seed, epoch, id), or in every epoch by ``places``, equal
+    ones by sha256(seed, id). A function of rows, lengths and settings alone, so that a resumed run goes on."""
     fitting = [i for i in range(len(ids)) if lengths[i] <= spec.max_prompt]
 
+    def key(i: int, number: int) -> tuple[bool, float, bytes]:
+        if places is None:
+            return False, 0.0, order_key(spec.seed, f"prompts {number}", ids[i])
+        place = places[i]
+        down = isinstance(spec.order, Descending)
+        value = 0.0 if place is None else -place if down else place
+        return place is None, value, order_key(spec.seed, "prompts", ids[i])
+
     def epoch(number: int, fraction: float) -> Iterator[tuple[int, ...]]:
-        purpose = f"prompts {number}"
-        order = sorted(fitting, key=lambda i: order_key(spec.seed, purpose, ids[i]))
+        order = sorted(fitting, key=lambda i: key(i, number))
         yield from ((i,) for i in order[: round(fraction * len(order))])
 
     steps = steps_of(epoch, prompts_of_step(spec), spec.steps, spec.epochs)
@@ -127,13 +140,34 @@ def _prepare(work: Work, spec: Rl, trainer: Trainer, loaded: Loaded) -> Run:
     rows = list(read_rows(work.inputs))
     questions = Questions(rows, loaded, spec, ImageStore(work.state))
     lengths = questions.lengths(trainer)
-    prompts = plan_prompts([row["id"] for row in rows], lengths, spec)
+    places = _places(work, spec, trainer, rows)
+    prompts = plan_prompts([row["id"] for row in rows], lengths, spec, places)
     if not prompts.steps:
         raise RunError(
             f"{spec.name}: no prompt to train on "
             f"({len(prompts.too_long)} of {len(rows)} are longer than max_prompt, {spec.max_prompt} tokens)"
         )
     return Run(work, spec, trainer, questions, prompts, RunLog(work, trainer, len(prompts.steps)))
+
+
+def _places(
+    work: Work, spec: Rl, trainer: Trainer, rows: Sequence[dict[str, Any]]
+) -> list[float | None] | None:
+    """What ``order`` gives for each row; found by one process, so that a judge is asked once."""
+    if spec.order is None:
+        return None
+    found: list[float | None] | str = []
+    if trainer.is_main:
+        with cascade_for(work, spec.order.by) as cascade:
+            outcomes = list(cascade.evaluate(rows))
+        unknown = sum(outcome.undecided for outcome in outcomes)
+        found = [None if one.value is None else float(one.value) for one in outcomes]
+        if unknown:
+            found = f"{spec.name}: `order` could not be answered for {unknown:,} rows"
+    whole: list[float | None] | str = trainer.gather(found)[0]
+    if isinstance(whole, str):
+        raise Resumable(whole)
+    return whole
 
 
 def _checkpoints(run: Run) -> Checkpoints:
@@ -153,9 +187,9 @@ def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints) -> None:
         totals = {"step": 0, "tokens": 0, "seconds": 0.0, "reward": None}
         _log_too_long(run)
     run.totals = totals
-    judges = judge_opener(run.work)
+    cascade = cascade_for(run.work, spec.reward, spec.prompt, num_workers=1)
     try:
-        with Reward(spec.reward, spec.prompt, judges) as reward:
+        with Reward(cascade) as reward:
             for step in range(totals["step"], num_steps):
                 _step(run, step, rollouts, reward, policy)
                 if (step + 1) % between == 0 and step + 1 < num_steps:

@@ -9,28 +9,48 @@ from omr_runtime.verify.cascade import Cascade, OpenJudge
 from omr_runtime.verify.judge import DECODING, Judge, judge_name
 from omr_runtime.verify.math import MathPool
 from omr_runtime.verify.passrates import read_pass_rates
-from omr_runtime.work import Work
-from omrlang.types import Model, ModelRef, Prompt, RowExpr
+from omr_runtime.verify.plugin import Plugin
+from omr_runtime.verify.seen import NUM_WORDS, Seen
+from omr_runtime.verify.tokens import TokenCounter
+from omr_runtime.work import Work, read_rows
+from omrlang.types import Call, Lit, Model, ModelRef, Prompt, RowExpr
 from omrlang.walk import calls
 
 MAX_WORKERS = 16
 
 
-def cascade_for(work: Work, expr: RowExpr, prompt: Prompt | None = None) -> Cascade:
-    """``prompt`` is the format of rows that were sampled under it in this stage itself."""
+def cascade_for(
+    work: Work, expr: RowExpr, prompt: Prompt | None = None, num_workers: int | None = None
+) -> Cascade:
+    """``prompt`` is the format of rows that were sampled under it in this stage itself. Without ``num_workers`` there
+    is one for each core."""
+    asked = list(calls(expr.tree))
     rates = {
-        call.stage: read_pass_rates(work.rows_of(call.stage).folder)
-        for call in calls(expr.tree)
-        if call.fn == "pass_rate" and call.stage is not None
+        call.stages[0]: read_pass_rates(work.rows_of(call.stages[0]).folder)
+        for call in asked
+        if call.fn == "pass_rate"
     }
+    workers = num_workers or min(MAX_WORKERS, len(os.sched_getaffinity(0)))
     return Cascade(
         expr,
         prompt,
         prompts=work.prompts,
         open_judge=judge_opener(work),
+        open_plugin=lambda verifier: Plugin(verifier, Path(work.base), workers),
         pass_rates=rates,
-        math=MathPool(min(MAX_WORKERS, len(os.sched_getaffinity(0)))),
+        seen={call: _seen(work, call) for call in asked if call.fn == "seen_in"},
+        count=TokenCounter(work),
+        math=MathPool(workers),
     )
+
+
+def _seen(work: Work, call: Call) -> Seen:
+    """The index of a ``seen_in``."""
+    named = {name: node.value for name, node in call.named if isinstance(node, Lit)}
+    found = Seen(int(named.get("n") or NUM_WORDS))
+    for name in call.stages:
+        found.add(name, read_rows([work.rows_of(name)], ["id", "question", "images"]))
+    return found
 
 
 def judge_opener(work: Work) -> OpenJudge:

@@ -10,20 +10,40 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from omr_runtime.chat import Parsed, parse_response, prompt_label
 from omr_runtime.errors import RunError
-from omr_runtime.verify.answers import Pair, choice, clean, decide, exact
-from omr_runtime.verify.interpret import UNKNOWN, ExpressionError, Row, Value, evaluate
-from omr_runtime.verify.judge import Judge, Opinion, Triple, check_address, judge_name
-from omr_runtime.verify.math import MathPool, MathVerdict
+from omr_runtime.verify.interpret import (
+    UNKNOWN,
+    Count,
+    ExpressionError,
+    Row,
+    Value,
+    evaluate,
+    no_tokens,
+)
+from omr_runtime.verify.judge import Judge, check_address, judge_name
+from omr_runtime.verify.math import MathPool
+from omr_runtime.verify.plugin import Plugin
 from omr_runtime.verify.relations import answer_in_sql
-from omrlang.expressions import WHITE_SPACE
-from omrlang.types import Call, Lit, ModelRef, Prompt, RowExpr, Rule
+from omr_runtime.verify.rules import (
+    Found,
+    Wait,
+    answer_found,
+    format_found,
+    judge_found,
+    of_code,
+    of_judge,
+    of_math,
+)
+from omr_runtime.verify.seen import Seen
+from omr_runtime.work import ROW
+from omrlang.types import Call, ModelRef, Prompt, RowExpr, Rule, Verifier
 from omrlang.walk import calls, describe
 
 OpenJudge: TypeAlias = Callable[[ModelRef], Judge]
+OpenPlugin: TypeAlias = Callable[[Verifier], Plugin]
 Verdict: TypeAlias = dict[str, Any]
 
 BATCH_ROWS = 1_024
@@ -49,23 +69,6 @@ class Outcome:
         return {verdict["rule"]: _as_number(verdict) for verdict in self.verdicts}
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What a verifier said."""
-
-    value: Value
-    reason: str | None = None
-
-
-class _Wait(Exception):
-    """A worker or a judge must be asked before this row goes on."""
-
-    def __init__(
-        self, call: Call, need: tuple[Pair, ...] | Triple, kind: Literal["math", "judge"]
-    ) -> None:
-        self.call, self.need, self.kind = call, need, kind
-
-
 @dataclass(slots=True)
 class _Case:
     """A row on its way: what was found so far, and what it waits for."""
@@ -73,16 +76,23 @@ class _Case:
     row: Row
     prompt: Prompt | None
     parsed: Parsed | None
-    found: dict[Call, _Found] = field(default_factory=dict)
+    found: dict[Call, Found] = field(default_factory=dict)
     sql: dict[int, bool] = field(default_factory=dict)
-    wait: _Wait | None = None
+    wait: Wait | None = None
+
+    def take(self, found: Found) -> None:
+        """What the row waited for."""
+        assert self.wait is not None, "only a row that waits is answered"
+        self.found[self.wait.call], self.wait = found, None
 
 
 class Cascade:
-    """The expression made ready to be asked. Judges are opened on entry, so that a missing one stops the stage at once.
+    """The expression made ready to be asked. Judges and code are opened on entry, so that a missing one stops the stage
+    at once.
 
     ``prompt`` gives the reasoning format of rows that name none in their column ``prompt``; ``prompts`` are those that
-    rows may name. ``pass_rates`` holds, by stage, the kept share by question content.
+    rows may name. ``pass_rates`` holds, by stage, the kept share by question content; ``seen`` what the row sets of a
+    ``seen_in`` hold; ``count`` counts tokens.
     """
 
     def __init__(
@@ -91,7 +101,10 @@ class Cascade:
         prompt: Prompt | None = None,
         prompts: Sequence[Prompt] = (),
         open_judge: OpenJudge | None = None,
+        open_plugin: OpenPlugin | None = None,
         pass_rates: Mapping[str, Mapping[str, float]] | None = None,
+        seen: Mapping[Call, Seen] | None = None,
+        count: Count = no_tokens,
         math: MathPool | None = None,
         batch_rows: int = BATCH_ROWS,
     ) -> None:
@@ -99,17 +112,24 @@ class Cascade:
         self._prompt = prompt
         self._prompts = {prompt_label(p): p for p in prompts}
         self._open_judge = open_judge
+        self._open_plugin = open_plugin
         self._pass_rates = pass_rates or {}
+        self._seen = seen or {}
+        self._count = count
         self._math = math or MathPool()
         self._batch_rows = batch_rows
         self._judges: dict[str, Judge] = {}
+        self._plugins: dict[Verifier, Plugin] = {}
 
     def __enter__(self) -> Cascade:
-        models = {
-            judge_name(c.model): c.model for c in calls(self.expr.tree) if c.model is not None
-        }
+        asked = list(calls(self.expr.tree))
+        models = {judge_name(c.model): c.model for c in asked if c.model and c.fn == "judge"}
         for model in models.values():
             check_address(model)
+        for verifier in dict.fromkeys(call.verifier for call in asked if call.verifier):
+            if self._open_plugin is None:
+                raise RunError(f"verifier {verifier.name} cannot be asked here")
+            self._plugins[verifier] = self._open_plugin(verifier)
         for name, model in models.items():
             if self._open_judge is None:
                 raise RunError(f"judge {name} cannot be asked here")
@@ -125,7 +145,10 @@ class Cascade:
         self._math.close()
         for judge in self._judges.values():
             judge.close()
+        for plugin in self._plugins.values():
+            plugin.close()
         self._judges.clear()
+        self._plugins.clear()
 
     def evaluate(self, rows: Iterable[Row]) -> Iterator[Outcome]:
         """An outcome for each row, in order."""
@@ -149,8 +172,8 @@ class Cascade:
                         waiting.append(case)
                     else:
                         outcomes[place] = made
-            self._ask_workers([case for case in waiting if case.wait and case.wait.kind == "math"])
-            self._ask_judges([case for case in waiting if case.wait and case.wait.kind == "judge"])
+            for kind, ask in self._asking:
+                ask([case for case in waiting if case.wait and case.wait.kind == kind])
         return [outcomes[place] for place in range(len(cases))]
 
     def _case(self, row: Row) -> _Case:
@@ -170,7 +193,7 @@ class Cascade:
         """The outcome, or None if the row has to wait (``case.wait``)."""
         try:
             return self._conjunction(case) if self.expr.type == "bool" else self._number(case)
-        except _Wait as wait:
+        except Wait as wait:
             case.wait = wait
             return None
         except ExpressionError as error:
@@ -189,7 +212,7 @@ class Cascade:
         return Outcome(case.row, None if unknown else True, verdicts, undecided=unknown)
 
     def _value(self, rule: Rule, case: _Case) -> Value:
-        value = evaluate(rule.tree, case.row, lambda call: self._ask(call, case))
+        value = evaluate(rule.tree, case.row, lambda call: self._ask(call, case), self._count)
         if value is None:  # a truth value that the row does not have
             return False
         if value is not UNKNOWN and not isinstance(value, bool):
@@ -197,7 +220,7 @@ class Cascade:
         return value
 
     def _number(self, case: _Case) -> Outcome:
-        value = evaluate(self.expr.tree, case.row, lambda call: self._ask(call, case))
+        value = evaluate(self.expr.tree, case.row, lambda call: self._ask(call, case), self._count)
         verdicts = [_verdict(case, describe(call), found) for call, found in case.found.items()]
         if value is UNKNOWN or value is None:
             return Outcome(case.row, None, verdicts, undecided=value is UNKNOWN)
@@ -208,44 +231,55 @@ class Cascade:
     # ---- verifiers
 
     def _ask(self, call: Call, case: _Case) -> Value:
-        """What a verifier says of the row; raises ``_Wait`` if somebody else must be asked first."""
+        """What a verifier says of the row; raises ``Wait`` if somebody else must be asked first."""
         if call not in case.found:
             case.found[call] = self._answer(call, case)
         return case.found[call].value
 
-    def _answer(self, call: Call, case: _Case) -> _Found:
+    def _answer(self, call: Call, case: _Case) -> Found:
+        if call.verifier is not None:
+            raise Wait(call, "code", {name: case.row.get(name) for name in ROW.names})
         match call.fn:
             case "format_ok" | "format_score":
-                return _format(call, case)
+                return format_found(call, case.row, case.parsed, case.prompt)
             case "pass_rate":
-                rates = self._pass_rates.get(call.stage or "")
-                if rates is None:
-                    raise ExpressionError(f"the verdicts of {call.stage} are not at hand here")
-                return _Found(rates.get(case.row.get("content") or ""))
+                return Found(self._rates(call).get(case.row.get("content") or ""))
+            case "seen_in":
+                if call not in self._seen:
+                    raise ExpressionError("the rows to look in are not at hand here")
+                shared = self._seen[call].look(case.row)
+                return Found(shared is not None, shared)
             case "judge":
-                return self._judge(call, case)
+                return judge_found(call, case.row)
             case "answer_exact" | "answer_choice" | "answer_math" | "answer_matches":
-                return _rules(call, case)
+                return answer_found(call, case.row)
             case _:
                 raise ExpressionError(f"`{call.fn}` is not known here")
 
-    def _judge(self, call: Call, case: _Case) -> _Found:
-        named = {name: node.value for name, node in call.named if isinstance(node, Lit)}
-        sees = "response" if named.get("sees") == "response" else "final_answer"
-        given, truth = case.row.get(sees), case.row.get("answer")
-        if not given or not truth:
-            return _missing(truth)
-        question = case.row.get("question") if named.get("question", True) else None
-        raise _Wait(call, (question, truth, given), "judge")
+    def _rates(self, call: Call) -> Mapping[str, float]:
+        rates = self._pass_rates.get(call.stages[0])
+        if rates is None:
+            raise ExpressionError(f"the verdicts of {call.stages[0]} are not at hand here")
+        return rates
 
-    def _ask_workers(self, cases: Sequence[_Case]) -> None:
+    @property
+    def _asking(self) -> tuple[tuple[str, Callable[[Sequence[_Case]], None]], ...]:
+        """Who answers what waits, cheapest first."""
+        return ("math", self._ask_math), ("code", self._ask_code), ("judge", self._ask_judges)
+
+    def _ask_code(self, cases: Sequence[_Case]) -> None:
+        for verifier, plugin in self._plugins.items():
+            mine = [case for case in cases if case.wait and case.wait.call.verifier == verifier]
+            replies = plugin.ask([case.wait.need for case in mine if case.wait]) if mine else []
+            for case, reply in zip(mine, replies, strict=True):
+                case.take(of_code(reply))
+
+    def _ask_math(self, cases: Sequence[_Case]) -> None:
         pairs = [pair for case in cases if case.wait for pair in case.wait.need]
-        verdicts = iter(self._math.check(pairs)) if pairs else iter(())  # type: ignore[arg-type]
+        verdicts = iter(self._math.check(pairs)) if pairs else iter(())
         for case in cases:
             assert case.wait is not None, "filtered by the caller"
-            answers = list(islice(verdicts, len(case.wait.need)))
-            case.found[case.wait.call] = _of_math(answers, case)
-            case.wait = None
+            case.take(of_math(list(islice(verdicts, len(case.wait.need))), case.row))
 
     def _ask_judges(self, cases: Sequence[_Case]) -> None:
         for name, judge in self._judges.items():
@@ -254,74 +288,9 @@ class Cascade:
                 for c in cases
                 if c.wait and c.wait.call.model and judge_name(c.wait.call.model) == name
             ]
-            opinions = judge.ask([c.wait.need for c in mine if c.wait]) if mine else []  # type: ignore[misc]
+            opinions = judge.ask([c.wait.need for c in mine if c.wait]) if mine else []
             for case, opinion in zip(mine, opinions, strict=True):
-                assert case.wait is not None, "filtered above"
-                case.found[case.wait.call] = _of_judge(opinion)
-                case.wait = None
-
-
-# ---- what the rules say ----------------------------------------------------------------------------------------
-
-
-def _format(call: Call, case: _Case) -> _Found:
-    if case.row.get("response") is None:
-        return _Found(False if call.fn == "format_ok" else 0.0, "no response")
-    if case.parsed is None or case.prompt is None:
-        raise ExpressionError(
-            f"the format of prompt {case.row.get('prompt')!r} is not known in this recipe"
-        )
-    ok = case.parsed.format_ok
-    reason = None if ok else f"not in the format of prompt {case.prompt.name}"
-    return _Found(ok if call.fn == "format_ok" else float(ok), reason)
-
-
-def _rules(call: Call, case: _Case) -> _Found:
-    """A verdict on the final answer by rules; raises ``_Wait`` where math-verify has to look."""
-    row = case.row
-    truth, given, question = row.get("answer"), row.get("final_answer"), row.get("question") or ""
-    if not truth or not given or not given.strip(WHITE_SPACE):
-        return _missing(truth)
-    options = row.get("options") or ()
-    if call.fn in ("answer_choice", "answer_matches") and options:
-        chosen = choice(options, truth, given)
-        if chosen is not None or call.fn == "answer_choice":
-            return _decided(bool(chosen), "choice", truth, given)
-    if call.fn == "answer_choice":
-        return _Found(False, "no options")
-    if call.fn == "answer_exact":
-        return _decided(exact(truth, given, question), "exact", truth, given)
-    decision = decide(truth, given, question)
-    if isinstance(decision, bool):
-        return _decided(decision, "exact", truth, given)
-    raise _Wait(call, decision, "math")
-
-
-def _missing(truth: str | None) -> _Found:
-    return _Found(False, "no true answer" if not truth else "no final answer")
-
-
-def _decided(ok: bool, how: str, truth: str, given: str) -> _Found:
-    return _Found(ok, how if ok else f"{_short(given)} is not {_short(truth)}")
-
-
-def _short(text: str) -> str:
-    text = clean(text[:200])
-    return text if len(text) <= 40 else text[:39] + "…"
-
-
-def _of_math(verdicts: Sequence[MathVerdict], case: _Case) -> _Found:
-    """All pairs must be equal."""
-    if all(verdict.ok for verdict in verdicts):
-        return _Found(True, "math")
-    reasons = [verdict.reason for verdict in verdicts if verdict.reason]
-    if reasons:
-        return _Found(False, reasons[0])
-    return _decided(False, "math", case.row["answer"], case.row["final_answer"])
-
-
-def _of_judge(opinion: Opinion) -> _Found:
-    return _Found(UNKNOWN if opinion.ok is None else opinion.ok, opinion.reason)
+                case.take(of_judge(opinion))
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------
@@ -334,7 +303,8 @@ def _verdicts_of(rule: Rule, value: Value, case: _Case) -> list[Verdict]:
     if isinstance(rule.tree, Call) and asked:
         verdicts[0]["rule"] = rule.name
         return verdicts
-    return [*verdicts, _verdict(case, rule.name, _Found(value))]
+    reason = verdicts[0]["reason"] if len(verdicts) == 1 and value is False else None
+    return [*verdicts, _verdict(case, rule.name, Found(value, reason))]
 
 
 def _as_number(verdict: Verdict) -> float | None:
@@ -344,7 +314,7 @@ def _as_number(verdict: Verdict) -> float | None:
     return float(verdict["ok"])
 
 
-def _verdict(case: _Case, name: str, found: _Found) -> Verdict:
+def _verdict(case: _Case, name: str, found: Found) -> Verdict:
     """``score`` is set where the value is a number and not a plain yes or no."""
     value = found.value
     unknown = value is UNKNOWN or value is None

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeAlias, assert_never
 
 from omr_runtime.errors import RunError
 from omrlang.expressions import NUMBER_PATTERN, WHITE_SPACE
-from omrlang.functions import FUNCTIONS
-from omrlang.types import Between, Binary, Call, Col, ExprNode, Index, ListOf, Lit, Unary
+from omrlang.functions import FUNCTIONS, IN_THE_ROW
+from omrlang.types import Between, Binary, Call, Col, ExprNode, Index, ListOf, Lit, ModelRef, Unary
 
 
 class _Unknown:
@@ -32,6 +32,8 @@ Value: TypeAlias = Any
 Row: TypeAlias = Mapping[str, Any]
 Ask: TypeAlias = Callable[[Call], Value]
 """Answers a verifier or judge for the row at hand: true, false, a number or ``UNKNOWN``; it may raise."""
+Count: TypeAlias = Callable[[str, ModelRef], int]
+"""Tokens of a text under a model's tokenizer."""
 
 
 class ExpressionError(RunError):
@@ -42,6 +44,7 @@ class ExpressionError(RunError):
 class _Scope:
     row: Row
     ask: Ask
+    count: Count
 
 
 def _refuse(call: Call) -> Value:
@@ -50,13 +53,18 @@ def _refuse(call: Call) -> Value:
     )
 
 
-def evaluate(tree: ExprNode, row: Row, ask: Ask = _refuse) -> Value:
+def no_tokens(text: str, model: ModelRef) -> int:
+    """Where no tokenizer is at hand."""
+    raise ExpressionError("`tokens` cannot be asked here: it needs a model's tokenizer")
+
+
+def evaluate(tree: ExprNode, row: Row, ask: Ask = _refuse, count: Count = no_tokens) -> Value:
     """The value of the expression: None where it is missing, ``UNKNOWN`` where it depends on what could not be asked.
 
     >>> evaluate(Binary(op="==", left=Col(name="answer"), right=Lit(value="4")), {"answer": None})
     False
     """
-    return _eval(tree, _Scope(row, ask))
+    return _eval(tree, _Scope(row, ask, count))
 
 
 def _eval(node: ExprNode, scope: _Scope) -> Value:
@@ -331,9 +339,12 @@ def _matches(text: str, pattern: str) -> bool:
 
 def _call(node: Call, scope: _Scope) -> Value:
     function = FUNCTIONS.get(node.fn)
-    if function is None or function.asks not in ("sql", "row"):
+    if node.verifier is not None or function is None or function.asks not in IN_THE_ROW:
         return scope.ask(node)
     args = [_eval(arg, scope) for arg in node.args]
+    if node.model is not None:
+        model = node.model
+        return _strict(_texts(lambda text: scope.count(text, model)), *args)
     if node.fn == "shuffled":
         seed = dict(node.named).get("seed", Lit(value=0))
         return _strict(lambda items, s: _shuffled(items, s, scope.row), *args, _eval(seed, scope))

@@ -1,25 +1,9 @@
-"""Pairs of answers to verdicts of math-verify, in processes that can be killed at any moment.
-
-A worker reads one JSON pair a line and answers one line. The kernel ends it when one pair has used up its processor
-time (``ITIMER_PROF``), whatever code is running; the parent ends it when the wall clock passes a wider limit. Either
-way the pair gets the verdict ``timeout`` and a fresh worker takes the next one. Workers cap their memory and die
-with their parent.
-"""
+"""Pairs of answers to verdicts of math-verify, in workers: it fails off the main thread and burns seconds on bombs."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import json
-import os
-import queue
-import resource
-import select
-import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,11 +11,9 @@ from typing import Any
 
 from omr_runtime.errors import Resumable
 from omr_runtime.verify.answers import Pair
+from omr_runtime.verify.workers import Limits, Pool, Reply, Task, serve
 
 MEMORY_BYTES = 2 * 2**30
-RECYCLE_AFTER = 2_000
-START_LIMIT_S = 120.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +25,15 @@ class MathVerdict:
 
 
 class MathPool:
-    """A few workers behind one call; verdicts are remembered, because answers repeat within a group.
-
-    ``cpu_limit_s`` is processor time for one pair, so a loaded machine changes no verdict; ``wall_limit_s`` catches
-    what sleeps.
-    """
+    """A few workers behind one call; verdicts are remembered, because answers repeat within a group."""
 
     def __init__(
         self, num_workers: int = 2, cpu_limit_s: float = 3.0, wall_limit_s: float = 60.0
     ) -> None:
-        self._limits = cpu_limit_s, wall_limit_s
-        self._tasks: queue.SimpleQueue[Pair | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[Pair, MathVerdict | BaseException]] = (
-            queue.SimpleQueue()
-        )
+        limits = Limits(cpu_limit_s, wall_limit_s)
+        self._pool = Pool("omr_runtime.verify.math", (), num_workers, limits)
         self._known: dict[Pair, MathVerdict] = {}
         self._lock = threading.Lock()
-        self._num_workers = num_workers
-        self._threads: list[threading.Thread] = []
 
     def check(self, pairs: Iterable[Pair]) -> list[MathVerdict]:
         """A verdict for each (true, given) pair, in order. Safe to call from any thread."""
@@ -72,42 +45,18 @@ class MathPool:
             return [self._known[pair] for pair in wanted]
 
     def _ask(self, pairs: set[Pair]) -> None:
-        self._start(len(pairs))
-        for pair in sorted(pairs):
-            self._tasks.put(pair)
-        failure: BaseException | None = None
-        for _ in pairs:
-            pair, verdict = self._results.get()
-            if isinstance(verdict, MathVerdict):
-                self._known[pair] = verdict
-            else:
-                failure = verdict
-        if failure is not None:
-            raise Resumable(f"a worker of math-verify does not start: {failure}") from failure
-
-    def _start(self, num_pairs: int) -> None:
-        """A thread for each worker, because a worker dies with the thread that started it."""
-        while len(self._threads) < min(self._num_workers, num_pairs):
-            thread = threading.Thread(target=self._serve, name="math-verify", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self) -> None:
-        worker = _Worker(*self._limits)
-        while (pair := self._tasks.get()) is not None:
-            try:
-                self._results.put((pair, worker.check(pair)))
-            except (OSError, ValueError) as error:
-                self._results.put((pair, error))
-        worker.stop()
+        tasks = sorted(pairs)
+        try:
+            replies = self._pool.ask(tasks)
+        except (OSError, ValueError) as error:
+            raise Resumable(
+                f"a worker of math-verify does not start: {error} (is math-verify installed?)"
+            ) from error
+        self._known |= {task: _verdict(reply) for task, reply in zip(tasks, replies, strict=True)}
 
     def close(self) -> None:
         """End all workers. The pool can be used again."""
-        for _ in self._threads:
-            self._tasks.put(None)
-        for thread in self._threads:
-            thread.join()
-        self._threads.clear()
+        self._pool.close()
 
     def __enter__(self) -> MathPool:
         return self
@@ -121,132 +70,23 @@ class MathPool:
         self.close()
 
 
-class _Worker:
-    """One process and the pipe to it; started when first needed, and again after each death."""
-
-    def __init__(self, cpu_limit_s: float, wall_limit_s: float) -> None:
-        self.cpu_limit_s = cpu_limit_s
-        self.wall_limit_s = wall_limit_s
-        self.process: subprocess.Popen[bytes] | None = None
-        self.num_checked = 0
-        self.buffer = b""
-
-    def check(self, pair: Pair) -> MathVerdict:
-        """The verdict on one pair; asked twice if something ends the worker that is not the pair's time.
-
-        OSError when no worker can be started.
-        """
-        verdict = self._ask(pair)
-        if verdict is None:
-            verdict = self._ask(pair)
-        return verdict or MathVerdict(False, "math-verify: the worker died")
-
-    def _ask(self, pair: Pair) -> MathVerdict | None:
-        process = self._running()
-        line = json.dumps([self.cpu_limit_s, *pair]).encode() + b"\n"
-        assert process.stdin is not None, "opened as a pipe"
-        try:
-            process.stdin.write(line)
-            process.stdin.flush()
-            answer = self._read_line(process, self.wall_limit_s)
-        except BrokenPipeError:
-            answer = None
-        if answer is None:
-            return self._after_silence(process)
-        self.num_checked += 1
-        return MathVerdict(**json.loads(answer))
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self.num_checked >= RECYCLE_AFTER:
-            self.stop()
-        if self.process is None or self.process.poll() is not None:
-            self.process, self.num_checked, self.buffer = _spawn(), 0, b""
-            if self._read_line(self.process, START_LIMIT_S) is None:
-                code = self.process.poll()
-                self.stop()
-                raise OSError(f"it ended with code {code} (is math-verify installed?)")
-        return self.process
-
-    def _read_line(self, process: subprocess.Popen[bytes], limit_s: float) -> bytes | None:
-        """One line of the worker; None if it died or the limit passed."""
-        assert process.stdout is not None, "opened as a pipe"
-        deadline = time.monotonic() + limit_s
-        while b"\n" not in self.buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                return None
-            data = os.read(process.stdout.fileno(), 65_536)
-            if not data:
-                return None
-            self.buffer += data
-        line, _, self.buffer = self.buffer.partition(b"\n")
-        return line
-
-    def _after_silence(self, process: subprocess.Popen[bytes]) -> MathVerdict | None:
-        """A timeout if the worker still runs or its clock ended it, else None."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.2)
-        late = process.returncode in (None, -signal.SIGPROF)
-        self.stop()
-        return MathVerdict(False, "timeout") if late else None
-
-    def stop(self) -> None:
-        if self.process is None:
-            return
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        self.process, self.num_checked = None, 0
-
-
-def _spawn() -> subprocess.Popen[bytes]:
-    """A fresh interpreter, so that nothing of the parent (threads, CUDA, sockets) is shared."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-m", "omr_runtime.verify.math", str(os.getpid())]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
-    )
+def _verdict(reply: Reply) -> MathVerdict:
+    """No verdict is a refusal with its reason: what math-verify cannot read does not count as equal."""
+    plain = reply.reason in (None, "timeout", "memory", "too deep")
+    return MathVerdict(bool(reply.value), reply.reason if plain else f"math-verify: {reply.reason}")
 
 
 # ---- in the worker ---------------------------------------------------------------------------------------------
 
 
-def serve(parent: int) -> None:
-    """Answer pairs until the input ends."""
-    _die_with(parent)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _equal("1", "1.0")
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    answers.write("ready\n")
-    for line in sys.stdin:
-        limit_s, truth, given = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, limit_s)
-        ok, reason = _guarded(truth, given)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        answers.write(json.dumps({"ok": ok, "reason": reason}) + "\n")
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process with its parent; end now if the parent is gone already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
-
-
-def _guarded(truth: str, given: str) -> tuple[bool, str | None]:
-    """SymPy raises all kinds of errors on odd input; each is a refusal that names it, never the end of the worker."""
+def _answer(task: Task) -> Reply:
+    """SymPy raises all kinds of errors on odd input, whose texts differ from pair to pair: the kind alone is kept."""
     try:
-        return _equal(truth, given), None
-    except (MemoryError, RecursionError) as error:
-        return False, "memory" if isinstance(error, MemoryError) else "too deep"
+        return Reply(_equal(*task))
+    except (MemoryError, RecursionError):
+        raise
     except Exception as error:  # noqa: BLE001 - see above
-        return False, f"math-verify: {type(error).__name__}"
+        return Reply(False, type(error).__name__)
 
 
 def _equal(truth: str, given: str) -> bool:
@@ -265,4 +105,4 @@ def _equal(truth: str, given: str) -> bool:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), MEMORY_BYTES, lambda: _equal("1", "1.0"), _answer)

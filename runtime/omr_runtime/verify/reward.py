@@ -7,10 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
-from omr_runtime.verify.cascade import Cascade, OpenJudge
+from omr_runtime.verify.cascade import Cascade
 from omr_runtime.verify.interpret import Row
-from omr_runtime.verify.math import MathPool
-from omrlang.types import Prompt, RowExpr
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +22,13 @@ class Scored:
 
 
 class Reward:
-    """``with Reward(expr, prompt) as reward: reward.score(rows)``; opens judges on entry, ends workers on exit.
+    """``with Reward(cascade) as reward: reward.score(rows)``; opens judges on entry, ends workers on exit.
 
     A row to score has the columns of the row schema with ``response`` set: question row and rollout in one.
     """
 
-    def __init__(
-        self,
-        expr: RowExpr,
-        prompt: Prompt,
-        open_judge: OpenJudge | None = None,
-        num_workers: int = 1,
-    ) -> None:
-        self._cascade = Cascade(expr, prompt, open_judge=open_judge, math=MathPool(num_workers))
+    def __init__(self, cascade: Cascade) -> None:
+        self._cascade = cascade
         self._stack = ExitStack()
 
     def __enter__(self) -> Reward:
