@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from omrlang.schema import Spec
 from omrlang.source import Span
-from omrlang.types import Model
+from omrlang.types import Gpu, Hardware, Model, Prompt, Verifier
 
 Layer: TypeAlias = Literal["default", "stdlib", "file", "amend", "sweep", "set"]
 
@@ -34,6 +34,16 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Thing:
+    """What stages name and the recipe or a library declares; ``settings`` as of a stage."""
+
+    kind: str
+    span: Span
+    value: Model | Gpu | Hardware | Prompt | Verifier
+    settings: dict[str, Provenance] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """Limits on the whole recipe, in dollars: of the middle estimate and of its 90th percentile."""
 
@@ -47,6 +57,7 @@ class Recipe:
 
     ``variant`` is the label of a sweep's choice (``distil.n=4``), empty where nothing is swept; ``because`` is why the
     recipe exists, in its author's words. ``allowed`` are the codes that it lets pass, with where it says so.
+    ``things`` are those that the recipe declares or its stages name; ``settings`` says who set seed and budget.
     """
 
     path: Path
@@ -58,3 +69,5 @@ class Recipe:
     variant: str = ""
     because: str | None = None
     allowed: dict[str, Span] = field(default_factory=dict)
+    things: tuple[Thing, ...] = ()
+    settings: dict[str, Provenance] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from omrlang.check.graph import in_order
 from omrlang.check.stages import make_stage
 from omrlang.check.things import build
 from omrlang.diagnostics import Reporter
-from omrlang.hir import Budget, Recipe, Stage
+from omrlang.hir import Budget, Provenance, Recipe, Stage, Thing
 from omrlang.resolve import THINGS, Scope
 from omrlang.types import Frozen, Model, Setting
 
@@ -36,14 +36,39 @@ def check_in(ctx: Context) -> Recipe | None:
         if draft.kind in THINGS:
             ctx.thing(draft)
     stages = [make_stage(ctx, draft) for draft in in_order(ctx, scope)]
+    ctx.provenance = {}
     budget = _budget(ctx, scope)
     if reporter.has_errors:
         return None
     made = tuple(stage for stage in stages if isinstance(stage, Stage))
     models = tuple(thing for thing in ctx.things.values() if isinstance(thing, Model))
     return Recipe(
-        scope.file.path, scope.home, ctx.seed, made, models, budget, because=scope.because
+        scope.file.path,
+        scope.home,
+        ctx.seed,
+        made,
+        models,
+        budget,
+        because=scope.because,
+        things=_things(ctx),
+        settings=_settings(ctx, scope),
     )
+
+
+def _things(ctx: Context) -> tuple[Thing, ...]:
+    """Everything that was made of a declaration, in the order in which it was needed."""
+    made = ((draft, value) for draft, value in ctx.things.items() if value is not FAILED)
+    return tuple(
+        Thing(draft.kind, draft.span, value, ctx.origins.get(draft, {})) for draft, value in made
+    )
+
+
+def _settings(ctx: Context, scope: Scope) -> dict[str, Provenance]:
+    """Who set the recipe's own values: what the budget's were gathered into, and the seed."""
+    budget = {f"budget.{key}": found for key, found in ctx.provenance.items()}
+    if scope.seed is None:
+        return {"seed": Provenance("default", None), **budget}
+    return {"seed": Provenance(scope.seed.layer, scope.seed.expr.span), **budget}
 
 
 def _seed(ctx: Context, scope: Scope) -> int:

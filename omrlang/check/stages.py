@@ -92,6 +92,7 @@ def _clauses(ctx: Context, draft: Draft, spec: type[Any]) -> dict[str, Any]:
             continue
         name, want, _ = fields[word]
         ctx.path = word
+        ctx.provenance[word] = Provenance(bound.layer, bound.expr.span)
         values[name] = _clause(ctx, draft, word, bound, want)
     for word, (name, _, required) in fields.items():
         if required and word not in draft.clauses:

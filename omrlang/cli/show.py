@@ -1,24 +1,35 @@
-"""``omr show runs|stages|rows``: what was run, which artifacts there are, some rows of one."""
+"""``omr show recipe|runs|stages|rows``: every value of a recipe; what was run, which artifacts there are, some rows."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omrlang.cli.arguments import add_state
+from omrlang.cli.arguments import add_set, add_state
+
+if TYPE_CHECKING:
+    from omrlang.hir import Recipe
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and its arguments."""
-    parser = subparsers.add_parser("show", help="show runs, stages, or some rows of a stage")
-    parser.add_argument("what", choices=("runs", "stages", "rows"))
+    parser = subparsers.add_parser("show", help="show a recipe, runs, stages, or rows of a stage")
+    parser.add_argument("what", choices=("recipe", "runs", "stages", "rows"))
     parser.add_argument(
-        "stage", nargs="?", help="for rows: the stage's name or the start of its fingerprint"
+        "name",
+        nargs="?",
+        help="for recipe: its file; for rows: the stage's name or the start of its fingerprint",
     )
+    parser.add_argument(
+        "--resolved",
+        action="store_true",
+        help="for recipe: every value with the layer that set it (default, stdlib, file, amend, sweep, set) and where",
+    )
+    add_set(parser)
     parser.add_argument("-n", type=int, default=5, metavar="N", help="how many rows (default 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     add_state(parser)
@@ -26,7 +37,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the lineage or a stage's Parquet files; print."""
+    """Read a recipe, the lineage or a stage's Parquet files; print."""
+    if args.what == "recipe":
+        return _recipe(args)
     from omr_runtime.errors import RunError
 
     try:
@@ -41,6 +54,46 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _recipe(args: argparse.Namespace) -> int:
+    from omrlang.compiler import load_all
+    from omrlang.render import render
+
+    if args.name is None:
+        print("error: `omr show recipe` needs a file", file=sys.stderr)
+        return 64
+    recipes, found = load_all(Path(args.name), args.set)
+    if not recipes:
+        print(render(found), end="", file=sys.stderr)
+        return 1
+    print("\n\n".join(_recipe_text(recipe, args) for recipe in recipes))
+    return 0
+
+
+def _recipe_text(recipe: Recipe, args: argparse.Namespace) -> str:
+    from omrlang.cli import recipe_text
+
+    if args.json:
+        return "\n".join(_json_lines(recipe))
+    return recipe_text.resolved_text(recipe) if args.resolved else recipe_text.tree_text(recipe)
+
+
+def _json_lines(recipe: Recipe) -> Iterator[str]:
+    """One value a line: what it belongs to, its path, its text, who set it and where."""
+    from omrlang.cli.recipe_text import sections
+
+    for section in sections(recipe):
+        for value in section.values:
+            facts = {
+                "kind": section.kind,
+                "name": section.name,
+                "path": value.path,
+                "value": value.text,
+                "layer": value.origin.layer,
+                "place": value.place or None,
+            }
+            yield json.dumps(facts, ensure_ascii=False)
 
 
 def _runs(state: Path) -> list[dict[str, Any]]:
@@ -58,10 +111,10 @@ def _stages(state: Path) -> list[dict[str, Any]]:
 def _rows(args: argparse.Namespace) -> int:
     from omr_runtime import story
 
-    if args.stage is None:
+    if args.name is None:
         print("error: `omr show rows` needs the name of a stage", file=sys.stderr)
         return 64
-    for row in story.rows(args.state, args.stage, args.n):
+    for row in story.rows(args.state, args.name, args.n):
         print(json.dumps(row, ensure_ascii=False) if args.json else _block(row))
     return 0
 
