@@ -18,6 +18,7 @@ from omrlang.hir import Layer
 from omrlang.parse import MAX_CHARACTERS, parse
 from omrlang.schema import KINDS
 from omrlang.source import SourceFile, Span
+from omrlang.unsaved import unsaved_text
 
 THINGS = ("model", "gpu", "hardware", "prompt", "verifier")
 STAGES = (*KINDS, "benchmark")
@@ -165,6 +166,9 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
 
 def read_source(path: Path, shown: Path, at: Span | None, reporter: Reporter) -> SourceFile | None:
     """A file's text, or None after a report at ``at`` (at the file itself if there is no such place)."""
+    text = unsaved_text(path, shown)
+    if text is not None:
+        return SourceFile(shown, text)
     span = at or Span(SourceFile(shown, ""), 0, 0)
     try:
         if path.stat().st_size > 4 * MAX_CHARACTERS:

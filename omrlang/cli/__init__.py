@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "why-not": "tell where a row was dropped, and by which rule",
     "funnel": "count what a stage kept and dropped, by reason",
     "schema": "print the settings of the stage kinds as JSON Schema",
+    "lsp": "serve an editor: diagnostics, completion, hover, rename and more",
 }
 USAGE = 64
 INTERRUPTED = 5

@@ -77,6 +77,11 @@ def parse_expression(file: SourceFile, start: int) -> s.Expr | None:
     return statement.value if isinstance(statement, s.Let) and not reporter.items else None
 
 
+def statement_starts(file: SourceFile) -> list[int]:
+    """The offsets at which statements start, whether or not they can be read."""
+    return _scan(file)[1]
+
+
 def _scan(file: SourceFile) -> tuple[list[s.Comment], list[int]]:
     """The comments, and the offsets at which statements start."""
     comments: list[s.Comment] = []
@@ -156,4 +161,12 @@ def _table_path(grammar: str) -> str:
     return str(base / f"grammar-{key}.bin") if os.access(base, os.W_OK) else ""
 
 
-__all__ = ["MAX_CHARACTERS", "MAX_DEPTH", "MAX_NUMBER", "RESERVED", "parse", "parse_expression"]
+__all__ = [
+    "MAX_CHARACTERS",
+    "MAX_DEPTH",
+    "MAX_NUMBER",
+    "RESERVED",
+    "parse",
+    "parse_expression",
+    "statement_starts",
+]

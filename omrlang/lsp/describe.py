@@ -1,0 +1,121 @@
+"""Settings, functions and declarations become the Markdown that hovers and completions show."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from omrlang.functions import Asks, Function
+from omrlang.lsp.places import Key, arguments
+from omrlang.shown import shown
+from omrlang.types import RowExpr, SettingClass
+
+CLASSES: dict[SettingClass, str] = {
+    "rows": "changes rows or their text",
+    "weights": "changes the trained model",
+    "speed": "same result, other time or memory",
+    "meta": "names, notes, assumptions",
+}
+_ASKS: dict[Asks, str] = {
+    "sql": "answered by DuckDB",
+    "row": "answered row by row",
+    "tokens": "asks a tokenizer",
+    "response": "needs the response and its prompt's format",
+    "stage": "looks at another stage's verdicts",
+    "rows": "looks at the rows of other stages",
+    "worker": "answered in a process that can be killed",
+    "model": "asks a model",
+    "code": "runs code that the recipe brings along",
+}
+_BARE = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+
+
+def setting_text(key: Key) -> str:
+    """Type, unit, range, default, class and documentation of a setting."""
+    lines = [f"**{key.name}** · {' · '.join(facts(key))}", key.setting.doc]
+    if key.is_setting:
+        lines.append(f"class `{key.setting.cls}`: {CLASSES[key.setting.cls]}")
+    return "\n\n".join(line for line in lines if line)
+
+
+def facts(key: Key) -> Iterator[str]:
+    """What a line can say about a setting."""
+    if takes := type_text(key):
+        yield takes
+    setting = key.setting
+    units = setting.units or ((setting.unit,) if setting.unit else ())
+    if units:
+        yield " or ".join(f"`{unit}`" for unit in units)
+    limits = ((setting.ge, "at least"), (setting.gt, "over"), (setting.le, "at most"))
+    for limit, words in limits:
+        if limit is not None:
+            yield f"{words} {limit:g}"
+    if setting.one_of:
+        yield "exactly one of its group"
+    yield "required" if key.required else f"default `{default_text(key)}`"
+
+
+def default_text(key: Key) -> str:
+    """A default as a recipe would write it."""
+    value = key.default
+    if isinstance(value, BaseModel) and "kind" in type(value).model_fields:
+        given = ", ".join(
+            f"{name} = {shown(getattr(value, name))}" for name in arguments(type(value))
+        )
+        return f"{value.model_dump()['kind']}({given})"
+    if isinstance(value, BaseModel) and value == type(value).model_construct():
+        return "none"
+    return "none" if value == {} else shown(value)
+
+
+def type_text(key: Key) -> str:
+    """What a value is, in a few words."""
+    if key.words:
+        return " | ".join(f"`{word}`" for word in key.words)
+    if RowExpr in key.branches:
+        return "an expression over the row"
+    if key.choices:
+        return " | ".join(f"`{word}(…)`" for word in key.choices)
+    named = [_BARE.get(branch, "") for branch in key.branches]
+    return " or ".join(word for word in named if word)
+
+
+def choice_text(word: str, model: type[BaseModel]) -> str:
+    """A call that is one of a setting's choices."""
+    lines = [f"```omr\n{signature(word, model)}\n```", inspect.cleandoc(model.__doc__ or "")]
+    for key in arguments(model).values():
+        lines.append(f"- `{key.name}`: {', '.join(facts(key))}")
+    return "\n".join(lines).replace("``", "`").replace("`` `", "```")
+
+
+def signature(word: str, model: type[BaseModel]) -> str:
+    """``cosine(peak, warmup = 0 steps, floor = 0)``."""
+    given = [
+        key.name if key.required else f"{key.name} = {default_text(key)}"
+        for key in arguments(model).values()
+    ]
+    return f"{word}({', '.join(given)})"
+
+
+def function_text(function: Function) -> str:
+    """A function or verifier of row expressions."""
+    return (
+        f"```omr\n{function_signature(function)}\n```\n\n{function.doc}\n\n{_ASKS[function.asks]}"
+    )
+
+
+def function_signature(function: Function) -> str:
+    """
+    >>> from omrlang.functions import FUNCTIONS
+    >>> function_signature(FUNCTIONS["strip"]), function_signature(FUNCTIONS["format_ok"])
+    ('strip(text, [text]) → text', 'format_ok → bool')
+    """
+    needed = len(function.args) - function.optional
+    parts = [arg if i < needed else f"[{arg}]" for i, arg in enumerate(function.args)]
+    parts += ["…"] if function.variadic else []
+    subject = {"model": ["MODEL"], "stage": ["FILTER"]}.get(function.asks, [])
+    parts = [*subject, *parts, *(f"{name} = {type_}" for name, type_ in function.named)]
+    inside = f"({', '.join(parts)})" if parts else ""
+    return f"{function.name}{inside} → {function.result}"
