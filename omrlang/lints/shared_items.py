@@ -7,6 +7,7 @@ together from those too. What a set is made of is its `contains`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from omrlang.diagnostics import Diagnostic, listed
 from omrlang.hir import Stage
@@ -16,16 +17,17 @@ from omrlang.types import HfData
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
+    said: set[tuple[str, str]] = set()
     for stage, _ in graph.of(Eval):
-        tested = [pair for pair in graph.sources(stage) if pair[1].contains]
-        trainings = list(graph.trainings(stage)) if tested else []
-        for trained in trainings:
+        tested = [source for _, source in graph.sources(stage) if source.contains]
+        for trained in graph.trainings(stage) if tested else ():
             cleaned = _looked_for(graph, trained)
-            for found, source in graph.sources(trained):
-                for other, benchmark in tested:
-                    common = _common(source, benchmark)
-                    if common and benchmark.name not in cleaned:
-                        yield _warning(stage, trained, found, other, common)
+            for (_, source), benchmark in product(graph.sources(trained), tested):
+                pair = source.name, benchmark.name
+                common = _common(source, benchmark)
+                if common and benchmark.name not in cleaned and pair not in said:
+                    said.add(pair)
+                    yield _warning(stage, trained, pair, common)
 
 
 def _common(source: Source, benchmark: Source) -> list[str]:
@@ -44,11 +46,12 @@ def _looked_for(graph: Graph, trained: Stage) -> set[str]:
 
 
 def _warning(
-    evaluation: Stage, trained: Stage, source: Stage, benchmark: Stage, common: list[str]
+    evaluation: Stage, trained: Stage, pair: tuple[str, str], common: list[str]
 ) -> Diagnostic:
+    source, benchmark = pair
     message = (
-        f"eval `{evaluation.spec.name}` tests on `{benchmark.spec.name}`, `{trained.spec.name}` is"
-        f" trained on `{source.spec.name}`: both hold items of {listed(common, 'and')}"
+        f"eval `{evaluation.spec.name}` tests on `{benchmark}`, `{trained.spec.name}` is trained on"
+        f" `{source}`: both hold items of {listed(common, 'and')}"
     )
-    hint = f"`not seen_in({benchmark.spec.name})` in a filter before the training drops what they share"
+    hint = f"`not seen_in({benchmark})` in a filter before the training drops what they share"
     return warning("W106", message, evaluation.span, hint)

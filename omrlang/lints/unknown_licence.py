@@ -7,35 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from omrlang.diagnostics import Diagnostic
+from omrlang.diagnostics import Diagnostic, listed
 from omrlang.hir import Stage
-from omrlang.lints.places import Graph, setting_span, warning
-from omrlang.schema import Rl, Sample, Sft, Source
+from omrlang.lints.places import Graph, warning
+from omrlang.schema import Rl, Sample, Sft
 from omrlang.types import HfModel, Model
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
-    for stage, source in graph.of(Source):
-        is_public = source.place.kind == "hf" and not source.benchmark
-        if is_public and _is_unknown(source.licence):
-            message = f"source `{source.name}`: the licence of the data is not known"
-            hint = "`licence` says it"
-            yield warning("W115", message, setting_span(stage, "licence"), hint)
-    for stage, model in _models(graph):
-        message = f"model `{model.name}`: the licence of the weights is not known"
-        yield warning("W115", message, stage.span, "`licence` says it")
-
-
-def _models(graph: Graph) -> Iterator[tuple[Stage, Model]]:
-    """Models from the hub that no licence is known of, each at the first stage that teaches or starts with it."""
-    seen: set[str] = set()
+    said: set[str] = set()
     for stage, spec in graph.of(Sample, Sft, Rl):
-        model = spec.model
-        if not isinstance(model, Model) or not isinstance(model.source, HfModel):
-            continue
-        if _is_unknown(model.licence) and model.name not in seen:
-            seen.add(model.name)
-            yield stage, model
+        found = [name for name in _of_data(graph, stage) if not isinstance(spec, Sample)]
+        found += _of_weights(spec)
+        if names := [f"`{name}`" for name in dict.fromkeys(found) if name not in said]:
+            said.update(found)
+            message = (
+                f"{spec.kind} `{spec.name}` uses what is published under a licence that is not known:"
+                f" {listed(names, 'and')}"
+            )
+            yield warning("W115", message, stage.span, "`licence = …` of a source or model says it")
+
+
+def _of_data(graph: Graph, stage: Stage) -> Iterator[str]:
+    """The sources from a hub that a stage's rows come from and that have no licence."""
+    for _, source in graph.sources(stage):
+        if source.place.kind == "hf" and _is_unknown(source.licence):
+            yield source.name
+
+
+def _of_weights(spec: Sample | Sft | Rl) -> Iterator[str]:
+    model = spec.model
+    if not isinstance(model, Model) or not isinstance(model.source, HfModel):
+        return
+    if _is_unknown(model.licence):
+        yield model.name
 
 
 def _is_unknown(licence: str | None) -> bool:
