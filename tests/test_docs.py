@@ -11,26 +11,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "errors"]
+ELSEWHERE = ("errors", "walk.md")
+"""The pages of docs/errors have wrong recipes too; test_error_pages.py runs them, test_walk.py the walk."""
+DOCS = [
+    page
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if page.name not in ELSEWHERE and page.parent.name not in ELSEWHERE
+]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
-"""The pages of docs/errors have wrong recipes too; test_error_pages.py runs them."""
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```(\w*)[ ]?(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+"""Language, file name, text: a fence with a name is a file that lies beside the recipes after it."""
 LONG_OR_STATEFUL = {"run", "why", "why-not", "show", "funnel"}
 """These need a finished run; tests of the recipes and of the lineage type them."""
 
 
-def fences(language: str) -> list[tuple[str, str]]:
-    """(page, text) of each fenced block of a language."""
-    return [
-        (page.name, text)
-        for page in PAGES
-        for found, text in FENCE.findall(page.read_text())
-        if found == language
-    ]
-
-
 def commands() -> list[str]:
-    lines = [line for _, text in fences("console") for line in text.splitlines()]
+    fences = [fence for page in PAGES for fence in FENCE.findall(page.read_text())]
+    lines = [line for kind, _, text in fences if kind == "console" for line in text.splitlines()]
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
 
 
@@ -39,13 +36,16 @@ def omr(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(("page", "text"), fences("omr"), ids=lambda value: value[:24].strip())
-def test_recipes_check(page: str, text: str, tmp_path: Path) -> None:
-    path = tmp_path / "recipe.omr"
-    path.write_text(text)
-    result = omr("check", str(path))
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert omr("fmt", "--check", str(path)).returncode == 0
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_recipes_check(page: Path, tmp_path: Path) -> None:
+    for number, (kind, name, text) in enumerate(FENCE.findall(page.read_text())):
+        path = tmp_path / (name or f"recipe{number}.omr")
+        if name or kind == "omr":
+            path.write_text(text)
+        if kind == "omr":
+            result = omr("check", str(path))
+            assert result.returncode == 0, result.stdout + result.stderr
+            assert omr("fmt", "--check", str(path)).returncode == 0, text
 
 
 @pytest.mark.parametrize("command", commands())
