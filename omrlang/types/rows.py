@@ -115,23 +115,6 @@ class Sql(Frozen):
     params: tuple[Scalar, ...] = ()
 
 
-class Ascending(Frozen):
-    """``ascending(EXPR)``: rows by a number, the lowest first; a missing one comes last."""
-
-    kind: Literal["ascending"] = "ascending"
-    by: RowExpr
-
-
-class Descending(Frozen):
-    """``descending(EXPR)``: rows by a number, the highest first; a missing one comes last."""
-
-    kind: Literal["descending"] = "descending"
-    by: RowExpr
-
-
-Order: TypeAlias = Annotated[Ascending | Descending, Field(discriminator="kind")]
-
-
 class Rule(Frozen):
     """One top-level operand of ``and``. ``name`` is its formatted text: the reason on a row that it drops.
 
@@ -158,6 +141,23 @@ class RowExpr(Frozen):
     type: ExprType
     tree: ExprNode
     rules: tuple[Rule, ...]
+
+
+class Ascending(Frozen):
+    """``ascending(EXPR)``: rows by a number, the lowest first; a missing one comes last."""
+
+    kind: Literal["ascending"] = "ascending"
+    by: RowExpr
+
+
+class Descending(Frozen):
+    """``descending(EXPR)``: rows by a number, the highest first; a missing one comes last."""
+
+    kind: Literal["descending"] = "descending"
+    by: RowExpr
+
+
+Order: TypeAlias = Annotated[Ascending | Descending, Field(discriminator="kind")]
 
 
 class Prompt(Frozen):
