@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from omrlang.cli import main
 from omrlang.compiler import load, make_plan
 from omrlang.diagnostics import CODES
 from omrlang.lints import LINTS
@@ -128,6 +129,16 @@ def test_a_denied_warning_is_an_error() -> None:
     recipe, found = load(Path("recipe.omr"), deny=["W114"])
     assert recipe is None
     assert [item.severity for item in found] == ["error"]
+
+
+def test_a_plan_denies_what_only_it_finds(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("recipe.omr").write_text(HEAD + EVAL % "")
+    assert main(["plan", "recipe.omr"]) == 0
+    assert main(["plan", "recipe.omr", "--deny", "W122"]) == 1
+    assert main(["check", "recipe.omr", "--deny", "W122"]) == 0
+    capsys.readouterr()
+    assert main(["check", "recipe.omr", "--deny", "W12"]) == 64
+    assert "no warning" in capsys.readouterr().err
 
 
 def test_what_cannot_be_allowed() -> None:

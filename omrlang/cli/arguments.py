@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
 DEFAULT_STATE = ".omr"
@@ -22,6 +22,28 @@ def add_state(parser: ArgumentParser) -> None:
 def add_set(parser: ArgumentParser, text: str = "set a value: data=…, sample_name.n=2") -> None:
     """``--set PATH=VALUE``, as often as needed."""
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=text)
+
+
+def add_deny(parser: ArgumentParser) -> None:
+    """``--deny CODE``, as often as needed."""
+    parser.add_argument(
+        "--deny",
+        action="append",
+        default=[],
+        type=_warning,
+        metavar="CODE",
+        help="make a warning an error",
+    )
+
+
+def _warning(text: str) -> str:
+    from omrlang.diagnostics import CODES, did_you_mean
+
+    if text in CODES and text.startswith("W"):
+        return text
+    hint = did_you_mean(text, [code for code in CODES if code.startswith("W")])
+    more = f"; {hint}" if hint is not None else ""
+    raise ArgumentTypeError(f"`{text}` is no warning{more}")
 
 
 def add_width(parser: ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omrlang import __version__
-from omrlang.cli.arguments import add_set
+from omrlang.cli.arguments import add_deny, add_set
 
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
@@ -25,9 +25,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser("check", help="find what is wrong with a recipe")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a recipe")
     add_set(parser)
-    parser.add_argument(
-        "--deny", action="append", default=[], metavar="CODE", help="make a warning an error"
-    )
+    add_deny(parser)
     parser.add_argument(
         "--format",
         choices=FORMATS,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omrlang.cli.arguments import add_set, add_state, add_width
-from omrlang.plan import Plan
+from omrlang.cli.arguments import add_deny, add_set, add_state, add_width
+from omrlang.plan import Exit, Plan
 
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
@@ -23,6 +23,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("file", type=Path, help="the recipe")
     add_state(parser)
     add_set(parser)
+    add_deny(parser)
     parser.add_argument("--json", action="store_true", help="print the plan itself")
     parser.add_argument("--summary", action="store_true", help="print two lines")
     add_width(parser)
@@ -35,7 +36,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def run(args: argparse.Namespace) -> int:
     """Make the plan and print it; the exit code of ``plan_and_diff.md``."""
     plans = load_plans(args.file, args.state, args.set, as_json=args.json)
-    plans = [with_exit(plan, args.detailed_exitcode) for plan in plans]
+    plans = [with_exit(with_denied(plan, args.deny), args.detailed_exitcode) for plan in plans]
     for plan in plans:
         print_plan(plan, args)
     return worst([plan.exit.code for plan in plans] or [1])
@@ -100,6 +101,18 @@ def print_failure(file: Path, diagnostics: Sequence[Diagnostic]) -> None:
             {**outer, "diagnostics": found, "exit": {"code": 1, "reason": "errors"}}, indent=1
         )
     )
+
+
+def with_denied(plan: Plan, denied: Sequence[str]) -> Plan:
+    """Warnings that are denied are errors, and such a plan is not applied."""
+    found = tuple(
+        item.model_copy(update={"severity": "error"}) if item.code in denied else item
+        for item in plan.diagnostics
+    )
+    if found == plan.diagnostics:
+        return plan
+    stop = {"errored": True, "applyable": False, "exit": Exit(code=1, reason="denied")}
+    return plan.model_copy(update={"diagnostics": found, **stop})
 
 
 def with_exit(plan: Plan, detailed: bool) -> Plan:
