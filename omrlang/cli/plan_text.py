@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from omrlang.cli.figures import LETTER, dollars, gib, marked, spread, text
-from omrlang.plan import SYMBOL, Action, Estimate, Memory, Origin, Plan, PlanStage
+from omrlang.plan import (
+    SYMBOL,
+    Action,
+    Estimate,
+    Memory,
+    Origin,
+    Plan,
+    PlanDiagnostic,
+    PlanStage,
+)
 
 REASON_WIDTH = 24
 """A table needs as many columns for its reasons; a narrower terminal gets a list."""
@@ -372,15 +382,29 @@ def _unknowns(stage: PlanStage) -> Iterator[tuple[str, str]]:
         yield "memory", costs.memory.total.formula
 
 
+ALIKE = 3
+"""So many findings of one code are shown in full; a recipe over thirty public sets has thirty that are not pinned."""
+
+
 def _checks(plan: Plan, width: int) -> Iterator[str]:
     if not plan.diagnostics:
         return
     yield f"Checks   {len(plan.diagnostics)} to look at"
+    seen: Counter[str] = Counter()
     for item in plan.diagnostics:
-        yield from wrapped(f"{item.severity}[{item.code}]: {item.message}", width, "  ")
-        yield f"    --> {item.path}:{item.line}:{item.column}"
-        if item.hint:
-            yield from wrapped(item.hint, width, "    ")
+        seen[item.code] += 1
+        if seen[item.code] <= ALIKE:
+            yield from _finding(item, width)
+    more = [f"{count - ALIKE} more {code}" for code, count in seen.items() if count > ALIKE]
+    if more:
+        yield from wrapped(f"and {', '.join(more)}; --json has them all", width, "  ")
+
+
+def _finding(item: PlanDiagnostic, width: int) -> Iterator[str]:
+    yield from wrapped(f"{item.severity}[{item.code}]: {item.message}", width, "  ")
+    yield f"    --> {item.path}:{item.line}:{item.column}"
+    if item.hint:
+        yield from wrapped(item.hint, width, "    ")
 
 
 def _foot(plan: Plan, width: int) -> Iterator[str]:
