@@ -78,7 +78,7 @@ class Scope:
     ``folder`` is what the file's own relative paths start from, ``home`` what those of the whole recipe do.
     An amending file has a scope of its own that shares the names of its base; ``height`` counts the files below it.
     ``broken`` are names whose definition was refused: that they are unknown is not said again. ``is_broken`` is a
-    module that could not be read at all.
+    module, or what a recipe amends, that could not be read at all.
     """
 
     file: SourceFile = field(repr=False)
@@ -98,6 +98,10 @@ class Scope:
     allowed: dict[str, Span] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     is_broken: bool = False
+
+    def has_lost(self, name: str) -> bool:
+        """Whether a name that is not there may be one whose definition could not be read."""
+        return self.is_broken or name in self.broken
 
     def names(self) -> list[str]:
         return [*self.drafts, *self.lets, *self.modules]
@@ -148,12 +152,12 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
         base = look_up(scope, expr.base)
         if base is None and isinstance(expr.base, s.Name | s.Attr):
             report_unknown(scope, expr.base, reporter)
-        elif isinstance(base, Scope) and not (base.is_broken or expr.name.id in base.broken):
+        elif isinstance(base, Scope) and not base.has_lost(expr.name.id):
             hint = did_you_mean(expr.name.id, base.names(), "it has")
             module = base.prefix.rstrip(".")
             reporter.error("E201", f"`{module}` has no `{expr.name.id}`", expr.name.span, hint)
         return
-    if expr.id in scope.broken:
+    if scope.has_lost(expr.id):
         return
     hint = did_you_mean(expr.id, scope.names())
     if hint is None and (Path(library_folder()) / f"{expr.id}.omr").exists():
@@ -209,13 +213,15 @@ def _recipe(
     amends = [statement for statement in file.statements if isinstance(statement, s.Amend)]
     if not amends:
         scope = Scope(file.source, folder, "", "file", folder, broken=set(file.broken))
+        scope.is_broken = "amend" in file.broken
         scope.chosen = chosen
         return _defined(scope, file, reporter, loading)
     for extra in amends[1:]:
         reporter.error("E206", "`amend` is given twice", extra.span)
     base = _amended(file, amends[0], folder, reporter, loading, chosen)
     if base is None:
-        return Scope(file.source, folder, "", "amend", folder, is_broken=True)
+        scope = Scope(file.source, folder, "", "amend", folder, is_broken=True)
+        return _defined(scope, file, reporter, loading)
     scope = replace(
         base, file=file.source, folder=folder, layer="amend", height=base.height + 1, because=None
     )
@@ -436,7 +442,7 @@ def _reopen(scope: Scope, statement: s.Reopen, reporter: Reporter) -> None:
 
 def _report_not_there(scope: Scope, statement: s.Reopen, reporter: Reporter) -> None:
     word = ".".join(name.id for name in statement.path)
-    if word in scope.broken:
+    if scope.has_lost(word):
         return
     span = statement.path[0].span.to(statement.path[-1].span)
     known = ["budget", *scope.drafts]

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from omrlang.check.conform import _branches, conform, kind_word, setting_of
-from omrlang.check.context import FAILED, Context, Place
+from omrlang.check.context import FAILED, Context, Failed, Place
 from omrlang.diagnostics import did_you_mean, listed
 from omrlang.functions import COLUMNS
 from omrlang.hir import Layer, Provenance
@@ -40,11 +40,12 @@ def fill(
     span: Span,
     without: tuple[str, ...] = (),
     prefix: str = "",
-    base: BaseModel | None = None,
+    base: BaseModel | Failed | None = None,
 ) -> dict[str, Any]:
     """The given fields of ``model`` with their values (FAILED where one is wrong); what is missing is reported.
 
-    ``owner`` is whose settings they are, in words. With ``base`` nothing is missing: it has the rest.
+    ``owner`` is whose settings they are, in words. With ``base`` nothing is missing: it has the rest, also
+    where it was refused.
     """
     keys = keys_of(model, without)
     slots = _one_of(ctx, model, slots, keys, owner, span, required=base is None)
@@ -61,6 +62,9 @@ def fill(
 
 
 def _unknown_key(ctx: Context, key: str, slot: Slot, keys: dict[str, str], owner: str) -> None:
+    if id(slot.key) in ctx.refused_keys:
+        return
+    ctx.refused_keys.add(id(slot.key))
     if key in ("from", "with", "on"):
         hint = f"`{key}` stands before the brace"
     else:
@@ -193,7 +197,7 @@ def _column(ctx: Context, name: str, slot: Slot, want: Any, found: dict[str, Any
     known = [column for column in COLUMNS if column not in NOT_MAPPED]
     if not name.startswith("extra.") and name not in known:
         hint = "`label` says what the column `source` holds" if name == "source" else None
-        hint = hint or did_you_mean(name, known, "columns are")
+        hint = hint or did_you_mean(name, [*known, "extra"], "columns are")
         message = f"a source has no column `{name}` to map"
         found[name] = ctx.error(
             "E209", message, slot.key.span, hint or "`extra.NAME` takes any other"

@@ -13,14 +13,15 @@ from omrlang.resolve import STAGES, Bound, Draft, Scope, Slot, look_up
 def in_order(ctx: Context, scope: Scope) -> list[Draft]:
     """The file's stages in its own order as far as that goes, with stages of modules that they name.
 
-    A stage that derives from another is filled up here. A cycle is reported once and its stages are left out.
+    A stage that derives from another is filled up here. A cycle is reported once; its stages are refused, and so is one
+    that derives from what was not understood: their own settings are still looked at.
     """
     done: dict[Draft, bool] = {}
     order: list[Draft] = []
     for draft in scope.drafts.values():
         if draft.kind in STAGES:
             _visit(ctx, draft, done, order)
-    return [draft for draft in order if draft not in ctx.refused]
+    return order
 
 
 def _visit(ctx: Context, root: Draft, done: dict[Draft, bool], order: list[Draft]) -> None:
@@ -52,7 +53,7 @@ def _enter(ctx: Context, draft: Draft, done: dict[Draft, bool]) -> Iterator[Draf
     full = derived(ctx, draft)
     if full is None:
         ctx.refused.add(draft)
-        return iter(())
+        full = draft
     draft.clauses, draft.clause_spans, draft.settings = (
         full.clauses,
         full.clause_spans,

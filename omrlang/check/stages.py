@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any, get_origin
 
@@ -35,7 +36,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     values |= {name: value for name, value in clauses.items() if name not in values}
     if not isinstance(values.get("columns"), Failed):
         ctx.rows[draft] = _columns_after(ctx, draft, values)
-    if FAILED in values.values():
+    if FAILED in values.values() or draft in ctx.refused:
         return FAILED
     if draft.kind == "benchmark":
         values["benchmark"] = True
@@ -56,15 +57,16 @@ def _settings(
     without: tuple[str, ...],
 ) -> dict[str, Any]:
     """The settings in the braces; a source's ``columns`` first, because ``where`` looks at them."""
+    base = FAILED if draft in ctx.refused else None
     if draft.kind not in ("source", "benchmark"):
-        ctx.columns = columns_in(ctx, draft)
-        return fill(ctx, spec, draft.settings, owner, draft.span, without)
+        ctx.columns = Columns(None) if draft in ctx.refused else columns_in(ctx, draft)
+        return fill(ctx, spec, draft.settings, owner, draft.span, without, "", base)
     ctx.columns = raw_columns(ctx, draft, clauses.get("place"))
     mapped = {key: slot for key, slot in draft.settings.items() if key == "columns"}
-    values = fill(ctx, spec, mapped, owner, draft.span, without)
+    values = fill(ctx, spec, mapped, owner, draft.span, without, "", base)
     ctx.columns = _mapped(ctx.columns, values.get("columns"))
     rest = {key: slot for key, slot in draft.settings.items() if key != "columns"}
-    return values | fill(ctx, spec, rest, owner, draft.span, without)
+    return values | fill(ctx, spec, rest, owner, draft.span, without, "", base)
 
 
 def _defaults(ctx: Context, spec: type[Any], without: tuple[str, ...]) -> None:
@@ -95,7 +97,7 @@ def _clauses(ctx: Context, draft: Draft, spec: type[Any]) -> dict[str, Any]:
         ctx.provenance[word] = Provenance(bound.layer, bound.expr.span)
         values[name] = _clause(ctx, draft, word, bound, want)
     for word, (name, _, required) in fields.items():
-        if required and word not in draft.clauses:
+        if required and word not in draft.clauses and draft not in ctx.refused:
             shown = f"{draft.kind} `{draft.name}`"
             values[name] = ctx.error(
                 "E303", f"{shown} lacks `{word}`", draft.span, _example(draft.kind)
@@ -163,8 +165,8 @@ def _check_amounts(ctx: Context, draft: Draft, span: Span, parts: tuple[MixPart,
     if not parts:
         ctx.error("E301", "a mix of nothing", span)
         return False
-    names = [part.rows for part in parts]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names = Counter(part.rows for part in parts)
+    twice = next((name for name, times in names.items() if times > 1), None)
     if twice is not None:
         ctx.error("E307", f"`{twice}` is in the mix twice", span, "`times(2)` repeats its rows")
         return False

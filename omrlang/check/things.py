@@ -46,8 +46,6 @@ def build(ctx: Context, draft: Draft) -> Any:
     (unpublished, path), ctx.unpublished = (ctx.unpublished, ctx.path), []
     try:
         base, fields = _base(ctx, draft)
-        if base is FAILED:
-            return FAILED
         owner = f"{draft.kind} `{draft.name}`"
         given = fill(
             ctx, model, draft.settings, owner, draft.span, (*_NO_SETTINGS, *fields), "", base
@@ -60,7 +58,7 @@ def build(ctx: Context, draft: Draft) -> Any:
         ctx.columns, ctx.provenance = before, provenance
         ctx.unpublished, ctx.path = unpublished, path
     values = {"name": draft.name, **fields, **given}
-    if FAILED in values.values():
+    if base is FAILED or FAILED in values.values():
         return FAILED
     made = base.model_copy(update=values) if base is not None else model(**values)
     return _completed(made, draft)

@@ -39,8 +39,8 @@ _PIECES = re.compile(
     r'(?P<text>"""[\s\S]*?"""|"(?:\\[^\n]|[^"\\\n])*")|(?P<comment>\#[^\n]*)|(?P<start>^[A-Za-z_]\w*)',
     re.MULTILINE,
 )
-# The name that a statement seems to define: `let x`, `KIND x`.
-_DEFINES = re.compile(r"[A-Za-z_]\w*[ \t]+([A-Za-z_]\w*)")
+# The name that a statement seems to define: `use std.x`, `let x`, `KIND x`; `amend` stands for all of its file's names.
+_DEFINES = re.compile(r"(amend)\b|use[ \t]+std\.(\w+)|\w+[ \t]+([A-Za-z_]\w*)")
 
 
 def parse(file: SourceFile, reporter: Reporter) -> s.File:
@@ -65,7 +65,7 @@ def parse(file: SourceFile, reporter: Reporter) -> s.File:
         if statement is not None:
             statements.append(statement)
         elif found := _DEFINES.match(file.text, start):
-            broken.append(found[1])
+            broken.append(found[found.lastindex or 0])
     return s.File(file, tuple(statements), tuple(comments), frozenset(broken))
 
 
@@ -120,6 +120,9 @@ def _parse_one(file: SourceFile, text: str, start: int, reporter: Reporter) -> s
         report_characters(file, start + cast(int, error.pos_in_stream), reporter)
     except UnexpectedToken as error:
         report_token(builder, error, newlines, reporter)
+        if error.token.type == "NEWLINE" and not newlines.stack:
+            # What stands above the line that was reported may well be a whole statement.
+            return _parse_one(file, text[: error.token.start_pos], start, Reporter())
     except TooDeep as error:
         reporter.error(
             "E105", f"brackets or operators are nested over {MAX_DEPTH} deep", error.span

@@ -100,7 +100,7 @@ def _unknown(rows: Reading, expr: s.Name | s.Attr, word: str) -> Failed:
     if isinstance(expr, s.Attr):
         report_unknown(rows.bound.scope, expr, ctx.reporter)
         return FAILED
-    if word in rows.bound.scope.broken:
+    if rows.bound.scope.has_lost(word):
         return FAILED
     known = ctx.columns.names if ctx.columns.names is not None else COLUMNS
     if word in COLUMNS and not ctx.columns.raw:
