@@ -129,9 +129,10 @@ def make_plan(
     lowered = lower(recipe, pins)
     pins.save()
     costs = estimate(lowered, index, path)
-    said = [*found, *_revealed(recipe, costs)]
     stages = _plan_stages(lowered, index, path, costs)
     expected = tuple(_expectations(stages, recipe))
+    linted = map(plan_diagnostic, [*found, *_revealed(recipe, costs)])
+    said = (*linted, *_diagnostics(lowered, index, path), *expected)
     whole = totals(
         costs,
         {stage.name: stage.action for stage in stages},
@@ -148,11 +149,7 @@ def make_plan(
         code=_code(stages),
         removed=index.removed(path, frozenset(stage.name for stage in stages)),
         totals=whole,
-        diagnostics=(
-            *map(plan_diagnostic, said),
-            *_diagnostics(recipe, lowered, index, path),
-            *expected,
-        ),
+        diagnostics=tuple(item for item in said if item.code not in recipe.allowed),
         budget_p50_usd=_dollars(recipe.budget.p50_usd if recipe.budget else None),
         budget_p90_usd=_dollars(recipe.budget.p90_usd if recipe.budget else None),
         complete=whole.not_estimated == 0,
@@ -165,7 +162,7 @@ def _revealed(recipe: Recipe, costs: Mapping[str, Costs]) -> Iterator[Diagnostic
     """What lints find with the costs and did not without."""
     known = {(item.code, item.span) for item in lint(recipe)}
     for item in lint(recipe, costs):
-        if (item.code, item.span) not in known and item.code not in recipe.allowed:
+        if (item.code, item.span) not in known:
             yield item
 
 
@@ -220,15 +217,14 @@ def _code(stages: Sequence[PlanStage]) -> tuple[PlanCode, ...]:
 
 
 def _diagnostics(
-    recipe: Recipe, lowered: tuple[Lowered, ...], index: Index, path: Path
+    lowered: tuple[Lowered, ...], index: Index, path: Path
 ) -> Iterator[PlanDiagnostic]:
     """What could not be read or pinned now."""
     if index.problem is not None:
         yield PlanDiagnostic(
             code="W202", severity="warning", message=index.problem, path=str(path), line=1, column=1
         )
-    if "W201" not in recipe.allowed:
-        yield from map(plan_diagnostic, _unpinned(lowered))
+    yield from map(plan_diagnostic, _unpinned(lowered))
 
 
 def _unpinned(lowered: tuple[Lowered, ...]) -> Iterator[Diagnostic]:

@@ -141,6 +141,13 @@ def test_a_plan_denies_what_only_it_finds(capsys: pytest.CaptureFixture[str]) ->
     assert "no warning" in capsys.readouterr().err
 
 
+def test_what_only_a_plan_finds_is_allowed() -> None:
+    text = EVAL.replace("smollm2_135m", "smollm2_135m_hub") % ""
+    assert sorted(planned(HEAD + text)) == ["W122", "W201"]
+    allow = 'allow W122 because "a test"\nallow W201 because "a test"\n'
+    assert planned(HEAD + allow + text) == []
+
+
 def test_what_cannot_be_allowed() -> None:
     for code, word in (("W999", "no warning"), ("E203", "an error")):
         Path("recipe.omr").write_text(HEAD + f'allow {code} because "a test"\n')

@@ -81,6 +81,13 @@ def test_the_release_shows(defect: str, said: list[tuple[str, str]]) -> None:
         assert any(found == code and place in message for found, message in said)
 
 
+def test_the_curriculum_shows() -> None:
+    """12: difficulty is measured with a model of another family."""
+    recipe, found = load(RELEASED.parent / "ablations" / "rl_gspo_x16_curriculum.omr")
+    assert recipe is not None, render(found)
+    assert "W125" in {item.code for item in found}
+
+
 def test_a_corrected_version_is_clean(tmp_path: Path) -> None:
     stages = [STAGE.format(name=name, algorithm=which) for name, which in STAGES.items()]
     evals = [f"\n{name} {{ max_pixels = 2_007_040 }}\n" for name in EVALS]

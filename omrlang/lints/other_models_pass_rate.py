@@ -21,8 +21,8 @@ def lint(graph: Graph) -> Iterator[Diagnostic]:
             asked = graph.root(probe)
             if root is not None and asked is not None and not same_weights(root, asked):
                 message = (
-                    f"rl `{spec.name}` trains `{root.name}` on rows that `{place.spec.name}` chooses by"
-                    f" the pass rate of `{asked.name}`"
+                    f"rl `{spec.name}` trains `{root.name}`, and `{place.spec.name}` chooses or orders"
+                    f" its rows by the pass rate of `{asked.name}`"
                 )
                 yield warning("W125", message, place.span)
 
