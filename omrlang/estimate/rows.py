@@ -150,9 +150,9 @@ def mix_rows(spec: Mix, parents: Mapping[str, Flow]) -> Flow:
     """The parts' amounts added, before duplicates are dropped."""
     taken: dict[str, Estimate] = {}
     by_source: dict[str, Estimate] = {}
-    for position, part in enumerate(spec.parts):
+    for position, (part, share) in enumerate(zip(spec.parts, spec.share_rows(), strict=True)):
         flow = parents[part.rows]
-        rows = _taken(part.amount, flow.rows, spec.total)
+        rows = _taken(part.amount, flow.rows, share)
         taken[f"{part.rows}_{position}"] = rows
         for name, count in _scaled(flow, rows).items():
             by_source[name] = (
@@ -179,14 +179,14 @@ def mix_rows(spec: Mix, parents: Mapping[str, Flow]) -> Flow:
     )
 
 
-def _taken(amount: MixAmount, rows: Estimate, whole: int | None) -> Estimate:
+def _taken(amount: MixAmount, rows: Estimate, share: int) -> Estimate:
     match amount:
         case All():
             return rows
         case Count(n=n):
             return exact(n, "rows", "formula", "the amount in the mix")
-        case Share(fraction=fraction):
-            return exact(round(fraction * (whole or 0)), "rows", "formula", "share of `total`")
+        case Share():
+            return exact(share, "rows", "formula", "share of `total`")
         case UpTo(n=n):
             return derive(
                 "rows", "at most the amount in the mix", lambda rows: min(rows, n), rows=rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from omrlang.schema.stage import StageSpec
-from omrlang.types import Clause, MixPart, Setting
+from omrlang.types import Clause, MixPart, Setting, Share
 
 
 class Mix(StageSpec):
@@ -26,3 +26,13 @@ class Mix(StageSpec):
     shuffle: Annotated[
         bool, Setting(cls="rows", doc="order by sha256(seed, id); otherwise part after part")
     ] = True
+
+    def share_rows(self) -> tuple[int, ...]:
+        """Rows of each part by its share, 0 where it has none; rounded so that they add up to the total."""
+        rows, sum_of_shares, before = [], 0.0, 0
+        for part in self.parts:
+            sum_of_shares += part.amount.fraction if isinstance(part.amount, Share) else 0.0
+            upto = round((self.total or 0) * sum_of_shares)
+            rows.append(upto - before)
+            before = upto
+        return tuple(rows)

@@ -36,15 +36,9 @@ class Picked:
 
 
 def amounts(mix: Mix) -> list[Picked]:
-    """The parts' amounts as counts. Shares round so that they add up to what they are shares of."""
-    found: list[Picked] = []
-    sum_of_shares = 0.0
-    for part in mix.parts:
-        share = part.amount.fraction if isinstance(part.amount, Share) else 0.0
-        before = round((mix.total or 0) * sum_of_shares)
-        sum_of_shares += share
-        found.append(_picked(part.amount, round((mix.total or 0) * sum_of_shares) - before))
-    return found
+    """The parts' amounts as counts."""
+    pairs = zip(mix.parts, mix.share_rows(), strict=True)
+    return [_picked(part.amount, share) for part, share in pairs]
 
 
 def _picked(amount: MixAmount, share: int) -> Picked:
