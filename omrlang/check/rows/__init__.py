@@ -18,10 +18,20 @@ from omrlang.resolve import Bound
 from omrlang.types import ExprType, Lit, RowExpr
 
 
+def _as_name(bound: Bound) -> Bound:
+    """A bare word of ``--set`` that names nothing in the file is a column or a verifier here, and no text."""
+    expr = bound.expr
+    is_bare = isinstance(expr, s.Text) and bound.layer == "set" and expr.span.text == expr.value
+    if isinstance(expr, s.Text) and is_bare and expr.value.isidentifier():
+        return bound.of(s.Name(expr.span, expr.value))
+    return bound
+
+
 def row_value(
     ctx: Context, bound: Bound, want: tuple[ExprType, ...], label: str
 ) -> RowExpr | Failed:
     """A setting's expression over the row, of one of the types ``want``."""
+    bound = _as_name(bound)
     if label == "by":
         ctx = replace(ctx, columns=ctx.columns.given)
     typed = Reading(ctx, bound, label, _read).typed(bound.expr)
