@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from omrlang.compiler import load, make_plan
 from omrlang.diagnostics import CODES
 from omrlang.lints import LINTS
 from omrlang.render import render
+from omrlang.schema import Source
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "pipelines").glob("*.omr"))
@@ -110,12 +110,31 @@ def test_splits_of_one_set_are_apart() -> None:
     assert checked(head + source % "more_sums" + tail) == {"W106"}
 
 
+def published() -> dict[str, list[tuple[str, ...]]]:
+    """What the library's sets are made of, by the name that each gives itself, which stands first."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for name in ("sources", "benchmarks"):
+        recipe, _ = load(ROOT / "stdlib" / f"{name}.omr")
+        assert recipe is not None
+        for spec in (stage.spec for stage in recipe.stages):
+            if isinstance(spec, Source) and spec.contains:
+                found.setdefault(spec.contains[0], []).append(spec.contains)
+    return found
+
+
 def test_names_of_published_sets_are_written_in_one_way() -> None:
     """`ChartQA` and `chart_qa` would never meet, and no overlap would be found."""
-    spelled: dict[str, set[str]] = {}
-    for name in _contained():
-        spelled.setdefault(re.sub(r"[^a-z0-9+]", "", name.lower()), set()).add(name)
-    assert not [names for names in spelled.values() if len(names) > 1]
+    names = {name for sets in published().values() for held in sets for name in held}
+    folded = {re.sub(r"[^a-z0-9+]", "", name.lower()) for name in names}
+    assert len(folded) == len(names)
+
+
+def test_a_set_holds_what_its_parts_hold() -> None:
+    sets = published()
+    for held in (held for several in sets.values() for held in several):
+        for part in held[1:]:
+            for inner in sets.get(part, []):
+                assert set(inner) <= set(held), f"{held[0]} contains {part}"
 
 
 def test_a_warning_is_allowed_and_an_idle_allow_is_said() -> None:
@@ -159,9 +178,3 @@ def test_a_plan_says_once_what_is_not_pinned() -> None:
     text = HEAD + (EVAL + EVAL.replace("score", "again")) % ("n = 1", "n = 1")
     found = planned(text.replace("smollm2_135m", "smollm2_135m_hub"))
     assert found.count("W201") == 1
-
-
-def _contained() -> Iterator[str]:
-    for path in (ROOT / "stdlib").glob("*.omr"):
-        for found in re.finditer(r"contains\s*=\s*\[(.*?)\]", path.read_text(), re.DOTALL):
-            yield from re.findall(r'"([^"]*)"', found[1])
