@@ -61,6 +61,6 @@ class Source(StageSpec):
         tuple[str, ...],
         Setting(
             cls="meta",
-            doc="published data sets whose items are among these, its own name too; sets that share one may share items",
+            doc="published data sets whose items are among these, its own name first; sets that share one may share items",
         ),
     ] = ()
