@@ -25,6 +25,7 @@ from omrlang.types import (
     Call,
     Clause,
     Col,
+    Expect,
     ExprNode,
     Hardware,
     Index,
@@ -136,6 +137,8 @@ class _Walk:
                 return [Leaf(key, path, self.stage(value.stage), value.stage, cls, value.stage)]
             case Hardware():
                 return [Leaf(key, path, _plain(value), shown_hardware(value), cls)]
+            case Expect(text=text):
+                return [Leaf(key, path, text, text, cls)]
             case Amount() | Range():
                 return [Leaf(key, path, _plain(value), shown(value), cls)]
             case tuple() if path == "from":

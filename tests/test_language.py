@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from omrlang.compiler import load
 from omrlang.format import format_text
 from omrlang.hir import Recipe
 from omrlang.render import concise, render
-from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source
+from omrlang.schema import Eval, Filter, Mix, Sample, Sft, Source
 from omrlang.types import Amount, Cosine, Count, Model, Range, Share, TrainedModel, UpTo
 
 ROOT = Path(__file__).parents[1]
@@ -505,14 +504,6 @@ def test_fmt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_text("seed = (\n")
     assert main(["fmt", str(path)]) == 1
     assert path.read_text() == "seed = (\n"
-
-
-def test_schema_has_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schema"]) == 0
-    schemas = json.loads(capsys.readouterr().out)
-    assert set(schemas) == {"source", "mix", "sample", "filter", "sft", "rl", "eval"}
-    assert schemas["sft"]["properties"]["pack"]["x-unit"] == "tokens"
-    assert set(schemas["rl"]["properties"]) == set(Rl.model_fields)
 
 
 def test_a_bug_of_ours_leaves_a_file_and_no_traceback(

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from omrlang.check.conform import _branches, conform, kind_word, setting_of
 from omrlang.check.context import FAILED, Context, Failed, Place
-from omrlang.diagnostics import did_you_mean, listed
+from omrlang.diagnostics import did_you_mean, listed, nearest
 from omrlang.functions import COLUMNS
 from omrlang.hir import Layer, Provenance
 from omrlang.resolve import Bound, Slot
@@ -53,6 +53,9 @@ def fill(
     for key, slot in slots.items():
         if key not in keys:
             _unknown_key(ctx, key, slot, keys, owner)
+            meant = nearest(key, keys)
+            if meant is not None and meant not in slots:
+                values[keys[meant]] = FAILED  # misspelt, so not missing as well
             continue
         name = keys[key]
         values[name] = _slot_value(ctx, model.model_fields[name], slot, key, f"{prefix}{key}")
