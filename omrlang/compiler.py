@@ -121,10 +121,12 @@ def make_plan(
     path: Path,
     found: Sequence[Diagnostic] = (),
     overrides: Sequence[str] = (),
+    pins: Pins | None = None,
 ) -> Plan:
     """``path`` is the recipe's file as given; ``state`` the folder of earlier runs, which need not exist; ``found`` what
-    the front has to say and ``overrides`` what ``--set`` said, which the plan carries on."""
-    pins = Pins.open(recipe.folder, state)
+    the front has to say and ``overrides`` what ``--set`` said, which the plan carries on. ``pins`` are for who plans
+    often: by default those that the state folder keeps."""
+    pins = pins or Pins.open(recipe.folder, state)
     index = read_index(state)
     lowered = lower(recipe, pins)
     pins.save()

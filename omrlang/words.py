@@ -26,5 +26,12 @@ CONSTANTS = ("true", "false", "none")
 JOINING = ("as", "because")
 """What stands within a statement and is none of the above."""
 
+INSTEAD = {
+    "sweep": "`sweep(1, 2, 4)`: one variant of the recipe for each value; several sweeps multiply",
+    "unpublished": "a value that nobody published: checked around, unknown in a plan, refused by a run",
+    "default": "in an amending file: takes out what the base had set",
+}
+"""What may stand instead of a setting's value."""
+
 CALLED: tuple[str, ...] = tuple(FUNCTIONS)
 ROW_COLUMNS: tuple[str, ...] = tuple(COLUMNS)

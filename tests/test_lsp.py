@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from typing import Any, cast
 
 import pytest
 from lsprotocol import types as lsp
 from pygls.exceptions import JsonRpcException
 
+from omrlang.lsp.planner import Planner
 from tests.editor import Editor, applied, editor, shown
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +107,7 @@ def ide(shared: Editor) -> Iterator[Editor]:
         pytest.param("source x from synthetic(\"shapes\", n = 1, seed = 1) { columns { answer = |", "thinking", "response", id="raw columns"),
         pytest.param("let x = teacher.|", "precision vision", "traces", id="parts of a thing"),
         pytest.param("budget { |", "p50 p90", "n", id="limits"),
+        pytest.param("sample x from puzzles { n = |", "sweep unpublished", "default", id="instead of a value"),
         pytest.param("# sam|", "", "sample", id="nothing in a comment"),
         pytest.param("let x = \"sam|", "", "sample", id="nothing in a text"),
     ],
@@ -112,6 +117,31 @@ def test_completion(ide: Editor, typed: str, offered: str, not_offered: str) -> 
     found = ide.completions(RECIPE + "\n" + typed)
     assert set(offered.split()) <= set(found)
     assert not set(not_offered.split()) & set(found)
+
+
+def test_completion_of_paths(ide: Editor) -> None:
+    (ide.folder / "base.omr").write_text(RECIPE)
+    (ide.folder / "train.jsonl").write_text("{}")
+    assert set(ide.completions('amend "|')) == {"base.omr"}
+    assert set(ide.completions('use "ba|')) == {"base.omr"}
+    found = ide.completions('source x from jsonl("./train.js|')
+    assert "train.jsonl" in found
+    written = applied('source x from jsonl("./train.js', [found["train.jsonl"].text_edit])
+    assert written == 'source x from jsonl("./train.jsonl'
+    assert ide.completions('let x = "|') == {}
+
+
+def test_completion_in_an_amending_file(ide: Editor) -> None:
+    (ide.folder / "base.omr").write_text(RECIPE)
+    head = 'amend "base.omr"\nbecause "why"\n\n'
+    assert {"traces", "accepted", "sample"} <= set(ide.completions(head + "tra|"))
+    assert {"with", "on", "from"} <= set(ide.completions(head + "traces |"))
+    keys = ide.completions(head + "traces {\n  n = 4\n  |\n}")
+    assert "max_tokens" in keys
+    assert not {"n", "keep"} & set(keys)
+    assert "default" in ide.completions(head + "traces { top_p = |")
+    assert "answer_matches" in ide.completions(head + "accepted { keep = |")
+    assert "`tokens`" in ide.hover(head + "traces { max_tok|ens = 9 }")
 
 
 def test_completion_of_keys_tells_what_they_are(ide: Editor) -> None:
@@ -298,6 +328,25 @@ def test_rename_is_refused(ide: Editor, place: str, new: str, reason: str) -> No
         ide.rename(at(RECIPE, place), new)
 
 
+def test_rename_is_refused_where_an_amending_file_has_the_name(ide: Editor) -> None:
+    (ide.folder / "base.omr").write_text(RECIPE)
+    more = 'amend "base.omr"\nbecause "more"\n\nmix answers from [puzzles: all]\n'
+    (ide.folder / "more.omr").write_text(more)
+    with pytest.raises(JsonRpcException, match=r"more\.omr has a `answers` already"):
+        ide.rename(at(RECIPE, "sample tra|ces"), "answers", "base.omr")
+
+
+def test_rename_is_refused_where_the_name_would_be_a_column(ide: Editor) -> None:
+    (ide.folder / "rows.jsonl").write_text('{"q": "a", "level": "b"}\n')
+    text = (
+        'let mark = "x"\n\nsource s from jsonl("rows.jsonl") {\n'
+        "  columns { question = q + mark }\n}\n"
+    )
+    assert "let sign" in ide.rename(at(text, "let ma|rk"), "sign")["recipe.omr"]
+    with pytest.raises(JsonRpcException, match=r"`level` means something else in recipe\.omr"):
+        ide.rename(at(text, "let ma|rk"), "level")
+
+
 def test_rename_is_refused_beside_a_statement_that_cannot_be_read(ide: Editor) -> None:
     text = RECIPE + "\nfilter x from traces { keep = (\n"
     with pytest.raises(JsonRpcException, match="cannot be read and says `traces`"):
@@ -425,7 +474,6 @@ def test_code_lenses_come_with_the_plan(ide: Editor) -> None:
     def lenses() -> list[lsp.CodeLens]:
         return list(ide.runner.run(ide.client.text_document_code_lens_async(params)) or ())
 
-    assert not lenses(), "the first answer does not wait for a plan"
     ide.until(lambda: ide.refreshed > before, "a plan")
     found = lenses()
     titles = [item.command.title for item in found]
@@ -434,6 +482,36 @@ def test_code_lenses_come_with_the_plan(ide: Editor) -> None:
     assert titles[1].startswith("new · 300 → 600 rows")
     ide.open(RECIPE + "\nfilter broken from (")
     assert len(lenses()) == 3, "the last plan stays while something is being typed"
+
+
+def test_a_plan_that_takes_long_holds_up_nothing(tmp_path: Path) -> None:
+    going, go_on = Event(), Event()
+    made: list[str] = []
+
+    class Slow(Planner):
+        def plan(self, path: Path, recipe: Any, state: Path) -> Any:
+            going.set()
+            assert go_on.wait(60)
+            return recipe
+
+    planner = Slow(lambda path, plan: made.append(str(plan)))
+    planner.wish(tmp_path, cast(Any, "first"), tmp_path)
+    assert going.wait(60)
+    for recipe in ("second", "third"):
+        planner.wish(tmp_path, cast(Any, recipe), tmp_path)
+    assert not made
+    go_on.set()
+    while made != ["first", "third"]:
+        time.sleep(0.01)
+
+
+def test_code_lens_of_a_sweep_says_which_variant(ide: Editor) -> None:
+    before = ide.refreshed
+    ide.open(RECIPE.replace("n           = 2", "n           = sweep(2, 4)"))
+    ide.until(lambda: ide.refreshed > before, "a plan")
+    params = lsp.CodeLensParams(ide.document())
+    found = ide.ask(ide.client.text_document_code_lens_async(params))
+    assert all(item.command.title.endswith(" · traces.n=2") for item in found)
 
 
 # ---- what must not break it --------------------------------------------------------------------

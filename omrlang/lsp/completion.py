@@ -29,6 +29,7 @@ from omrlang.lsp.describe import (
     setting_text,
     signature,
 )
+from omrlang.lsp.paths import path_items, typed_path
 from omrlang.lsp.places import Key
 from omrlang.lsp.positions import to_offset, to_position
 from omrlang.lsp.standing import Wanted, draft_named, kind_of, wanted
@@ -42,10 +43,10 @@ from omrlang.resolve import (
     Scope,
     library_modules,
 )
-from omrlang.types import UNITS, Amount, Gpu, Hardware, Model, Prompt
-from omrlang.words import KINDS, OPERATORS, STATEMENTS
+from omrlang.types import UNITS, Amount, Gpu, Hardware, Model, Prompt, TrainedModel
+from omrlang.words import INSTEAD, KINDS, OPERATORS, STATEMENTS
 
-TRIGGERS = [".", " ", "(", "=", "[", "{", ","]
+TRIGGERS = [".", " ", "(", "=", "[", "{", ",", ":", "/", '"']
 AMOUNTS = ("all", "up_to", "times")
 _THINGS = {Prompt: ("prompt",), Gpu: ("gpu",), Hardware: ("hardware", "gpu")}
 
@@ -54,9 +55,15 @@ def complete(
     view: View, position: Position, encoding: str, *, snippets: bool = True
 ) -> list[CompletionItem]:
     """What may stand at a position, best first; ``snippets`` have stops that the editor jumps to."""
-    cursor = cursor_at(view.source, to_offset(view.source, position, encoding))
-    place = Range(to_position(view.source, cursor.start, encoding), position)
-    items = [*_items(view, cursor)]
+    offset = to_offset(view.source, position, encoding)
+    cursor = cursor_at(view.source, offset)
+    start = cursor.start
+    if cursor.standing == "text":
+        items = [*path_items(view, cursor, offset)]
+        start = offset - len(typed_path(view, offset)[1])
+    else:
+        items = [*_items(view, cursor)]
+    place = Range(to_position(view.source, start, encoding), position)
     for index, item in enumerate(items):
         plain = item.insert_text is None or not snippets
         item.text_edit = TextEdit(place, item.label if plain else str(item.insert_text))
@@ -177,6 +184,17 @@ def _values(view: View, cursor: Cursor) -> Iterator[CompletionItem]:
                 item.insert_text = f"{key.name} = $0"
                 yield item
         yield from _operands(view, cursor, want)
+        yield from _instead(view, cursor, want)
+
+
+def _instead(view: View, cursor: Cursor, want: Wanted) -> Iterator[CompletionItem]:
+    """What may stand in place of any setting's value."""
+    if cursor.frame.bracket != "{" or want.key is None or not want.key.is_setting:
+        return
+    for word, doc in INSTEAD.items():
+        if word != "default" or view.scope.height:
+            snippet = f"{word}($0)" if word == "sweep" else None
+            yield _item(word, CompletionItemKind.Keyword, doc, snippet=snippet)
 
 
 def _after_operand(cursor: Cursor, want: Wanted) -> Iterator[CompletionItem]:
@@ -209,7 +227,7 @@ def _declared(view: View, key: Key) -> Iterator[CompletionItem]:
     if bool in key.branches:
         yield from (_item(word, CompletionItemKind.Constant) for word in ("true", "false"))
     for word, model in key.choices.items():
-        if model not in _THINGS and model.__name__ != "TrainedModel":
+        if model not in _THINGS and model is not TrainedModel:
             yield _choice(word, model)
     kinds = _kinds(key)
     if kinds is not None:
@@ -232,8 +250,7 @@ def _kinds(key: Key) -> tuple[str, ...] | None:
         if branch in _THINGS:
             return _THINGS[branch]
         if branch is Model:
-            trained = any(model.__name__ == "TrainedModel" for model in key.choices.values())
-            return ("model", *MAKES_MODEL) if trained else ("model",)
+            return ("model", *MAKES_MODEL) if TrainedModel in key.branches else ("model",)
     if key.name == "from" and not key.choices:
         return MAKES_ROWS
     if key.name == "model":

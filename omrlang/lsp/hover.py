@@ -15,7 +15,7 @@ from omrlang.lsp.standing import Wanted, kind_of, wanted
 from omrlang.lsp.view import View
 from omrlang.parse import statement_starts
 from omrlang.source import SourceFile
-from omrlang.words import CLAUSES, KINDS, STATEMENTS
+from omrlang.words import CLAUSES, INSTEAD, KINDS, STATEMENTS
 
 MAX_LINES = 16
 
@@ -59,6 +59,8 @@ def _of_value(view: View, cursor: Cursor, word: str, want: Wanted) -> str | None
             return function_text(FUNCTIONS[word])
         if word in COLUMNS:
             return f"the column `{word}`, {COLUMNS[word]}"
+    if word in INSTEAD and not want.is_row and not cursor.chain:
+        return INSTEAD[word]
     choices = want.key.choices if want.key else {}
     if word in choices:
         return choice_text(word, choices[word])

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from lsprotocol.types import CodeLens, Command
 
 from omrlang import syntax as s
 from omrlang.cli.figures import rows, spread
-from omrlang.compiler import make_plan, variant_path
-from omrlang.hir import Recipe
+from omrlang.compiler import split_target
 from omrlang.lsp.positions import to_range
 from omrlang.lsp.view import View
 from omrlang.plan import Costs, Plan, PlanStage
 from omrlang.resolve import STAGES
 
 
-def plan(recipe: Recipe, path: Path, state: Path) -> Plan:
-    """What a run would do. Reads files and no network; may take long where data is big, so it has a thread.
-
-    Runs know a recipe by its path from where ``omr`` was called, which is where their folder lies."""
-    home = state.resolve().parent
-    known_as = path.relative_to(home) if path.is_relative_to(home) else path
-    return make_plan(recipe, state, variant_path(known_as, recipe))
-
-
-def code_lenses(view: View, stages: Mapping[str, PlanStage], encoding: str) -> Iterator[CodeLens]:
-    """A line above each stage of the file that the plan has."""
+def code_lenses(view: View, plan: Plan, encoding: str) -> Iterator[CodeLens]:
+    """A line above each stage of the file that the plan has; of a file with sweeps it is the first variant's plan."""
+    stages = {stage.name: stage for stage in plan.stages}
+    _, variant = split_target(Path(plan.recipe))
     for statement in view.tree.statements:
         match statement:
             case s.Declaration() if statement.kind.id in STAGES:
@@ -37,7 +29,7 @@ def code_lenses(view: View, stages: Mapping[str, PlanStage], encoding: str) -> I
             case _:
                 continue
         if name in stages:
-            title = lens_text(stages[name])
+            title = lens_text(stages[name]) + (f" · {variant}" if variant else "")
             yield CodeLens(to_range(span, encoding), Command(title, ""))
 
 

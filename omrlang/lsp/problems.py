@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lsprotocol import types as lsp
@@ -19,18 +19,22 @@ _SEVERITY = {
 }
 
 
-def problems(views: Iterable[View], encoding: str) -> Mapping[Path, list[lsp.Diagnostic]]:
+def problems(
+    views: Iterable[View], uri: Callable[[Path], str], encoding: str
+) -> Mapping[Path, list[lsp.Diagnostic]]:
     """What is wrong in each file, said once though several recipes use the file. A file that is right has an empty list."""
     found: dict[Path, dict[tuple[str, int, int, str], lsp.Diagnostic]] = {}
     for view in views:
         found.setdefault(view.path, {})
         for item in view.checked[1]:
             key = (item.code, item.span.start, item.span.end, item.message)
-            found.setdefault(view.place(item.span), {})[key] = _problem(view, item, encoding)
+            found.setdefault(view.place(item.span), {})[key] = _problem(view, item, uri, encoding)
     return {path: list(items.values()) for path, items in found.items()}
 
 
-def _problem(view: View, item: d.Diagnostic, encoding: str) -> lsp.Diagnostic:
+def _problem(
+    view: View, item: d.Diagnostic, uri: Callable[[Path], str], encoding: str
+) -> lsp.Diagnostic:
     return lsp.Diagnostic(
         range=to_range(_seen(item.span), encoding),
         message=item.message if item.hint is None else f"{item.message}\n{item.hint}",
@@ -39,7 +43,7 @@ def _problem(view: View, item: d.Diagnostic, encoding: str) -> lsp.Diagnostic:
         source="omr",
         related_information=[
             lsp.DiagnosticRelatedInformation(
-                lsp.Location(view.place(span).as_uri(), to_range(span, encoding)), note
+                lsp.Location(uri(view.place(span)), to_range(span, encoding)), note
             )
             for span, note in item.related
         ],
@@ -54,14 +58,14 @@ def _seen(span: Span) -> Span:
 
 
 def fixes(
-    view: View, place: lsp.Range, uris: Mapping[Path, str], encoding: str
+    view: View, place: lsp.Range, uri: Callable[[Path], str], encoding: str
 ) -> Iterator[lsp.CodeAction]:
     """The fixes of what is wrong at a place."""
     for item in view.checked[1]:
         fix = item.fix
         if fix is None or view.place(item.span) != view.path:
             continue
-        problem = _problem(view, item, encoding)
+        problem = _problem(view, item, uri, encoding)
         if not _meet(problem.range, place):
             continue
         edits = [lsp.TextEdit(to_range(edit.span, encoding), edit.text) for edit in fix.edits]
@@ -71,7 +75,7 @@ def fixes(
             kind=lsp.CodeActionKind.QuickFix,
             diagnostics=[problem],
             is_preferred=True,
-            edit=lsp.WorkspaceEdit(changes={uris.get(path, path.as_uri()): edits}),
+            edit=lsp.WorkspaceEdit(changes={uri(path): edits}),
         )
 
 

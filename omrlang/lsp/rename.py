@@ -8,14 +8,15 @@ from pathlib import Path
 
 from lsprotocol.types import Position, Range
 
-from omrlang.diagnostics import Edit
+from omrlang.diagnostics import Edit, Fix
+from omrlang.fixes import apply
 from omrlang.functions import COLUMNS
 from omrlang.lsp.cursor import cursor_at
 from omrlang.lsp.definition import meaning
-from omrlang.lsp.names import Target
+from omrlang.lsp.names import Target, mentions, target_of
 from omrlang.lsp.positions import to_offset, to_position
 from omrlang.lsp.references import Found, of
-from omrlang.lsp.view import View
+from omrlang.lsp.view import View, read
 from omrlang.parse import RESERVED
 from omrlang.resolve import BARE_VERIFIERS
 from omrlang.source import Span
@@ -46,10 +47,11 @@ def rename(
     _check_word(target, new)
     found = of(target, views)
     _check_broken(target, views)
-    _check_clashes(target, new, found, views)
+    _check_clashes(target, new, views)
     edits: dict[Path, list[Edit]] = {}
     for item in found:
-        edits.setdefault(item.path, []).append(_edit(view, item, new))
+        edits.setdefault(item.path, []).append(_edit(item, new))
+    _check_result(target, new, edits, views)
     return edits
 
 
@@ -87,15 +89,30 @@ def _check_broken(target: Target, views: Iterable[View]) -> None:
                 )
 
 
-def _check_clashes(target: Target, new: str, found: Sequence[Found], views: Iterable[View]) -> None:
-    touched = {item.path for item in found}
+def _check_clashes(target: Target, new: str, views: Iterable[View]) -> None:
+    """An amending file has the names of its base beside its own, whether or not it mentions them."""
     for view in views:
-        own = view.path == target.path or view.path in touched
-        if own and new in view.scope.spans and target.name in view.scope.spans:
+        has_it = target_of(view, view.scope, target.name) == target
+        if has_it and new in view.scope.spans:
             raise Refused(f"{view.path.name} has a `{new}` already")
 
 
-def _edit(view: View, item: Found, new: str) -> Edit:
+def _check_result(
+    target: Target, new: str, edits: dict[Path, list[Edit]], views: Iterable[View]
+) -> None:
+    """Read everything again as it would be: each changed word must mean the new name, and not a column, say."""
+    texts = {
+        view.path: apply(view.source.text, [Fix("rename", tuple(edits.get(view.path, ())))])[0]
+        for view in views
+    }
+    for path, items in edits.items():
+        after = [mention.target for mention in mentions(read(path, texts))]
+        meant = [one for one in after if (one.name, one.path) == (new, target.path)]
+        if len(meant) != len(items):
+            raise Refused(f"`{new}` means something else in {path.name}")
+
+
+def _edit(item: Found, new: str) -> Edit:
     """A module that is bound by its own name gets one with ``as``."""
     span, target = item.mention.span, item.mention.target
     before = span.file.text[: span.start].rstrip()

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +28,8 @@ from omrlang.lsp.definition import define
 from omrlang.lsp.formatting import formatting
 from omrlang.lsp.hover import hover
 from omrlang.lsp.inlay import inlay_hints
-from omrlang.lsp.lens import code_lenses, plan
+from omrlang.lsp.lens import code_lenses
+from omrlang.lsp.planner import Planner
 from omrlang.lsp.positions import to_range
 from omrlang.lsp.problems import fixes, problems
 from omrlang.lsp.references import references
@@ -37,7 +37,7 @@ from omrlang.lsp.rename import Refused, rename, renameable
 from omrlang.lsp.symbols import symbols
 from omrlang.lsp.view import View
 from omrlang.lsp.workspace import Workspace
-from omrlang.plan import PlanStage
+from omrlang.plan import Plan
 from omrlang.resolve import library_folder
 from omrlang.source import Span
 
@@ -49,7 +49,8 @@ Answer = TypeVar("Answer")
 
 
 class Server(LanguageServer):
-    """``plans`` are the stages of the newest plan by file, ``planned`` the recipes they were made of."""
+    """``plans`` are the newest by file, ``planned`` the recipes that they are or will be made of, ``told`` the files in which
+    something is wrong, ``waiting`` the check that comes once nothing is typed."""
 
     def __init__(self) -> None:
         # The whole text with each change: pygls counts lines as Python does, and an edit in a file with a form feed in it
@@ -57,10 +58,16 @@ class Server(LanguageServer):
         super().__init__("omr", __version__, text_document_sync_kind=lsp.TextDocumentSyncKind.Full)
         self.files = Workspace()
         self.told: set[Path] = set()
-        self.plans: dict[Path, dict[str, PlanStage]] = {}
+        self.plans: dict[Path, Plan] = {}
         self.planned: dict[Path, Recipe] = {}
         self.waiting: asyncio.Task[None] | None = None
-        self.planner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="plan")
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.planner = Planner(self._plan_made)
+
+    def _plan_made(self, path: Path, plan: Plan) -> None:
+        """In the planner's thread; everything else happens in the loop's."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(guarded(_planned), self, path, plan)
 
     @property
     def encoding(self) -> str:
@@ -161,7 +168,8 @@ def _soon(server: Server, seconds: float) -> None:
     """Check what is open once nothing was typed for so long."""
     if server.waiting is not None:
         server.waiting.cancel()
-    server.waiting = asyncio.get_running_loop().create_task(_after(server, seconds))
+    server.loop = asyncio.get_running_loop()
+    server.waiting = server.loop.create_task(_after(server, seconds))
 
 
 async def _after(server: Server, seconds: float) -> None:
@@ -173,7 +181,7 @@ async def _after(server: Server, seconds: float) -> None:
 
 def _tell(server: Server) -> None:
     """What is wrong, in every file that has or had something wrong with it."""
-    found = problems(server.files.open_views(), server.encoding)
+    found = problems(server.files.open_views(), server.files.uri, server.encoding)
     for path in {*found, *server.told}:
         server.text_document_publish_diagnostics(
             lsp.PublishDiagnosticsParams(server.files.uri(path), found.get(path, []))
@@ -184,20 +192,13 @@ def _tell(server: Server) -> None:
 def _plan(server: Server, path: Path) -> None:
     """Plan a recipe that is right and has changed, beside everything else."""
     recipes, _ = server.files.view(path).checked
-    if not recipes or server.planned.get(path) == recipes[0]:
-        return
-    server.planned[path] = recipes[0]
-    loop = asyncio.get_running_loop()
-    state = _state(server, path)
-    work = loop.run_in_executor(server.planner, plan, recipes[0], path, state)
-    work.add_done_callback(functools.partial(_planned, server, path))
+    if recipes and server.planned.get(path) != recipes[0]:
+        server.planned[path] = recipes[0]
+        server.planner.wish(path, recipes[0], _state(server, path))
 
 
-def _planned(server: Server, path: Path, work: asyncio.Future[Any]) -> None:
-    if work.cancelled() or (error := work.exception()) is not None:
-        log.error("planning %s failed", path, exc_info=None if work.cancelled() else error)
-        return
-    server.plans[path] = {stage.name: stage for stage in work.result().stages}
+def _planned(server: Server, path: Path, plan: Plan) -> None:
+    server.plans[path] = plan
     if _can_refresh(server):
         server.workspace_code_lens_refresh(None)
 
@@ -298,7 +299,7 @@ def _fixes(server: Server, params: lsp.CodeActionParams) -> list[lsp.CodeAction]
     view = server.view(params.text_document.uri)
     if view is None:
         return None
-    return [*fixes(view, params.range, server.files.uris, server.encoding)]
+    return [*fixes(view, params.range, server.files.uri, server.encoding)]
 
 
 def _inlay(server: Server, params: lsp.InlayHintParams) -> list[lsp.InlayHint] | None:
@@ -310,7 +311,8 @@ def _lenses(server: Server, params: lsp.CodeLensParams) -> list[lsp.CodeLens] | 
     view = server.view(params.text_document.uri)
     if view is None:
         return None
-    return [*code_lenses(view, server.plans.get(view.path, {}), server.encoding)]
+    plan = server.plans.get(view.path)
+    return None if plan is None else [*code_lenses(view, plan, server.encoding)]
 
 
 FEATURES: tuple[tuple[str, Any, Callable[..., Any]], ...] = (

@@ -19,7 +19,7 @@ from lark import Lark
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from omrlang import syntax as s
-from omrlang.diagnostics import Reporter
+from omrlang.diagnostics import Diagnostic, Reporter
 from omrlang.parse.complaints import RESERVED, report_characters, report_token
 from omrlang.parse.literals import MAX_NUMBER
 from omrlang.parse.tree import (
@@ -52,6 +52,21 @@ def parse(file: SourceFile, reporter: Reporter) -> s.File:
     >>> [item.code for item in reporter.items]
     ['E101']
     """
+    tree, found = _parsed(file)
+    for item in found:
+        reporter.report(item)
+    return tree
+
+
+@lru_cache(maxsize=128)
+def _parsed(file: SourceFile) -> tuple[s.File, tuple[Diagnostic, ...]]:
+    """A text is parsed once, however many variants and views are made of it: the library is most of what a recipe uses."""
+    reporter = Reporter()
+    tree = _file(file, reporter)
+    return tree, tuple(reporter.items)
+
+
+def _file(file: SourceFile, reporter: Reporter) -> s.File:
     if len(file.text) > MAX_CHARACTERS:
         message = f"the file has {len(file.text):,} characters; the most is {MAX_CHARACTERS:,}"
         reporter.error("E106", message, Span(file, 0, 0))
