@@ -256,6 +256,9 @@ def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
         )
     if value.value < 0:
         return ctx.error("E305", f"`{place.label}` is at least 0", bound.expr.span)
+    setting = place.setting or Setting()
+    if not _in_range(ctx, value.value, bound.expr.span, place.label, setting):
+        return FAILED
     return Amount(value=float(value.value), unit=unit)
 
 

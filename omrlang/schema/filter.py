@@ -25,6 +25,7 @@ class Filter(StageSpec):
         Setting(
             cls="rows",
             units=("per parent",),
+            ge=1,
             doc="`4 per parent`: of the kept samples of one question only those with the lowest sha256(seed, id)",
         ),
     ] = None

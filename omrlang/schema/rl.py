@@ -22,13 +22,14 @@ class Rl(Training):
     group: Annotated[int, Setting(cls="weights", ge=2, doc="rollouts for each prompt")]
     batch: Annotated[
         Amount,
-        Setting(cls="weights", units=("prompts",), doc="`128 prompts` for each rollout step"),
+        Setting(cls="weights", units=("prompts",), ge=1, doc="`128 prompts` for each rollout step"),
     ]
     minibatch: Annotated[
         Amount | None,
         Setting(
             cls="weights",
             units=("prompts",),
+            ge=1,
             doc="prompts of one optimiser step; default the batch",
         ),
     ] = None

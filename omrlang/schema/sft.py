@@ -112,6 +112,7 @@ class Sft(Training):
         Setting(
             cls="weights",
             units=("packs", "packs / gpu", "rows"),
+            ge=1,
             doc="`32 packs`, `1 pack / gpu` or `16 rows` an optimiser step",
         ),
     ]
