@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from omrlang import __version__
+from omrlang.cli.exits import EXIT_CODES
 
 COMMANDS: dict[str, str] = {
     "check": "find what is wrong with a recipe, without running anything",
@@ -60,7 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser = _Parser(prog="omr", description="Post-training recipes: check, plan, compare, run.")
+    parser = _Parser(
+        prog="omr",
+        description="Post-training recipes: check, plan, compare, run.",
+        epilog="exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items()),
+    )
     parser.add_argument("--version", action="version", version=f"omr {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     asked = next((word for word in arguments if not word.startswith("-")), None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omrlang.cli.arguments import add_deny, add_set, add_state, add_width
+from omrlang.cli.exits import PRECEDENCE
 from omrlang.plan import Exit, Plan
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def worst(codes: Sequence[int]) -> int:
     """Of several exit codes the one that counts most."""
-    return min(codes, key=(64, 1, 4, 3, 5, 2, 0).index)
+    return min(codes, key=PRECEDENCE.index)
 
 
 def load_plan(target: Path, state: Path, overrides: list[str]) -> Plan | None:

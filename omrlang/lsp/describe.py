@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel
 
 from omrlang.functions import Asks, Function
 from omrlang.lsp.places import Key, arguments
 from omrlang.shown import shown
-from omrlang.types import RowExpr, SettingClass
+from omrlang.types import (
+    Amount,
+    Expect,
+    Gpu,
+    Hardware,
+    Model,
+    Prompt,
+    Range,
+    RowExpr,
+    SettingClass,
+    TrainedModel,
+)
 
 CLASSES: dict[SettingClass, str] = {
     "rows": "changes rows or their text",
@@ -18,7 +30,7 @@ CLASSES: dict[SettingClass, str] = {
     "speed": "same result, other time or memory",
     "meta": "names, notes, assumptions",
 }
-_ASKS: dict[Asks, str] = {
+ASKS: dict[Asks, str] = {
     "sql": "answered by DuckDB",
     "row": "answered row by row",
     "tokens": "asks a tokenizer",
@@ -29,7 +41,22 @@ _ASKS: dict[Asks, str] = {
     "model": "asks a model",
     "code": "runs code that the recipe brings along",
 }
-_BARE = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+_WORDS: dict[Any, str] = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    tuple[float, float]: "list of two numbers",
+    tuple[str, ...]: "list of texts",
+    Amount: "number with a unit",
+    Range: "range `lo .. hi`",
+    Expect: "limits",
+    Prompt: "prompt",
+    Hardware: "hardware",
+    Gpu: "gpu",
+    Model: "model",
+    TrainedModel: "stage that makes one",
+}
 
 
 def setting_text(key: Key) -> str:
@@ -78,7 +105,7 @@ def type_text(key: Key) -> str:
         return "an expression over the row"
     if key.choices:
         return " | ".join(f"`{word}(…)`" for word in key.choices)
-    named = [_BARE.get(branch, "") for branch in key.branches]
+    named = [_WORDS.get(branch, "") for branch in key.branches]
     return " or ".join(word for word in named if word)
 
 
@@ -101,9 +128,7 @@ def signature(word: str, model: type[BaseModel]) -> str:
 
 def function_text(function: Function) -> str:
     """A function or verifier of row expressions."""
-    return (
-        f"```omr\n{function_signature(function)}\n```\n\n{function.doc}\n\n{_ASKS[function.asks]}"
-    )
+    return f"```omr\n{function_signature(function)}\n```\n\n{function.doc}\n\n{ASKS[function.asks]}"
 
 
 def function_signature(function: Function) -> str:

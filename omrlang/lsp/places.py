@@ -16,7 +16,7 @@ from omrlang.check.things import MODELS
 from omrlang.functions import COLUMNS
 from omrlang.resolve import STAGES
 from omrlang.schema import KINDS
-from omrlang.types import Amount, Clause, Hardware, Model, Prompt, RowExpr, Setting
+from omrlang.types import Amount, Clause, Hardware, Model, Prompt, RowExpr, Setting, TrainedModel
 
 _FROM_BASE = ("kind", "name", "source", "folder", "files", "code")
 """What a declaration says before its braces, and what is found out from that."""
@@ -47,7 +47,11 @@ class Key:
     def choices(self) -> dict[str, type[BaseModel]]:
         """The calls that may stand here, by name."""
         models = [branch for branch in self.branches if _is_model(branch)]
-        called = [model for model in models if "kind" in model.model_fields and model is not Model]
+        called = [
+            model
+            for model in models
+            if "kind" in model.model_fields and model not in (Model, TrainedModel)
+        ]
         return {kind_word(model): model for model in called}
 
     @property
