@@ -127,3 +127,22 @@ def test_explain_prints_the_page(word: str, capsys: pytest.CaptureFixture[str]) 
 def test_explain_knows_no_other_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "E999"]) == 64
     assert "`E999` is no code" in capsys.readouterr().err
+
+
+def test_explain_opens_a_number_of_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipelines = Path(__file__).parents[1] / "pipelines"
+    recipe, state = str(pipelines / "quickstart.omr"), ["--state", str(tmp_path)]
+    assert main(["explain", recipe, "traces.rows", *state]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("traces.rows = 6,000\n")
+    assert "origin   formula" in said
+    assert "formula  rows x n" in said
+    assert "rows  3,000 rows  (formula)" in said
+    assert main(["explain", recipe, "cold_start.memory.logits", *state]) == 0
+    assert "GiB" in capsys.readouterr().out
+    assert main(["explain", recipe, "traces.rowz", *state]) == 64
+    assert "`traces.rows` exists" in capsys.readouterr().err
+    assert main(["explain", str(pipelines / "gsm8k.omr"), "reasoner.usd", *state]) == 0
+    assert "GPU-hour of 20" in capsys.readouterr().out

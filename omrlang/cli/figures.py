@@ -70,6 +70,13 @@ def text(item: Estimate | Money) -> str:
     return _formed(float(item.mid), item.unit)
 
 
+def spread_of(item: Estimate | Money) -> str:
+    """``7.1 h .. 14 h``, or the one number where both ends are the same."""
+    if item.lo is None or item.hi is None:
+        return "?"
+    return " .. ".join(dict.fromkeys(_formed(float(end), item.unit) for end in (item.lo, item.hi)))
+
+
 def _formed(value: float, unit: str) -> str:
     match unit:
         case "s":
