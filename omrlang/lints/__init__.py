@@ -2,6 +2,8 @@
 
 One lint, one file; its first lines say what it finds and where the mistake was seen. Each is asked twice: of the recipe
 alone when it is checked, and with the costs when a plan is made, since some numbers are known only then.
+
+A new one is a file here and a line in ``LINTS``, a code whose slug is the file's name, and that code's page.
 """
 
 from __future__ import annotations
