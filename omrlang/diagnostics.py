@@ -63,6 +63,8 @@ _ALL = (
     Code("E310", "env-not-here", "`env` stands where a value decides the result"),
     Code("E311", "unreadable-code", "the code of a verifier is not there or cannot be read"),
     Code("E312", "bad-pattern", "a regular expression is not one that RE2 reads"),
+    Code("E313", "trains-on-benchmark", "rows of a benchmark reach the training of a model"),
+    Code("E314", "blind-model", "rows with images are given to a model of text alone"),
     Code("E315", "product", "a count is no whole number of times another that it is made of"),
     Code("E402", "bad-override", "a `--set` does not fit the recipe"),
     Code("E403", "choose-variant", "a file has several variants and one is wanted"),

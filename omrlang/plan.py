@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
+from omrlang.functions import Asks
 from omrlang.schema import Spec
 from omrlang.types import Frozen, Model, SettingClass
 
@@ -79,13 +80,23 @@ class Memory(Frozen):
     flips: tuple[str, ...] = ()
 
 
+class Asked(Frozen):
+    """How often a rule, or a verifier or judge within one, is expected to be asked. ``asks`` says what an answer needs,
+    of a rule the dearest of its ``parts``."""
+
+    what: str
+    asks: Asks
+    times: Estimate
+    parts: tuple[Asked, ...] = ()
+
+
 class Costs(Frozen):
     """What one stage takes. ``usd`` is a decimal string in JSON. ``rows_by_source`` is the funnel by the column `source`.
 
     ``rows_out`` of a training stage are the rows or rollouts it learned from, of an ``eval`` its answers. ``extra`` holds
     what only some kinds have: ``steps``, ``epochs``, ``rollouts``, ``prompt_tokens``. ``tokens`` are written by ``sample`` and
     ``eval`` and go through the trainer in ``sft`` and ``rl``. All costs are of the whole stage, as if nothing were cached;
-    ``Totals`` leave out what is.
+    ``Totals`` leave out what is. ``asked`` has the rules of ``keep``, ``reward`` or ``score`` in running order.
     """
 
     rows_in: Estimate
@@ -97,6 +108,7 @@ class Costs(Frozen):
     memory: Memory | None = None
     rows_by_source: dict[str, Estimate] = Field(default_factory=dict)
     extra: dict[str, Estimate] = Field(default_factory=dict)
+    asked: tuple[Asked, ...] = ()
 
 
 class Change(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -291,6 +292,39 @@ def test_unknown_is_neither_true_nor_false(op: Any, left: Any, right: Any, value
     assert evaluate(tree, {}, lambda asked: answers[asked.fn]) is value
     negated = evaluate(Unary(op="not", x=tree), {}, lambda asked: answers[asked.fn])
     assert negated is (UNKNOWN if value is UNKNOWN else not value)
+
+
+VERIFIERS = ("format_ok", "answer_matches", "answer_exact")
+
+
+@st.composite
+def verified(draw: st.DrawFn, depth: int = 4) -> ExprNode:
+    """A condition over verifiers, some of which may be unknown."""
+    kind = draw(st.sampled_from(["ask", "ask", "not", "and", "or", "more"])) if depth else "ask"
+    match kind:
+        case "ask":
+            return call(draw(st.sampled_from(VERIFIERS)))
+        case "not":
+            return Unary(op="not", x=draw(verified(depth - 1)))
+        case "more":
+            one = Binary(op="*", left=lit(draw(st.sampled_from([0.5, 1]))), right=draw(verified(0)))
+            return Binary(op=draw(st.sampled_from([">=", "<"])), left=one, right=lit(0.6))
+        case _:
+            return Binary(op=kind, left=draw(verified(depth - 1)), right=draw(verified(depth - 1)))
+
+
+@LAW
+@given(verified(), st.tuples(*(st.sampled_from([True, False, UNKNOWN]) for _ in VERIFIERS)))
+def test_what_is_decided_stays_so_whatever_the_unknown_turn_out_to_be(
+    tree: ExprNode, answers: tuple[Any, ...]
+) -> None:
+    known = dict(zip(VERIFIERS, answers, strict=True))
+    value = evaluate(tree, {}, lambda node: known[node.fn])
+    for truth in itertools.product([True, False], repeat=len(VERIFIERS)):
+        full = {
+            n: t if known[n] is UNKNOWN else known[n] for n, t in zip(VERIFIERS, truth, strict=True)
+        }
+        assert value is UNKNOWN or evaluate(tree, {}, lambda node: full[node.fn]) is value  # noqa: B023
 
 
 def test_the_right_side_is_not_asked_when_the_left_decides() -> None:

@@ -24,12 +24,14 @@ from omrlang.plan import PlanStage
 from omrlang.schema import Rl
 from omrlang.types import (
     Amount,
+    Ascending,
     Binary,
     Call,
     Checkpoint,
     Col,
     Constant,
     Dapo,
+    Descending,
     ExprNode,
     Grpo,
     Gspo,
@@ -286,3 +288,42 @@ def test_two_processes_equal_one(tmp_path: Path, base: Path, sharding: Zero | No
     assert same[0] == same[1]
     for name, tensor in weights(one).items():
         torch.testing.assert_close(tensor, weights(two)[name], atol=2e-4, rtol=0)
+
+
+def test_a_curriculum_asks_easy_prompts_first_and_settles_ties_by_the_seed() -> None:
+    ids, lengths = [f"r{k}" for k in range(8)], [1] * 8
+    rates = [0.5, None, 0.1, 0.9, 0.5, 0.5, None, 0.1]
+    by = number(Call(fn="pass_rate", stages=("probe",)))
+
+    def asked(spec: Rl) -> list[list[int]]:
+        given = rl.plan_prompts(ids, lengths, spec, rates).steps
+        assert given == rl.plan_prompts(ids, lengths, spec, rates).steps
+        return [[member.row for member in step] for step in given]
+
+    up = asked(rl_spec(order=Ascending(by=by)))
+    down = asked(rl_spec(order=Descending(by=by)))
+    assert [[rates[row] for row in step] for step in up[:2]] == [
+        [0.1, 0.1, 0.5, 0.5],
+        [0.5, 0.9, None, None],
+    ]
+    assert [[rates[row] for row in step] for step in down[:2]] == [
+        [0.9, 0.5, 0.5, 0.5],
+        [0.1, 0.1, None, None],
+    ]
+    assert up[2:4] == up[:2], "the same in every epoch"
+    other = asked(rl_spec(order=Ascending(by=by), seed=8))
+    assert other != up
+    assert sorted(other[0] + other[1]) == sorted(up[0] + up[1])
+
+
+def test_an_order_is_asked_of_the_rows(tmp_path: Path, base: Path) -> None:
+    length = number(Call(fn="len", args=(Col(name="question"),)))
+    work = made(tmp_path, base, order=Descending(by=length), steps=2)
+    rl.train(work)
+    questions = {row["id"]: row["question"] for row in drawn_rows(tmp_path, 10)}
+    steps: dict[int, set[str]] = {}
+    for line in table(work, "rollout"):
+        steps.setdefault(line["step"], set()).add(questions[line["row"]])
+    first, second = (max(map(len, steps[step])) for step in sorted(steps))
+    assert min(map(len, steps[min(steps)])) >= second
+    assert first == max(map(len, questions.values()))

@@ -44,6 +44,16 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
+class Traits:
+    """What is certain of a stage: a benchmark that its rows come from, a source that gave them images, and the model
+    of text alone that it has or makes; each by name."""
+
+    benchmark: str | None = None
+    pictured: str | None = None
+    text_only: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a value goes: how it is called in messages, and how it is declared."""
 
@@ -54,7 +64,7 @@ class Place:
 @dataclass(slots=True)
 class Context:
     """``things`` are finished declarations by draft, ``lets`` values by their expression,
-    ``rows`` the columns of stages, ``refused`` stages of which
+    ``rows`` the columns of stages, ``traits`` what else is certain of them by name, ``refused`` stages of which
     nothing more is said, ``refused_keys`` keys (by identity) that deriving blocks share; ``open`` are those being made, outermost first.
 
     ``build`` makes a declared thing; it is handed in because values and things are made of each other.
@@ -68,6 +78,7 @@ class Context:
     things: dict[Draft, Any] = field(default_factory=dict)
     lets: dict[int, Any] = field(default_factory=dict)
     rows: dict[Draft, Columns] = field(default_factory=dict)
+    traits: dict[str, Traits] = field(default_factory=dict)
     refused: set[Draft] = field(default_factory=set)
     refused_keys: set[int] = field(default_factory=set)
     open: list[object] = field(default_factory=list)

@@ -12,6 +12,7 @@ from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
 from omrlang.check.products import check_products
 from omrlang.check.raw import raw_columns
+from omrlang.check.suits import check_suits
 from omrlang.check.values import an
 from omrlang.functions import COLUMNS
 from omrlang.hir import Provenance, Stage
@@ -43,6 +44,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     made: Spec = spec(name=draft.name, seed=ctx.seed, unpublished=tuple(ctx.unpublished), **values)
     _defaults(ctx, spec, without)
     stage = Stage(draft.span, made, ctx.provenance)
+    check_suits(ctx, draft, stage)
     if not made.unpublished:
         check_products(ctx, stage)
     return stage

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 from omrlang.estimate import assumptions
+from omrlang.estimate.cascade import cascade
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
 from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speeds
 from omrlang.estimate.memory import memory
@@ -18,6 +19,7 @@ from omrlang.estimate.rows import (
     Past,
     filter_rows,
     guess,
+    keep_rate,
     measured,
     mix_rows,
     sample_rows,
@@ -35,10 +37,11 @@ from omrlang.estimate.tokens import (
 from omrlang.estimate.training import Work, rl_work, sft_work
 from omrlang.estimate.unpublished import open_setting, without_numbers, without_rows
 from omrlang.lower import Lowered
-from omrlang.plan import Action, Costs, Estimate, Money, Totals
+from omrlang.plan import Action, Asked, Costs, Estimate, Money, Totals
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
+from omrlang.settle import DEFAULT_SCORE
 from omrlang.state import Index
-from omrlang.types import Engine, Hardware, Model, Scripted
+from omrlang.types import Engine, Hardware, Model, RowExpr, Scripted
 
 NO_TOKENS = exact(0, "tokens", "formula", "no tokens are written")
 
@@ -63,11 +66,26 @@ def estimate(stages: tuple[Lowered, ...], index: Index, recipe: Path) -> dict[st
 
 def _stage(stage: Lowered, walk: _Pass) -> Costs:
     costs = _known(stage, walk)
+    costs = costs.model_copy(update={"asked": _asking(stage, costs, walk)})
     path = open_setting(stage.spec)
     if path is None:
         return costs
     walk.flows[stage.name] = without_rows(walk.flows[stage.name], path)
     return without_numbers(costs, path)
+
+
+def _asking(stage: Lowered, costs: Costs, walk: _Pass) -> tuple[Asked, ...]:
+    """How often what verifies rows, answers or rollouts is asked."""
+    match stage.decided:
+        case Filter() as spec:
+            keep = keep_rate(spec, walk.flows[spec.rows], past(stage, walk.index, walk.recipe))
+            return cascade(spec.keep, costs.rows_in, keep)
+        case Rl(reward=expr) | Eval(score=RowExpr() as expr):
+            return cascade(expr, costs.rows_out, None)
+        case Eval():
+            return cascade(DEFAULT_SCORE, costs.rows_out, None)
+        case _:
+            return ()
 
 
 def _known(stage: Lowered, walk: _Pass) -> Costs:

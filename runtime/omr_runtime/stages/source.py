@@ -16,7 +16,8 @@ from omr_runtime.errors import RunError
 from omr_runtime.identity import content_hash, digest, row_id
 from omr_runtime.places import Bad, Raw, known_columns, read_place
 from omr_runtime.store import ImageStore
-from omr_runtime.verify.interpret import ExpressionError, evaluate
+from omr_runtime.verify.interpret import Count, ExpressionError, evaluate
+from omr_runtime.verify.tokens import TokenCounter
 from omr_runtime.work import Progress, Shards, Work, finish
 from omrlang.schema import Source
 from omrlang.types import Col, ExprNode
@@ -64,6 +65,7 @@ class Reader:
     images: ImageStore
     origin: str
     taken: frozenset[str] | None
+    count: Count
 
     @property
     def label(self) -> str:
@@ -76,7 +78,14 @@ def run(work: Work) -> None:
     assert isinstance(spec, Source), "a source stage carries a source"
     base = Path(work.base)
     _check_columns(spec, base)
-    reader = Reader(work, spec, ImageStore(work.state), _origin(work, spec), _taken(spec, base))
+    reader = Reader(
+        work,
+        spec,
+        ImageStore(work.state),
+        _origin(work, spec),
+        _taken(spec, base),
+        TokenCounter(work),
+    )
     shards, progress = Shards(work.out), Progress(work.progress)
     finished = shards.numbers()
     num_read = 0
@@ -186,7 +195,7 @@ def _judge(reader: Reader, row: dict[str, Any], made: Slice) -> None:
         made.tables["row"].append(row)
         return
     try:
-        ok = evaluate(where.tree, row) is True
+        ok = evaluate(where.tree, row, count=reader.count) is True
     except ExpressionError as error:
         raise RunError(f"where = {where.text}: {error}") from error
     reason = None if ok else where.text
@@ -205,7 +214,7 @@ def _row(reader: Reader, raw: Raw, ident: str) -> dict[str, Any]:
     """The row in the schema. BadRow says what is wrong with it."""
     if isinstance(raw.row, Bad):
         raise BadRow(raw.row.reason)
-    mapped = _map(reader.spec, raw.row.values)
+    mapped = _map(reader, raw.row.values)
     row: dict[str, Any] = {name: _text(name, mapped.get(name)) for name in TEXT_COLUMNS}
     if not (row["question"] or "").strip():
         raise BadRow("no question")
@@ -217,15 +226,17 @@ def _row(reader: Reader, raw: Raw, ident: str) -> dict[str, Any]:
     return row | {"id": ident, "source": reader.label}
 
 
-def _map(spec: Source, values: Mapping[str, Any]) -> dict[str, Any]:
+def _map(reader: Reader, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the schema's columns; without a mapping the columns that have the schema's names."""
-    if not spec.columns:
+    columns = reader.spec.columns
+    if not columns:
         return {
             name: values[name] for name in values if name in COLUMNS or name.startswith("extra.")
         }
     try:
         return {
-            name: evaluate(expression.tree, values) for name, expression in spec.columns.items()
+            name: evaluate(expression.tree, values, count=reader.count)
+            for name, expression in columns.items()
         }
     except ExpressionError as error:
         raise BadRow(f"a column cannot be made: {error}") from error

@@ -1,0 +1,87 @@
+"""A stage's rows and model against each other: benchmarks are not trained on, a model of text is shown no images.
+
+Only what is certain is an error: what a source says that it has, and what a model says that it cannot do.
+"""
+
+from __future__ import annotations
+
+from omrlang.check.context import Context, Traits
+from omrlang.check.values import evaluate
+from omrlang.hir import Stage
+from omrlang.resolve import Draft
+from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
+from omrlang.types import Col, ExprNode, Fresh, Model, TrainedModel
+from omrlang.walk import children
+
+
+def check_suits(ctx: Context, draft: Draft, stage: Stage) -> None:
+    """Report what does not go together, and note what those who take this stage's rows or model must know."""
+    spec = stage.spec
+    rows = _of_rows(ctx, spec)
+    blind = _text_only(ctx, draft, spec) if isinstance(spec, Sample | Sft | Rl | Eval) else None
+    ctx.traits[spec.name] = Traits(rows.benchmark, rows.pictured, blind)
+    kind = f"{spec.kind} `{spec.name}`"
+    if isinstance(spec, Sft | Rl) and rows.benchmark is not None:
+        message = (
+            f"{kind} trains on benchmark `{rows.benchmark}`: what it is then tested on, it has seen"
+        )
+        hint = "a split that is meant for training is a `source`"
+        ctx.error("E313", message, draft.clauses["from"].expr.span, hint)
+    if blind is not None and rows.pictured is not None:
+        message = (
+            f"{kind}: the rows of `{rows.pictured}` have images, `{blind}` is a model of text alone"
+        )
+        hint = "a source without the column `images` has rows of text"
+        ctx.error("E314", message, draft.clauses["with"].expr.span, hint)
+
+
+def _of_rows(ctx: Context, spec: Spec) -> Traits:
+    """What is certain of the rows that a stage gives, or trains on."""
+    if isinstance(spec, Source):
+        is_pictured = "images" in spec.columns or spec.place.kind == "synthetic"
+        asks = spec.where is not None and _looks_at_images(spec.where.tree)
+        return Traits(
+            spec.name if spec.benchmark else None, spec.name if is_pictured and not asks else None
+        )
+    parents = [ctx.traits.get(name, Traits()) for name in _row_sets(spec)]
+    benchmark = next((parent.benchmark for parent in parents if parent.benchmark), None)
+    pictured = next((parent.pictured for parent in parents if parent.pictured), None)
+    if isinstance(spec, Filter) and _looks_at_images(spec.keep.tree):
+        pictured = None
+    return Traits(benchmark, pictured)
+
+
+def _row_sets(spec: Spec) -> tuple[str, ...]:
+    match spec:
+        case Mix(parts=parts):
+            return tuple(part.rows for part in parts)
+        case Eval(rows=rows):
+            return rows
+        case Sample(rows=name) | Filter(rows=name) | Sft(rows=name) | Rl(rows=name):
+            return (name,)
+        case _:
+            return ()
+
+
+def _looks_at_images(tree: ExprNode) -> bool:
+    """Whether an expression may choose rows by their images."""
+    own = isinstance(tree, Col) and tree.name == "images"
+    return own or any(_looks_at_images(child) for child in children(tree))
+
+
+def _text_only(ctx: Context, draft: Draft, spec: Sample | Sft | Rl | Eval) -> str | None:
+    """The name of the model that a stage starts from or asks, where that sees no images for certain."""
+    if isinstance(spec.model, TrainedModel):
+        return ctx.traits.get(spec.model.stage, Traits()).text_only
+    declared = evaluate(ctx, ctx.follow(draft.clauses["with"]))
+    if not isinstance(declared, Draft) or spec.model.vision:
+        return None
+    return spec.model.name if _says_so(declared, spec.model) else None
+
+
+def _says_so(declared: Draft, model: Model) -> bool:
+    """That ``vision`` is false by default says nothing; the standard library's models, which have a shape, say it."""
+    if isinstance(model.source, Fresh):
+        return model.source.family == "qwen2"
+    is_known = declared.scope.layer == "stdlib" and model.shape is not None
+    return is_known or "vision" in declared.settings
