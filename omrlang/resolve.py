@@ -135,8 +135,10 @@ def look_up(scope: Scope, expr: s.Expr) -> Found | None:
     """
     match expr:
         case s.Name():
-            found: dict[str, Found] = {**scope.modules, **scope.lets, **scope.drafts}
-            return found.get(expr.id)
+            for names in (scope.drafts, scope.lets, scope.modules):
+                if expr.id in names:
+                    return names[expr.id]
+            return None
         case s.Attr():
             base = look_up(scope, expr.base)
             return look_up(base, expr.name) if isinstance(base, Scope) else None
