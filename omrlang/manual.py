@@ -20,7 +20,7 @@ from omrlang.lsp.describe import ASKS, CLASSES, default_text, facts, function_si
 from omrlang.lsp.places import Key, Keys, arguments, clauses, declared, settings
 from omrlang.resolve import THINGS
 from omrlang.schema import KINDS
-from omrlang.types import DENOMINATORS, UNITS, Expect
+from omrlang.types import DENOMINATORS, UNITS
 from omrlang.words import CLAUSES, INSTEAD, STATEMENTS
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -132,7 +132,7 @@ def _inside(keys: Mapping[str, Key], level: int) -> Iterator[str]:
         if key.choices:
             yield f"{'#' * level} `{key.name} = …`"
             yield from _choices(key.choices, level + 1)
-        elif key.inside and Expect not in key.branches:
+        elif key.inside:
             yield f"{'#' * level} `{key.name} {{ … }}`"
             yield _arguments_table(key.inside)
 

@@ -43,6 +43,12 @@ def test_everything_that_is_declared_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_without_a_meaning(name: str) -> None:
+    rows = [line.split(" | ") for line in PAGES[name].splitlines() if line.startswith("| `")]
+    assert not [row[0] for row in rows if row[-1].strip(" |") == "" and name != "units.md"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES[name]):
         assert (FOLDER / target).exists() or (FOLDER / target).name in PAGES, target

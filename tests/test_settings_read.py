@@ -211,7 +211,7 @@ def call(word: str, choice: type[BaseModel], /, **given: str) -> str:
 
 def cases_of(path: str, key: Key, stage: str | None, cls: SettingClass) -> Iterator[Case]:
     """The cases of a setting: its own values, those in its braces, each argument of each choice."""
-    inside = {} if key.choices or {RowExpr, Expect, Range, Gpu} & {*key.branches} else key.inside
+    inside = {} if key.choices else key.inside
     if inside:
         for name, part in inside.items():
             yield from cases_of(f"{path}.{name}", part, stage, cls)

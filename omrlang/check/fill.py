@@ -14,7 +14,17 @@ from omrlang.functions import COLUMNS
 from omrlang.hir import Layer, Provenance
 from omrlang.resolve import Bound, Slot
 from omrlang.source import Span
-from omrlang.types import Clause
+from omrlang.types import (
+    Amount,
+    Clause,
+    Expect,
+    Gpu,
+    Hardware,
+    Model,
+    Prompt,
+    Range,
+    RowExpr,
+)
 
 NOT_MAPPED = ("id", "parent", "content", "source", "sample_index", "num_tokens", "finish")
 _LAYERS: tuple[Layer, ...] = ("default", "stdlib", "file", "amend", "sweep", "set")
@@ -163,7 +173,7 @@ def _given(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
 
 
 def _takes_no_block(model: type[BaseModel]) -> bool:
-    return model.__name__ in ("RowExpr", "Amount", "Prompt", "Hardware", "Model")
+    return model in (RowExpr, Amount, Range, Expect, Prompt, Gpu, Hardware, Model)
 
 
 def _group(

@@ -16,12 +16,24 @@ from omrlang.check.things import MODELS
 from omrlang.functions import COLUMNS
 from omrlang.resolve import STAGES
 from omrlang.schema import KINDS
-from omrlang.types import Amount, Clause, Hardware, Model, Prompt, RowExpr, Setting, TrainedModel
+from omrlang.types import (
+    Amount,
+    Clause,
+    Expect,
+    Gpu,
+    Hardware,
+    Model,
+    Prompt,
+    Range,
+    RowExpr,
+    Setting,
+    TrainedModel,
+)
 
 _FROM_BASE = ("kind", "name", "source", "folder", "files", "code")
 """What a declaration says before its braces, and what is found out from that."""
 
-_NO_BRACES = (RowExpr, Amount, Prompt, Hardware, Model)
+_NO_BRACES = (RowExpr, Amount, Range, Expect, Prompt, Gpu, Hardware, Model)
 
 
 Keys: TypeAlias = "Mapping[str, Key]"

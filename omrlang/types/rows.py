@@ -26,7 +26,9 @@ class Python(Frozen):
     """``python("my_pkg.rewards:score")``: a function in a file below the recipe's folder."""
 
     kind: Literal["python"] = "python"
-    entry: str
+    entry: Annotated[
+        str, Setting("`PACKAGE.MODULE:FUNCTION`, from the folder of the recipe", cls="weights")
+    ]
 
 
 class Verifier(Frozen):
@@ -147,14 +149,14 @@ class Ascending(Frozen):
     """``ascending(EXPR)``: rows by a number, the lowest first; a missing one comes last."""
 
     kind: Literal["ascending"] = "ascending"
-    by: RowExpr
+    by: Annotated[RowExpr, Setting("a number of the row", cls="weights")]
 
 
 class Descending(Frozen):
     """``descending(EXPR)``: rows by a number, the highest first; a missing one comes last."""
 
     kind: Literal["descending"] = "descending"
-    by: RowExpr
+    by: Annotated[RowExpr, Setting("a number of the row", cls="weights")]
 
 
 Order: TypeAlias = Annotated[Ascending | Descending, Field(discriminator="kind")]
@@ -169,8 +171,14 @@ class Prompt(Frozen):
     """
 
     name: str
-    system: str | None = None
-    thinking: str | None = "think"
-    answer: str = "answer"
-    user: RowExpr | None = None
-    repair: bool = False
+    system: Annotated[str | None, Setting("the system prompt", cls="rows")] = None
+    thinking: Annotated[
+        str | None,
+        Setting("tag around the reasoning; none is a format with an answer only", cls="rows"),
+    ] = "think"
+    answer: Annotated[str, Setting("tag around the answer", cls="rows")] = "answer"
+    user: Annotated[
+        RowExpr | None,
+        Setting("the user's turn; default the question with its options", cls="rows"),
+    ] = None
+    repair: Annotated[bool, Setting("a missing opening tag is forgiven", cls="rows")] = False

@@ -19,7 +19,7 @@ class Constant(Frozen):
     """Linear warm-up to ``peak``, then flat. ``warmup`` is ``Amount`` in ``steps`` or ``fraction``."""
 
     kind: Literal["constant"] = "constant"
-    peak: float
+    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
     warmup: Warmup = Amount(value=0, unit="steps")
 
 
@@ -27,16 +27,18 @@ class Cosine(Frozen):
     """Linear warm-up to ``peak``, then half a cosine to ``floor * peak`` at the last step."""
 
     kind: Literal["cosine"] = "cosine"
-    peak: float
+    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
     warmup: Warmup = Amount(value=0, unit="steps")
-    floor: float = 0.0
+    floor: Annotated[
+        float, Setting("share of the peak that is left at the last step", cls="weights")
+    ] = 0.0
 
 
 class Linear(Frozen):
     """Linear warm-up to ``peak``, then a line to 0 at the last step."""
 
     kind: Literal["linear"] = "linear"
-    peak: float
+    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
     warmup: Warmup = Amount(value=0, unit="steps")
 
 
@@ -47,32 +49,49 @@ class CrossEntropy(Frozen):
     """``fused``: logits are made in chunks and never stand whole in memory (same result)."""
 
     kind: Literal["cross_entropy"] = "cross_entropy"
-    fused: bool = True
+    fused: Annotated[bool, Setting("logits in chunks, never whole in memory", cls="speed")] = True
 
 
 class AdamW(Frozen):
     kind: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    betas: Annotated[tuple[float, float], Setting("decay of the two moments", cls="weights")] = (
+        0.9,
+        0.999,
+    )
+    eps: Annotated[float, Setting("added to the denominator", cls="weights")] = 1e-8
+    weight_decay: Annotated[float, Setting("decoupled decay of the weights", cls="weights")] = 0.0
 
 
 class Gspo(Frozen):
     """Group sequence policy optimisation (arXiv 2507.18071): length-normalised sequence ratio. ``clip`` is [low, high]."""
 
     kind: Literal["gspo"] = "gspo"
-    clip: tuple[float, float]
-    kl: float = 0.0
-    mean: Literal["sequence", "token"] = "sequence"
+    clip: Annotated[
+        tuple[float, float],
+        Setting("how far below and above 1 a sequence's ratio counts", cls="weights"),
+    ]
+    kl: Annotated[
+        float, Setting("weight of the divergence from the starting model", cls="weights")
+    ] = 0.0
+    mean: Annotated[
+        Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
+    ] = "sequence"
 
 
 class Grpo(Frozen):
     """Group relative policy optimisation (arXiv 2402.03300): token ratios. ``clip`` is [low, high]."""
 
     kind: Literal["grpo"] = "grpo"
-    clip: tuple[float, float]
-    kl: float = 0.0
-    mean: Literal["sequence", "token"] = "sequence"
+    clip: Annotated[
+        tuple[float, float],
+        Setting("how far below and above 1 a token's ratio counts", cls="weights"),
+    ]
+    kl: Annotated[
+        float, Setting("weight of the divergence from the starting model", cls="weights")
+    ] = 0.0
+    mean: Annotated[
+        Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
+    ] = "sequence"
 
 
 class Overlong(Frozen):
@@ -80,17 +99,26 @@ class Overlong(Frozen):
 
     kind: Literal["soft"] = "soft"
     buffer: Annotated[int, Setting("tokens before the limit", cls="weights", unit="tokens", ge=1)]
-    factor: float = 1.0
+    factor: Annotated[float, Setting("penalty at the limit", cls="weights")] = 1.0
 
 
 class Dapo(Frozen):
     """DAPO (arXiv 2503.14476): decoupled clip, token mean over the global batch; groups without spread are left out."""
 
     kind: Literal["dapo"] = "dapo"
-    clip: tuple[float, float]
-    kl: float = 0.0
-    mean: Literal["sequence", "token"] = "token"
-    overlong: Overlong | None = None
+    clip: Annotated[
+        tuple[float, float],
+        Setting("how far below and above 1 a token's ratio counts", cls="weights"),
+    ]
+    kl: Annotated[
+        float, Setting("weight of the divergence from the starting model", cls="weights")
+    ] = 0.0
+    mean: Annotated[
+        Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
+    ] = "token"
+    overlong: Annotated[
+        Overlong | None, Setting("the penalty for responses near the limit", cls="weights")
+    ] = None
 
 
 Algorithm: TypeAlias = Annotated[Gspo | Grpo | Dapo, Field(discriminator="kind")]
