@@ -114,6 +114,16 @@ def test_concise_is_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"\d errors; `omr fix` mends \d", verdict)
 
 
+def test_the_documented_example_is_what_is_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "findings.md").read_text()
+    shown = dict(re.findall(r"^```(text|json)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    Path("recipe.omr").write_text(shown["text"])
+    _, text = checked("json", "recipe.omr", capsys=capsys)
+    assert text == shown["json"]
+
+
 # ---- omr explain -----------------------------------------------------------------------------------------------
 
 
