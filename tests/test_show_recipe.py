@@ -21,7 +21,7 @@ use std.models
 
 seed = 17
 
-source puzzles from synthetic("shapes", n = 100, seed = 1)
+source puzzles from jsonl("puzzles.jsonl") { columns { question = q, answer = a } }
 
 sample traces from puzzles with models.smollm2_135m {
   n           = 8
@@ -120,7 +120,8 @@ def test_the_short_form_shows_what_was_set(capsys: pytest.CaptureFixture[str]) -
         "x4.omr[traces.temperature=0.5] · seed 17",
         "because is it worth twice the cost?",
         "",
-        "source puzzles from synthetic(name = shapes, n = 100, seed = 1)",
+        "source puzzles from jsonl(path = puzzles.jsonl)",
+        "  columns = { question = q, answer = a }",
         "",
         "sample traces from puzzles with models.smollm2_135m",
         "  temperature = 0.5",
