@@ -18,7 +18,7 @@ from omrlang.hir import Layer
 from omrlang.parse import MAX_CHARACTERS, parse
 from omrlang.schema import KINDS
 from omrlang.source import SourceFile, Span
-from omrlang.unsaved import unsaved_text
+from omrlang.unsaved import real_path, unsaved_text
 
 THINGS = ("model", "gpu", "hardware", "prompt", "verifier")
 STAGES = (*KINDS, "benchmark")
@@ -124,7 +124,7 @@ def resolve(
 
     ``chosen`` maps the places of sweeps to the values that they stand for in one variant.
     """
-    path = (folder / file.source.path.name).resolve()
+    path = real_path(folder / file.source.path.name)
     return _recipe(file, folder, reporter, (path,), chosen or {})
 
 
@@ -241,7 +241,7 @@ def _amended(
 ) -> Scope | None:
     """The scope of the base; None after a report."""
     relative = Path(amend.file.value)
-    path, shown = (folder / relative).resolve(), file.source.path.parent / relative
+    path, shown = real_path(folder / relative), file.source.path.parent / relative
     if path in loading:
         reporter.error("E212", f"{shown} amends itself", amend.file.span)
         return None
@@ -359,12 +359,12 @@ def _use(scope: Scope, use: s.Use, reporter: Reporter, loading: tuple[Path, ...]
     if found is None:
         return
     path, shown, name = found
-    path = path.resolve()
+    path = real_path(path)
     if path in loading:
         reporter.error("E212", f"{shown} uses itself", use.module.span)
         return
     known = scope.modules.get(name.id)
-    if scope.height and known is not None and known.file.path.resolve() == shown.resolve():
+    if scope.height and known is not None and real_path(known.file.path) == real_path(shown):
         return
     if not _new_name(scope, name, reporter, "module"):
         return

@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+def real_path(path: Path) -> Path:
+    """Where a path leads. One that no file can have stays as it is: who reads it says what is wrong with it."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a NUL in it, or links in a circle
+        return path
+
+
 @dataclass(frozen=True, slots=True)
 class Buffers:
     """``texts`` are by resolved path. ``read`` is every file that was asked for: as it is shown, and where it is."""
@@ -36,6 +44,6 @@ def unsaved_text(path: Path, shown: Path) -> str | None:
     buffers = _HELD.get()
     if buffers is None:
         return None
-    real = path.resolve()
+    real = real_path(path)
     buffers.read[shown] = real
     return buffers.texts.get(real)

@@ -13,6 +13,7 @@ from omrlang.lsp.positions import to_offset
 from omrlang.lsp.view import View
 from omrlang.resolve import Scope
 from omrlang.source import SourceFile, Span
+from omrlang.unsaved import real_path
 
 
 def define(view: View, position: Position, encoding: str) -> tuple[Path, Span] | None:
@@ -62,8 +63,8 @@ def _file_at(view: View, offset: int) -> Path | None:
         match statement:
             case s.Amend(file=s.Text() as text) | s.Use(module=s.Text() as text):
                 if text.span.start <= offset <= text.span.end:
-                    found = (view.path.parent / text.value).resolve()
-                    return found if found.is_file() else None
+                    found = real_path(view.path.parent / text.value)
+                    return found if found in view.real.values() else None
             case _:
                 pass
     return None

@@ -65,11 +65,11 @@ def follow(view: View, scope: Scope, names: Sequence[s.Name]) -> Iterator[Mentio
 
 def target_of(view: View, scope: Scope, name: str) -> Target | None:
     """What a scope's name stands for."""
-    span = scope.spans.get(name)
+    draft = scope.drafts.get(name)
+    span = scope.spans.get(name) if draft is None else draft.span
     if span is None:
         return None
-    kind = "module" if name in scope.modules else "let"
-    kind = scope.drafts[name].kind if name in scope.drafts else kind
+    kind = draft.kind if draft else "module" if name in scope.modules else "let"
     return Target(view.place(span), span.start, name, kind, span)
 
 

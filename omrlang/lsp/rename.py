@@ -93,7 +93,7 @@ def _check_clashes(target: Target, new: str, views: Iterable[View]) -> None:
     """An amending file has the names of its base beside its own, whether or not it mentions them."""
     for view in views:
         has_it = target_of(view, view.scope, target.name) == target
-        if has_it and new in view.scope.spans:
+        if has_it and (new in view.scope.spans or new in view.scope.drafts):
             raise Refused(f"{view.path.name} has a `{new}` already")
 
 

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -92,16 +93,18 @@ def _path(uri: str) -> Path | None:
 
 
 def guarded(feature: Callable[..., Answer]) -> Callable[..., Answer | None]:
-    """A feature whose own mistakes are logged and answered with nothing."""
+    """A feature whose own mistakes are logged, here and in the editor, and answered with nothing."""
 
     @functools.wraps(feature)
-    def safe(*args: Any) -> Answer | None:
+    def safe(server: Server, *args: Any) -> Answer | None:
         try:
-            return feature(*args)
+            return feature(server, *args)
         except Refused as reason:
             raise JsonRpcInvalidParams(str(reason)) from None
         except Exception:  # a boundary: the editor goes on without this one answer
             log.exception("%s failed", feature.__name__)
+            told = f"{feature.__name__} failed\n{traceback.format_exc()}"
+            server.window_log_message(lsp.LogMessageParams(lsp.MessageType.Error, told))
             return None
 
     return safe
@@ -259,8 +262,8 @@ def _references(server: Server, params: lsp.ReferenceParams) -> list[lsp.Locatio
 def _everywhere(server: Server, view: View) -> list[View]:
     """The workspace's files, and those that this one reads, in and outside of it."""
     views = {item.path: item for item in server.files.views()}
-    others = [server.files.view(path) for path in view.real.values() if path not in views]
-    return [*views.values(), *others]
+    others = {path for path in view.real.values() if path not in views and path.is_file()}
+    return [*views.values(), *map(server.files.view, sorted(others))]
 
 
 def _prepare_rename(server: Server, params: lsp.PrepareRenameParams) -> lsp.Range | None:

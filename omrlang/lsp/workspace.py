@@ -68,7 +68,7 @@ class Workspace:
             return self.texts[path]
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # a NUL in the path
             return None
         return status.st_mtime_ns, status.st_size
 
