@@ -28,7 +28,7 @@ def main(runs: int) -> None:
     """Time every command in turn, so that a drift of the machine's speed hits all of them."""
     state = tempfile.mkdtemp()
     commands = {"import lark, pydantic": FLOOR}
-    for recipe in ("quickstart", "word_problems", "gsm8k"):
+    for recipe in ("quickstart", "word_problems", "gsm8k", "openmmreasoner/openmmreasoner"):
         path = f"pipelines/{recipe}.omr"
         omr = [sys.executable, "-m", "omrlang"]
         commands[f"omr check {recipe}.omr"] = [*omr, "check", path]

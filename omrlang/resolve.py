@@ -6,8 +6,11 @@ which its names mean something.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, assert_never, cast
 
@@ -15,7 +18,7 @@ from omrlang import syntax as s
 from omrlang.diagnostics import CODES, Reporter, did_you_mean, nearest
 from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.hir import Layer
-from omrlang.parse import MAX_CHARACTERS, parse
+from omrlang.parse import MAX_CHARACTERS, parse, parse_statement, statement_starts
 from omrlang.schema import KINDS
 from omrlang.source import SourceFile, Span
 from omrlang.unsaved import real_path, unsaved_text
@@ -71,6 +74,43 @@ class Draft:
     settings: dict[str, Slot] = field(default_factory=dict)
 
 
+class Drafts(MutableMapping[str, Draft]):
+    """Drafts by name. One of the standard library is read when it is asked for: a recipe uses few of them."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Draft | Callable[[], None]] = {}
+
+    def later(self, name: str, read: Callable[[], None]) -> None:
+        """``read`` will put the draft in."""
+        self._found[name] = read
+
+    def known(self) -> list[Draft]:
+        """Those that were read so far."""
+        return [found for found in self._found.values() if isinstance(found, Draft)]
+
+    def __getitem__(self, name: str) -> Draft:
+        found = self._found[name]
+        if isinstance(found, Draft):
+            return found
+        found()
+        return self[name]
+
+    def __setitem__(self, name: str, draft: Draft) -> None:
+        self._found[name] = draft
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
 @dataclass(slots=True, eq=False)
 class Scope:
     """The names of one file. ``prefix`` is empty in the recipe itself, else the module's name and a dot.
@@ -90,7 +130,7 @@ class Scope:
     because: str | None = None
     chosen: Mapping[Span, s.Expr] = field(default_factory=dict, repr=False)
     lets: dict[str, Bound] = field(default_factory=dict)
-    drafts: dict[str, Draft] = field(default_factory=dict)
+    drafts: Drafts = field(default_factory=Drafts)
     modules: dict[str, Scope] = field(default_factory=dict)
     spans: dict[str, Span] = field(default_factory=dict)
     seed: Bound | None = None
@@ -114,6 +154,8 @@ class Scope:
 
 
 Found: TypeAlias = Bound | Draft | Scope
+
+_DECLARES = re.compile(r"(\w+)[ \t]+(\w+)")
 Tree = TypeVar("Tree", bound=s.Node)
 
 
@@ -375,10 +417,34 @@ def _use(scope: Scope, use: s.Use, reporter: Reporter, loading: tuple[Path, ...]
         )
         return
     layer: Layer = "stdlib" if path.parent == library_folder().resolve() else "file"
-    tree = parse(source, reporter)
     module = Scope(source, path.parent, f"{scope.prefix}{name.id}.", layer, scope.home)
+    scope.modules[name.id] = module
+    if layer == "stdlib":
+        _library(module, reporter, (*loading, path))
+        return
+    tree = parse(source, reporter)
     module.broken |= tree.broken
-    scope.modules[name.id] = _defined(module, tree, reporter, (*loading, path))
+    _defined(module, tree, reporter, (*loading, path))
+
+
+def _library(module: Scope, reporter: Reporter, loading: tuple[Path, ...]) -> None:
+    """Define what a module of the library says; a declaration once it is asked for."""
+    text = module.file.text
+    for start, end in pairwise([*statement_starts(module.file), len(text)]):
+        found = _DECLARES.match(text, start)
+        read = partial(_read, module, start, end, reporter, loading)
+        if found is not None and found[1] in (*STAGES, *THINGS):
+            module.drafts.later(found[2], read)
+        else:
+            read()
+
+
+def _read(
+    module: Scope, start: int, end: int, reporter: Reporter, loading: tuple[Path, ...]
+) -> None:
+    statement = parse_statement(module.file, start, end)
+    assert statement is not None, "the standard library parses"
+    _define(module, statement, reporter, loading)
 
 
 def _module(scope: Scope, use: s.Use, reporter: Reporter) -> tuple[Path, Path, s.Name] | None:

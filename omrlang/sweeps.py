@@ -114,7 +114,7 @@ def _values(scope: Scope) -> Iterator[tuple[str, s.Expr]]:
 
 
 def _drafts(scope: Scope) -> Iterator[Draft]:
-    yield from scope.drafts.values()
+    yield from scope.drafts.known()  # nothing of the library itself is swept
     for module in scope.modules.values():
         yield from _drafts(module)
 

@@ -92,6 +92,12 @@ def parse_expression(file: SourceFile, start: int) -> s.Expr | None:
     return statement.value if isinstance(statement, s.Let) and not reporter.items else None
 
 
+@lru_cache(maxsize=1024)
+def parse_statement(file: SourceFile, start: int, end: int) -> s.Statement | None:
+    """The statement between two offsets of a file without mistakes; None where there is one."""
+    return _statement(file, start, end, Reporter())
+
+
 def statement_starts(file: SourceFile) -> list[int]:
     """The offsets at which statements start, whether or not they can be read."""
     return _scan(file)[1]
@@ -186,5 +192,6 @@ __all__ = [
     "RESERVED",
     "parse",
     "parse_expression",
+    "parse_statement",
     "statement_starts",
 ]
