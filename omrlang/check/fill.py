@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -197,13 +198,21 @@ def _columns(ctx: Context, slot: Slot, key: str, want: Any) -> Any:
     if slot.value is not None:
         return ctx.error("E301", f"`{key}` takes braces, `{key} {{ … }}`", slot.value.expr.span)
     found: dict[str, Any] = {}
+    for name, inner in _mapped(slot):
+        if inner.value is not None:
+            origin = Provenance(inner.value.layer, inner.value.expr.span)
+            ctx.provenance[f"{key}.{name}"] = origin
+        _column(ctx, name, inner, want, found)
+    return FAILED if FAILED in found.values() else found
+
+
+def _mapped(slot: Slot) -> Iterator[tuple[str, Slot]]:
+    """The columns in the braces, those of `extra { … }` and `extra.NAME` by their whole name."""
     for name, inner in slot.group.items():
         if name == "extra":
-            for part, deep in inner.group.items():
-                _column(ctx, f"extra.{part}", deep, want, found)
+            yield from ((f"extra.{part}", deep) for part, deep in inner.group.items())
         else:
-            _column(ctx, name, inner, want, found)
-    return FAILED if FAILED in found.values() else found
+            yield name, inner
 
 
 def _column(ctx: Context, name: str, slot: Slot, want: Any, found: dict[str, Any]) -> None:
