@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,9 +197,9 @@ def test_no_snippets_for_an_editor_without(tmp_path: Path) -> None:
         ("format_ok and", ["format_ok → bool", "reasoning format"]),
         ("len(answer)", ["len(any) → number", "characters of a text"]),
         ("answer) <=", ["the column `answer`, text"]),
-        ("scripted(", ["scripted(name, right)", "a program, not a model"]),
+        ("scripted(", ["```omr\nscripted(name, right)\n```", "a program, not a model"]),
         ("right = 70%", ["probability of a right trace"]),
-        ("sample traces", ["settings:", "`max_tokens`"]),
+        ("sample traces", ["reasoning traces, `n` for each input row", "settings:", "`max_tokens`"]),
         ("length\n}", ["let length = 64"]),
         ("puzzles with", ["source puzzles from", "Drawn puzzles."]),
     ],
@@ -576,6 +578,14 @@ def test_a_mistake_of_the_server_is_told_and_answered_with_nothing() -> None:
     assert guarded(feature)(cast(Any, Quiet()), 2) == 0.5
     assert guarded(feature)(cast(Any, Quiet()), 0) is None
     assert "ZeroDivisionError" in told[0]
+
+
+def test_without_its_packages_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['pygls'] = None; from omrlang.cli import main; sys.exit(main(['lsp']))"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == 'omr: the language server needs `pip install "omrlang[lsp]"`\n'
 
 
 def test_what_is_no_file_is_answered_with_nothing(ide: Editor) -> None:

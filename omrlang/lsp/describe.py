@@ -111,10 +111,10 @@ def type_text(key: Key) -> str:
 
 def choice_text(word: str, model: type[BaseModel]) -> str:
     """A call that is one of a setting's choices."""
-    lines = [f"```omr\n{signature(word, model)}\n```", inspect.cleandoc(model.__doc__ or "")]
-    for key in arguments(model).values():
-        lines.append(f"- `{key.name}`: {', '.join(facts(key))}")
-    return "\n".join(lines).replace("``", "`").replace("`` `", "```")
+    doc = inspect.cleandoc(model.__doc__ or "").replace("``", "`")
+    listed = [f"- `{key.name}`: {', '.join(facts(key))}" for key in arguments(model).values()]
+    parts = (f"```omr\n{signature(word, model)}\n```", doc, "\n".join(listed))
+    return "\n\n".join(part for part in parts if part)
 
 
 def signature(word: str, model: type[BaseModel]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lsprotocol.types import Hover, MarkupContent, MarkupKind, Position, Range
 
 from omrlang.functions import COLUMNS, FUNCTIONS
@@ -14,6 +16,7 @@ from omrlang.lsp.positions import to_offset, to_position
 from omrlang.lsp.standing import Wanted, kind_of, wanted
 from omrlang.lsp.view import View
 from omrlang.parse import statement_starts
+from omrlang.resolve import STAGES
 from omrlang.source import SourceFile
 from omrlang.words import CLAUSES, INSTEAD, KINDS, STATEMENTS
 
@@ -78,7 +81,9 @@ def _of_kind(word: str) -> str | None:
     if word not in KINDS:
         return None
     model = places.declared(word)
-    doc = (model.__doc__ or "").strip() if model else ""
+    # A stage kind is told by its module, a thing by its class.
+    told = sys.modules[model.__module__] if model and word in STAGES else model
+    doc = ((told.__doc__ if told else None) or "").strip().replace("``", "`")
     clauses = [f"- `{key.name}`: {key.setting.doc}" for key in places.clauses(word).values()]
     keys = ", ".join(f"`{name}`" for name in places.settings(word))
     return "\n\n".join(part for part in (doc, "\n".join(clauses), f"settings: {keys}") if part)
