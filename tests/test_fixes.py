@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -66,3 +67,32 @@ def test_a_fix_never_adds_an_error(page: Path, tmp_path: Path) -> None:
     assert (after != wrong) == bool(made)
     if made:
         assert sum(item.severity == "error" for item in left) < len(before)
+
+
+QUICKSTART = Path(__file__).parents[1] / "pipelines" / "quickstart.omr"
+KEYS = [
+    (match.start(1), match[1])
+    for match in re.finditer(r"^  ([a-z_]{4,})\s*(?:=|\{)", QUICKSTART.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("start", "key"), KEYS)
+def test_a_dropped_letter_comes_back_or_nothing_is_done(
+    start: int, key: str, tmp_path: Path
+) -> None:
+    """A fix never makes another recipe of a misspelt key than the one that was meant."""
+    text = QUICKSTART.read_text()
+    path = tmp_path / "recipe.omr"
+    for at in range(1, len(key)):
+        wrong = key[:at] + key[at + 1 :]
+        path.write_text(text[:start] + wrong + text[start + len(key) :])
+        after, made, left = mended(path, path.read_text())
+        assert after == text if made else left, wrong
+
+
+def test_most_dropped_letters_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.omr"
+    text = QUICKSTART.read_text()
+    wrong = [text[:start] + key[:2] + key[3:] + text[start + len(key) :] for start, key in KEYS]
+    back = [mended(path, one)[0] == text for one in wrong]
+    assert sum(back) >= 0.9 * len(back)
