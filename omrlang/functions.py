@@ -167,7 +167,7 @@ _ALL = (
         (),
         "bool",
         "rows",
-        "the question shares `n` words in a row with a question of the named sets, or an image with one of their rows",
+        "the question shares `n` words in a row (13 unless said) with a question of the named sets, or an image with one of their rows",
         named=(("n", "number"),),
     ),
 )

@@ -63,10 +63,10 @@ def binary(rows: Reading, expr: s.BinaryExpr) -> Typed | Failed:
     op = expr.op
     if op in ("in", "not in") and isinstance(bare(expr.right), s.RangeExpr):
         return _between(rows, expr, cast(s.RangeExpr, bare(expr.right)))
-    left, right = rows.typed(expr.left), rows.typed(expr.right)
+    left, right = _side(rows, op, expr.left), _side(rows, op, expr.right)
     if isinstance(left, Failed) or isinstance(right, Failed):
         return FAILED
-    if not _operands_fit(rows.ctx, expr, left, right):
+    if not _go_together(rows.ctx, expr, left, right):
         return FAILED
     if op in ("not in", "is not"):
         inner = Binary(op="in" if op == "not in" else "is", left=left[0], right=right[0])
@@ -114,15 +114,18 @@ _TAKES: dict[str, tuple[ExprType, ...]] = {
 }
 
 
-def _operands_fit(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) -> bool:
-    """Whether both sides are what the operator takes; reports the side that is not."""
+def _side(rows: Reading, op: str, expr: s.Expr) -> Typed | Failed:
+    """One side of an operator, of a type that the operator takes on either."""
+    typed = rows.typed(expr)
+    if isinstance(typed, Failed) or op not in _TAKES or fits(typed[1], _TAKES[op]):
+        return typed
+    message = f"`{op}` takes {type_list(_TAKES[op])}, this is {a_type(typed[1])}"
+    return rows.ctx.error("E301", message, expr.span)
+
+
+def _go_together(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) -> bool:
+    """Whether two sides go with each other; reports the one that does not."""
     op = expr.op
-    if op in _TAKES:
-        for typed, side in ((left, expr.left), (right, expr.right)):
-            if not fits(typed[1], _TAKES[op]):
-                message = f"`{op}` takes {type_list(_TAKES[op])}, this is {a_type(typed[1])}"
-                ctx.error("E301", message, side.span)
-                return False
     if op == "matches" and isinstance(right[0], Lit) and isinstance(right[0].value, str):
         complaint = pattern_complaint(right[0].value)
         if complaint is not None:
@@ -131,6 +134,11 @@ def _operands_fit(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) -
     if op in ("in", "not in") and not fits(right[1], ("list", "text")):
         message = f"`in` takes a list, a text or a range on its right, this is {a_type(right[1])}"
         ctx.error("E301", message, expr.right.span)
+        return False
+    if op in ("in", "not in") and not fits(left[1], _looked_for(right[1])):
+        where = "a text" if right[1] == "text" else "a list"
+        message = f"`in` looks for {type_list(_looked_for(right[1]))} in {where}, this is {a_type(left[1])}"
+        ctx.error("E301", message, expr.left.span)
         return False
     if op in ("is", "is not") and right[0] != Lit(value=None):
         ctx.error(
@@ -144,6 +152,11 @@ def _operands_fit(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) -
         )
         return False
     return True
+
+
+def _looked_for(where: ExprType) -> tuple[ExprType, ...]:
+    """What can be in a text, or in a list, whose items are texts or numbers."""
+    return ("text",) if where == "text" else ("text", "number")
 
 
 def pattern_complaint(pattern: str) -> str | None:
