@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -45,6 +46,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; never a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # What a command makes it mostly keeps: looking for garbage would be a tenth of a check.
+    gc.set_threshold(500_000)
     try:
         return _run(arguments)
     except KeyboardInterrupt:

@@ -86,8 +86,8 @@ def _print_errors(file: Path, diagnostics: Sequence[Diagnostic], as_json: bool) 
 
 def print_failure(file: Path, diagnostics: Sequence[Diagnostic]) -> None:
     """What a plan that could not be made is in JSON: the same outer fields, and the errors."""
-    from omrlang.compiler import plan_diagnostic
     from omrlang.plan import FORMAT_VERSION
+    from omrlang.planning import plan_diagnostic
 
     found = [plan_diagnostic(item).model_dump() for item in diagnostics]
     outer = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from omrlang.diagnostics import Diagnostic
 from omrlang.hir import Recipe
@@ -43,7 +44,9 @@ from omrlang.lints import (
     warmup_over_run,
 )
 from omrlang.lints.places import Graph, warning
-from omrlang.plan import Costs
+
+if TYPE_CHECKING:
+    from omrlang.plan import Costs
 
 LINTS = (
     clip_never_acts,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from omrlang.diagnostics import Diagnostic
 from omrlang.estimate.shapes import root_model
 from omrlang.functions import FUNCTIONS
 from omrlang.hir import Recipe, Stage
-from omrlang.plan import Costs
 from omrlang.references import calls as expression_calls
 from omrlang.references import references
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source
@@ -20,6 +19,9 @@ from omrlang.settle import num_devices, settled_amount
 from omrlang.source import Span
 from omrlang.types import Call, Col, ExprNode, Model, Prompt, RowExpr, TrainedModel
 from omrlang.walk import calls, children
+
+if TYPE_CHECKING:
+    from omrlang.plan import Costs
 
 A = TypeVar("A", bound=StageSpec)
 B = TypeVar("B", bound=StageSpec)

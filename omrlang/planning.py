@@ -1,0 +1,215 @@
+"""A checked recipe to its plan: pins, fingerprints, what is done already, costs, limits.
+
+Apart from ``compiler``, so that a check does not load what it has no use for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+
+from omrlang import __version__
+from omrlang.diagnostics import Diagnostic, listed
+from omrlang.estimate.costs import estimate, totals
+from omrlang.estimate.expectations import shown, verdicts
+from omrlang.hir import Recipe
+from omrlang.lints import lint
+from omrlang.lower import Lowered, lower
+from omrlang.pins import Pins
+from omrlang.plan import Costs, Exit, Plan, PlanCode, PlanDiagnostic, PlanStage, Totals
+from omrlang.references import calls
+from omrlang.state import Decision, Index, decide, read_index
+from omrlang.types import Verifier
+
+
+def make_plan(
+    recipe: Recipe,
+    state: Path,
+    path: Path,
+    found: Sequence[Diagnostic] = (),
+    overrides: Sequence[str] = (),
+    pins: Pins | None = None,
+) -> Plan:
+    """``path`` is the recipe's file as given; ``state`` the folder of earlier runs, which need not exist; ``found`` what
+    the front has to say and ``overrides`` what ``--set`` said, which the plan carries on. ``pins`` are for who plans
+    often: by default those that the state folder keeps."""
+    pins = pins or Pins.open(recipe.folder, state)
+    index = read_index(state)
+    lowered = lower(recipe, pins)
+    pins.save()
+    costs = estimate(lowered, index, path)
+    stages = _plan_stages(lowered, index, path, costs)
+    expected = tuple(_expectations(stages, recipe))
+    linted = map(plan_diagnostic, [*found, *_revealed(recipe, costs)])
+    said = (*linted, *_diagnostics(lowered, index, path), *expected)
+    whole = totals(
+        costs,
+        {stage.name: stage.action for stage in stages},
+        {stage.name: stage.spec for stage in stages},
+    )
+    return Plan(
+        omr_version=__version__,
+        recipe=str(path),
+        folder=str(recipe.folder.resolve()),
+        overrides=tuple(overrides),
+        seed=recipe.seed,
+        stages=stages,
+        models=recipe.models,
+        code=_code(stages),
+        removed=index.removed(path, frozenset(stage.name for stage in stages)),
+        totals=whole,
+        diagnostics=tuple(item for item in said if item.code not in recipe.allowed),
+        budget_p50_usd=_dollars(recipe.budget.p50_usd if recipe.budget else None),
+        budget_p90_usd=_dollars(recipe.budget.p90_usd if recipe.budget else None),
+        complete=whole.not_estimated == 0,
+        because=recipe.because,
+        exit=_exit(recipe, stages, whole, any(item.code == "W204" for item in expected)),
+    )
+
+
+def _revealed(recipe: Recipe, costs: Mapping[str, Costs]) -> Iterator[Diagnostic]:
+    """What lints find with the costs and did not without."""
+    known = {(item.code, item.span) for item in lint(recipe)}
+    for item in lint(recipe, costs):
+        if (item.code, item.span) not in known:
+            yield item
+
+
+def _plan_stages(
+    lowered: tuple[Lowered, ...], index: Index, path: Path, costs: Mapping[str, Costs]
+) -> tuple[PlanStage, ...]:
+    fingerprints = {stage.name: stage.fingerprint for stage in lowered}
+    made: dict[str, str] = {}
+    found = []
+    for stage in lowered:
+        decision = decide(stage, index, path, fingerprints)
+        twin = made.setdefault(stage.fingerprint, stage.name)
+        if twin != stage.name:
+            decision = Decision("cached", (), f"the same as {twin}")
+        found.append(_plan_stage(stage, decision, costs[stage.name]))
+    return tuple(found)
+
+
+def _plan_stage(stage: Lowered, decision: Decision, costs: Costs) -> PlanStage:
+    return PlanStage(
+        address=f"{stage.spec.kind}.{stage.name}",
+        name=stage.name,
+        spec=stage.decided,
+        fingerprint=stage.fingerprint,
+        parents=stage.parents,
+        revision=stage.revision,
+        action=decision.action,
+        reasons=decision.reasons,
+        reason_text=decision.text,
+        changes=decision.changes,
+        costs=costs,
+    )
+
+
+def _code(stages: Sequence[PlanStage]) -> tuple[PlanCode, ...]:
+    """The code that stages run, each with the stages that run it."""
+    runs: dict[Verifier, list[str]] = {}
+    for stage in stages:
+        for verifier in dict.fromkeys(call.verifier for call in calls(stage.spec) if call.verifier):
+            runs.setdefault(verifier, []).append(stage.address)
+    return tuple(
+        PlanCode(
+            entry=verifier.source.entry,
+            files=tuple(
+                (PurePosixPath(verifier.folder) / file).as_posix() for file in verifier.files
+            ),
+            sha256=verifier.code,
+            stages=tuple(addresses),
+        )
+        for verifier, addresses in runs.items()
+    )
+
+
+def _diagnostics(
+    lowered: tuple[Lowered, ...], index: Index, path: Path
+) -> Iterator[PlanDiagnostic]:
+    """What could not be read or pinned now."""
+    if index.problem is not None:
+        yield PlanDiagnostic(
+            code="W202", severity="warning", message=index.problem, path=str(path), line=1, column=1
+        )
+    yield from map(plan_diagnostic, _unpinned(lowered))
+
+
+def _unpinned(lowered: tuple[Lowered, ...]) -> Iterator[Diagnostic]:
+    """Each problem once, at the first stage that has it, however many stages read the same."""
+    readers: dict[str, dict[str, Lowered]] = {}
+    for stage in lowered:
+        for pin in stage.pins:
+            if pin.problem is not None:
+                readers.setdefault(pin.problem, {})[stage.name] = stage
+    for problem, stages in readers.items():
+        first, *others = stages.values()
+        named = [f"{first.spec.kind} `{first.name}`", *(f"`{other.name}`" for other in others)]
+        yield Diagnostic("W201", f"{listed(named, 'and')}: {problem}", first.stage.span, "warning")
+
+
+def plan_diagnostic(found: Diagnostic) -> PlanDiagnostic:
+    """A diagnostic as a plan carries it: its place as line and column."""
+    line, column = found.span.file.position(found.span.start)
+    return PlanDiagnostic(
+        code=found.code,
+        severity=found.severity,
+        message=found.message,
+        path=str(found.span.file.path),
+        line=line,
+        column=column,
+        hint=found.hint,
+    )
+
+
+def _expectations(stages: tuple[PlanStage, ...], recipe: Recipe) -> Iterator[PlanDiagnostic]:
+    """What a stage must come out as and, by its estimates, will not or may not."""
+    spans = {stage.spec.name: stage for stage in recipe.stages}
+    for stage in stages:
+        if stage.costs is None:
+            continue
+        for limit, number, verdict in verdicts(stage.spec.expect, stage.costs):
+            if verdict in ("may break", "breaks"):
+                provenance = spans[stage.name].settings.get("expect")
+                span = provenance.span if provenance and provenance.span else spans[stage.name].span
+                code = "W204" if verdict == "breaks" else "W203"
+                message = f"{stage.address}: `{limit.text}` {verdict}: {shown(number)}"
+                yield plan_diagnostic(Diagnostic(code, message, span, "warning"))
+
+
+def _exit(recipe: Recipe, stages: tuple[PlanStage, ...], whole: Totals, unexpected: bool) -> Exit:
+    """0, or 3 where a limit is breached: a stage does not fit, the budget or an expectation does not hold."""
+    due = [stage for stage in stages if stage.action != "cached" and stage.costs is not None]
+    for stage in due:
+        if (
+            stage.costs is not None
+            and stage.costs.memory is not None
+            and stage.costs.memory.verdict == "does not fit"
+        ):
+            return Exit(code=3, reason="does_not_fit")
+    budget = recipe.budget
+    if (
+        budget is not None
+        and budget.p50_usd is not None
+        and whole.usd.mid is not None
+        and whole.usd.mid > _decimal(budget.p50_usd)
+    ):
+        return Exit(code=3, reason="over_budget_p50")
+    if (
+        budget is not None
+        and budget.p90_usd is not None
+        and whole.usd.hi is not None
+        and whole.usd.hi > _decimal(budget.p90_usd)
+    ):
+        return Exit(code=3, reason="over_budget_p90")
+    return Exit(code=3, reason="unexpected") if unexpected else Exit(code=0, reason="ok")
+
+
+def _decimal(value: float) -> Decimal:
+    return Decimal(str(value))
+
+
+def _dollars(value: float | None) -> Decimal | None:
+    return None if value is None else _decimal(value)
