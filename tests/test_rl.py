@@ -327,3 +327,23 @@ def test_an_order_is_asked_of_the_rows(tmp_path: Path, base: Path) -> None:
     first, second = (max(map(len, steps[step])) for step in sorted(steps))
     assert min(map(len, steps[min(steps)])) >= second
     assert first == max(map(len, questions.values()))
+
+
+def test_an_order_by_the_pass_rate_of_an_earlier_filter(tmp_path: Path, base: Path) -> None:
+    rows = [row | {"content": f"c{place}"} for place, row in enumerate(drawn_rows(tmp_path, 8))]
+    tally = [
+        {"content": row["content"], "num_kept": place, "num_judged": 8}
+        for place, row in enumerate(reversed(rows))
+    ]
+    probe = tmp_path / "store" / "probe"
+    Shards(probe).write(0, {"tally": tally})
+    by = number(Call(fn="pass_rate", stages=("probe",)))
+    work = rl_work(tmp_path, base, rows, rl_spec(order=Ascending(by=by), steps=2))
+    others = (InputRows(name="probe", fingerprint="probe", folder=str(probe)),)
+    rl.train(work.model_copy(update={"others": others}))
+    rates = {line["content"]: line["num_kept"] for line in tally}
+    by_row = {row["id"]: rates[row["content"]] for row in rows}
+    steps = [(line["step"], by_row[line["row"]]) for line in table(work, "rollout")]
+    first = {rate for step, rate in steps if step == min(steps)[0]}
+    later = {rate for step, rate in steps if step > min(steps)[0]}
+    assert max(first) <= min(later)
