@@ -204,7 +204,7 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
     if scope.has_lost(expr.id):
         return
     hint = did_you_mean(expr.id, scope.names())
-    if hint is None and (Path(library_folder()) / f"{expr.id}.omr").exists():
+    if hint is None and expr.id in library_modules():
         hint = f"`use std.{expr.id}` at the top of the file brings it in"
     reporter.error("E201", f"unknown name `{expr.id}`", expr.span, hint)
 
