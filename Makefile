@@ -16,8 +16,10 @@ install: $(VENV)/.train
 
 test-install: $(VENV)/.test
 
+# Quick tests side by side, one thread each; then the slow ones, which use all cores, one after the other.
 test: test-install check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -m slow
 
 check: test-install
 	$(BIN)/ruff check .

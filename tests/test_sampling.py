@@ -342,7 +342,7 @@ def test_an_engine_that_dies_leaves_what_was_finished(tmp_path: Path, spy: Spy) 
     spy.behave = dies
     work = order(tmp_path, rows)
     with pytest.raises(
-        EngineDied, match=r"sample.traces: vLLM stopped: out of memory; 12 of 40 samples are kept"
+        EngineDied, match=r"^vLLM stopped: out of memory; 12 of 40 samples are kept"
     ) as caught:
         sample.run(work)
     assert caught.value.exit_code == 5

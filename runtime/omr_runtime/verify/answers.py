@@ -66,6 +66,7 @@ def clean(text: str) -> str:
     >>> clean(" $\\boxed{\\text{Blue}}$. ")
     'Blue'
     """
+    text = " ".join(text.split())
     for old, new in _SWAPS:
         text = text.replace(old, new)
     text = " ".join(_STYLED.sub(r"\1", text).split())
