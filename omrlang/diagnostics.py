@@ -125,6 +125,7 @@ class Fix:
 class Hint(str):
     """A hint that knows which ``word`` is wrong and what to write ``instead``: a diagnostic of that word has a fix."""
 
+    word: str
     instead: str
 
     def __new__(cls, text: str, word: str, instead: str) -> Hint:

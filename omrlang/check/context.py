@@ -63,9 +63,10 @@ class Place:
 
 @dataclass(slots=True)
 class Context:
-    """``things`` are finished declarations by draft, ``lets`` values by their expression,
-    ``rows`` the columns of stages, ``traits`` what else is certain of them by name, ``refused`` stages of which
-    nothing more is said, ``refused_keys`` keys (by identity) that deriving blocks share; ``open`` are those being made, outermost first.
+    """``things`` are finished declarations by draft, ``lets`` values by their expression, ``rows`` the columns of
+    stages, ``traits`` what else is certain of them by name. ``refused`` are stages whose base or place in the graph
+    was refused: of those nothing is missing; ``refused_keys`` keys (by identity) that blocks which derive from each
+    other share. ``open`` are things being made, outermost first.
 
     ``build`` makes a declared thing; it is handed in because values and things are made of each other.
     ``columns`` are those of the stage at hand. ``provenance`` gathers who set what on it (``origins`` what was
