@@ -27,6 +27,7 @@ from omrlang.types import (
     Scalar,
     Sql,
     Unary,
+    construct,
 )
 
 WHITE_SPACE = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680" + (
@@ -66,11 +67,11 @@ def row_expression(
         f"{len(trees)} operands of `and` but {len(texts)} texts: {text}"
     )
     rules = [
-        Rule(name=name, tree=node, sql=to_sql(node) if columns == "schema" else None)
+        construct(Rule, name=name, tree=node, sql=to_sql(node) if columns == "schema" else None)
         for name, node in zip(texts, trees, strict=True)
     ]
     rules.sort(key=lambda rule: rule.sql is None)
-    return RowExpr(text=text, type=type, tree=tree, rules=tuple(rules))
+    return construct(RowExpr, text=text, type=type, tree=tree, rules=tuple(rules))
 
 
 def operands(tree: ExprNode) -> tuple[ExprNode, ...]:
@@ -94,7 +95,7 @@ def to_sql(tree: ExprNode) -> Sql | None:
         piece = _emit(tree)
     except _NotSql:
         return None
-    return Sql(text=piece.text, params=piece.params)
+    return construct(Sql, text=piece.text, params=piece.params)
 
 
 class _NotSql(Exception):

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from omrlang.functions import Asks
 from omrlang.schema import Spec
-from omrlang.types import Frozen, Model, SettingClass
+from omrlang.types import Frozen, Model, SettingClass, construct
 
 FORMAT_VERSION = "1.0"
 
@@ -196,7 +196,7 @@ class Plan(Frozen):
     applyable: bool = True
     complete: bool = True
     errored: bool = False
-    exit: Exit = Exit(code=0, reason="ok")
+    exit: Exit = construct(Exit, code=0, reason="ok")
     not_in_it: tuple[str, ...] = ("queue time", "storage", "failed nodes")
 
     def stage(self, name: str) -> PlanStage:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from omrlang.schema import Eval, Rl, Sft, Spec
-from omrlang.types import Amount, Call, LrSchedule, RowExpr, Rule
+from omrlang.types import Amount, Call, LrSchedule, RowExpr, Rule, construct
 
-ANSWER_MATCHES = Call(fn="answer_matches")
-DEFAULT_SCORE = RowExpr(
+ANSWER_MATCHES = construct(Call, fn="answer_matches")
+DEFAULT_SCORE = construct(
+    RowExpr,
     text="answer_matches",
     type="bool",
     tree=ANSWER_MATCHES,
-    rules=(Rule(name="answer_matches", tree=ANSWER_MATCHES),),
+    rules=(construct(Rule, name="answer_matches", tree=ANSWER_MATCHES),),
 )
 """What an ``eval`` without ``score`` counts as right."""
 
@@ -29,7 +30,7 @@ def num_devices(spec: Sft | Rl) -> int:
 def settled_amount(amount: Amount, devices: int) -> Amount:
     """``1 pack / gpu`` on 32 devices is 32 packs."""
     unit, per, _ = amount.unit.partition(" / ")
-    return Amount(value=amount.value * devices, unit=unit) if per else amount
+    return construct(Amount, value=amount.value * devices, unit=unit) if per else amount
 
 
 def settle(spec: Spec) -> Spec:
@@ -54,10 +55,10 @@ def settle(spec: Spec) -> Spec:
 def _settled_lr(lr: LrSchedule, steps: int | None) -> LrSchedule:
     """A warm-up given as a fraction of a known number of steps is a number of steps, where it comes out whole."""
     if lr.warmup.value == 0:
-        return lr.model_copy(update={"warmup": Amount(value=0, unit="steps")})
+        return lr.model_copy(update={"warmup": construct(Amount, value=0.0, unit="steps")})
     if lr.warmup.unit != "fraction" or steps is None:
         return lr
     warmup = round(lr.warmup.value * steps, 9)
     if warmup != int(warmup):
         return lr
-    return lr.model_copy(update={"warmup": Amount(value=warmup, unit="steps")})
+    return lr.model_copy(update={"warmup": construct(Amount, value=warmup, unit="steps")})

@@ -64,6 +64,7 @@ def of(code: str, found: list[Diagnostic]) -> Iterator[Diagnostic]:
 @pytest.fixture(params=PAGES, ids=lambda page: page.stem)
 def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")  # what is printed is wrapped as on the page
     found: Path = request.param
     return found
 

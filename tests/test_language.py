@@ -527,3 +527,14 @@ def test_as_a_module() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "14 stages" in result.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.omr")), ids=lambda p: p.stem)
+def test_what_the_checker_makes_is_what_pydantic_would_take(path: Path) -> None:
+    """The checker constructs values without validating them again, so they must be valid as they are."""
+    found, _ = load(path)
+    assert found is not None
+    for stage in found.stages:
+        spec = stage.spec
+        assert type(spec).model_validate(spec.model_dump(), strict=False) == spec
+        assert type(spec).model_validate_json(spec.model_dump_json()) == spec

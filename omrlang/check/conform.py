@@ -38,6 +38,7 @@ from omrlang.types import (
     Times,
     TrainedModel,
     UpTo,
+    construct,
 )
 
 _ROW_TYPES: dict[str, tuple[ExprType, ...]] = {
@@ -259,7 +260,7 @@ def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
     setting = place.setting or Setting()
     if not _in_range(ctx, value.value, bound.expr.span, place.label, setting):
         return FAILED
-    return Amount(value=float(value.value), unit=unit)
+    return construct(Amount, value=float(value.value), unit=unit)
 
 
 def _range(ctx: Context, bound: Bound, place: Place) -> Any:
@@ -276,7 +277,7 @@ def _range(ctx: Context, bound: Bound, place: Place) -> Any:
         return FAILED
     if ends[0] > ends[1]:
         return ctx.error("E305", f"`{place.label}` is a range from the lower to the higher", span)
-    return Range(lo=ends[0], hi=ends[1])
+    return construct(Range, lo=ends[0], hi=ends[1])
 
 
 # ---- names of declared things ------------------------------------------------------------------
@@ -291,7 +292,7 @@ def _thing(ctx: Context, bound: Bound, want: type[BaseModel], place: Place) -> A
         return ctx.thing(value)
     if isinstance(value, Draft) and value.kind == "gpu" and want is Hardware:
         made = ctx.thing(value)
-        return FAILED if made is FAILED else Hardware(name=value.name, gpu=made, count=1)
+        return FAILED if made is FAILED else construct(Hardware, name=value.name, gpu=made, count=1)
     if isinstance(value, want):
         return value
     message = (
@@ -307,7 +308,7 @@ def _model(ctx: Context, bound: Bound, place: Place, *, trained: bool) -> Any:
     if isinstance(value, Draft) and value.kind == "model":
         return ctx.thing(value)
     if isinstance(value, Draft) and value.kind in MAKES_MODEL and trained:
-        return TrainedModel(stage=value.name)
+        return construct(TrainedModel, stage=value.name)
     takes = "a model or a stage that makes one" if trained else "a model"
     hint = "`model NAME = …` declares one" if isinstance(value, Choice) else None
     message = f"`{place.label}` takes {takes}, not {describe(value)}"
@@ -337,7 +338,7 @@ def mix_part(ctx: Context, bound: Bound, item: s.Item) -> Any:
     amount = _mix_amount(ctx, bound.of(item.amount))
     if isinstance(rows, Failed) or amount is FAILED:
         return FAILED
-    return MixPart(rows=rows.name, amount=amount)
+    return construct(MixPart, rows=rows.name, amount=amount)
 
 
 def _mix_amount(ctx: Context, bound: Bound) -> Any:
@@ -345,18 +346,18 @@ def _mix_amount(ctx: Context, bound: Bound) -> Any:
     expr = bound.expr
     if is_unpublished(bound):
         note(ctx, "from")
-        return All()
+        return construct(All)
     if isinstance(expr, s.Name) and expr.id == "all":
-        return All()
+        return construct(All)
     if isinstance(expr, s.CallExpr):
         return _choice(ctx, bound, [UpTo, Times], Place("amount", Setting(unit="rows", ge=1)))
     value = evaluate(ctx, bound)
     if isinstance(value, Quantity) and value.unit == "fraction":
-        return Share(fraction=float(value.value))
+        return construct(Share, fraction=float(value.value))
     if isinstance(value, Quantity):
         place = Place("amount", Setting(unit="rows", ge=1))
         number = _in_place(ctx, value, expr.span, place, whole=True)
-        return FAILED if number is FAILED else Count(n=number)
+        return FAILED if number is FAILED else construct(Count, n=number)
     if value is FAILED:
         return FAILED
     hint = "amounts are all, 500, 20%, up_to(500), times(2)"
@@ -408,7 +409,7 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
     if missing and "?" not in values:
         message = f"`{call.fn.span.text}(…)` lacks {listed(missing, 'and')}"
         return ctx.error("E308", message, call.span)
-    return FAILED if FAILED in values.values() else model(**values)
+    return FAILED if FAILED in values.values() else construct(model, **values)
 
 
 def _field_of(

@@ -10,7 +10,7 @@ from omrlang.check.values import Interval, Quantity, evaluate, in_unit
 from omrlang.diagnostics import did_you_mean
 from omrlang.format import format_expression
 from omrlang.resolve import Bound, Draft
-from omrlang.types import METRIC_UNITS, Expect, Limit, Metric
+from omrlang.types import METRIC_UNITS, Expect, Limit, Metric, construct
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 _HINT = "such as `rows in 1_000 .. 1_200`, `kept > 40%` or `share(math) in 10% .. 11%`"
@@ -23,7 +23,7 @@ def expect_value(ctx: Context, bound: Bound) -> Expect | Failed:
     found = tuple(limit for limit in limits if isinstance(limit, Limit))
     if len(found) < len(limits):
         return FAILED
-    return Expect(text=format_expression(bound.expr), limits=found)
+    return construct(Expect, text=format_expression(bound.expr), limits=found)
 
 
 def _parts(expr: s.Expr) -> list[s.Expr]:
@@ -47,7 +47,9 @@ def _limit(ctx: Context, bound: Bound) -> Limit | Failed:
         return FAILED
     lo, hi = ends
     strict = expr.op in ("<", ">")
-    return Limit(metric=metric, of=of, lo=lo, hi=hi, strict=strict, text=format_expression(expr))
+    return construct(
+        Limit, metric=metric, of=of, lo=lo, hi=hi, strict=strict, text=format_expression(expr)
+    )
 
 
 def _metric(ctx: Context, expr: s.Expr) -> Metric | Failed:

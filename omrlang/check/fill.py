@@ -25,6 +25,7 @@ from omrlang.types import (
     Prompt,
     Range,
     RowExpr,
+    construct,
 )
 
 NOT_MAPPED = ("id", "parent", "content", "source", "sample_index", "num_tokens", "finish")
@@ -185,7 +186,7 @@ def _group(
     values = fill(ctx, model, slot.group, f"`{label}`", slot.key.span, (), f"{path}.", base)
     if FAILED in values.values() or _would_lack(model, values, base):
         return FAILED
-    return base.model_copy(update=values) if base is not None else model(**values)
+    return base.model_copy(update=values) if base is not None else construct(model, **values)
 
 
 def _would_lack(model: type[BaseModel], values: dict[str, Any], base: BaseModel | None) -> bool:

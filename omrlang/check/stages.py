@@ -19,7 +19,7 @@ from omrlang.hir import Provenance, Stage
 from omrlang.resolve import Bound, Draft
 from omrlang.schema import KINDS, Spec
 from omrlang.source import Span
-from omrlang.types import Clause, MixPart, Share
+from omrlang.types import Clause, MixPart, Share, construct
 
 ALWAYS = ("id", "parent", "content", "source")
 SAMPLED = ("response", "thinking", "final_answer", "sample_index", "num_tokens", "finish")
@@ -41,7 +41,9 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
         return FAILED
     if draft.kind == "benchmark":
         values["benchmark"] = True
-    made: Spec = spec(name=draft.name, seed=ctx.seed, unpublished=tuple(ctx.unpublished), **values)
+    made: Spec = construct(
+        spec, name=draft.name, seed=ctx.seed, unpublished=tuple(ctx.unpublished), **values
+    )
     _defaults(ctx, spec, without)
     stage = Stage(draft.span, made, ctx.provenance)
     check_suits(ctx, draft, stage)

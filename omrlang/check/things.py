@@ -18,7 +18,17 @@ from omrlang.hir import Provenance
 from omrlang.parse import MAX_DEPTH
 from omrlang.plugins import Unreadable, read_code, split_entry
 from omrlang.resolve import Bound, Draft, layered, look_up
-from omrlang.types import Fresh, Gpu, Hardware, Model, ModelSource, Prompt, Python, Verifier
+from omrlang.types import (
+    Fresh,
+    Gpu,
+    Hardware,
+    Model,
+    ModelSource,
+    Prompt,
+    Python,
+    Verifier,
+    construct,
+)
 
 MODELS: dict[str, type[BaseModel]] = {
     "model": Model,
@@ -60,7 +70,7 @@ def build(ctx: Context, draft: Draft) -> Any:
     values = {"name": draft.name, **fields, **given}
     if base is FAILED or FAILED in values.values():
         return FAILED
-    made = base.model_copy(update=values) if base is not None else model(**values)
+    made = base.model_copy(update=values) if base is not None else construct(model, **values)
     return _completed(made, draft)
 
 

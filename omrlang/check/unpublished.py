@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Place
 from omrlang.resolve import Bound, look_up
-from omrlang.types import Amount, Setting
+from omrlang.types import Amount, Setting, construct
 
 WORD = "unpublished"
 
@@ -45,7 +45,7 @@ def _value(want: Any, setting: Setting) -> Any:
         parts = get_args(want)
         return () if parts[-1] is Ellipsis else tuple(_value(part, setting) for part in parts)
     if want is Amount:
-        return Amount(value=1, unit=setting.units[0])
+        return construct(Amount, value=1.0, unit=setting.units[0])
     if want in (int, float):
         low = setting.ge if setting.ge is not None else 1
         return want(max(low, 1) if setting.le is None else min(max(low, 1), setting.le))

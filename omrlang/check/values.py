@@ -14,7 +14,7 @@ from omrlang.diagnostics import Reporter, did_you_mean
 from omrlang.parse import MAX_NUMBER
 from omrlang.resolve import THINGS, Bound, Draft, Scope, look_up, report_unknown
 from omrlang.source import Span
-from omrlang.types import DENOMINATORS, UNITS, Gpu, Hardware
+from omrlang.types import DENOMINATORS, UNITS, Gpu, Hardware, construct
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ def _machines(ctx: Context, expr: s.BinaryExpr, times: Quantity, draft: Draft) -
         )
     made = ctx.thing(draft)
     if isinstance(made, Gpu):
-        return Hardware(name=draft.name, gpu=made, count=int(times.value))
+        return construct(Hardware, name=draft.name, gpu=made, count=int(times.value))
     if isinstance(made, Hardware):
         return made.model_copy(update={"count": made.count * int(times.value)})
     return FAILED

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
 from omrlang.lints.places import Graph, judges, setting_span, verifies, warning
-from omrlang.types import Call, Lit
+from omrlang.types import Call, Lit, construct
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
@@ -25,4 +25,4 @@ def lint(graph: Graph) -> Iterator[Diagnostic]:
 
 
 def _blind(judge: Call) -> bool:
-    return dict(judge.named).get("question") == Lit(value=False)
+    return dict(judge.named).get("question") == construct(Lit, value=False)

@@ -11,7 +11,7 @@ from omrlang.diagnostics import Diagnostic
 from omrlang.hir import Stage
 from omrlang.lints.places import Graph, judges, same_weights, setting_span, verifies, warning
 from omrlang.schema import Eval, Rl, Sample
-from omrlang.types import ModelRef, TrainedModel
+from omrlang.types import ModelRef, TrainedModel, construct
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
@@ -30,7 +30,7 @@ def _writers(graph: Graph, stage: Stage) -> list[ModelRef]:
     """The models whose answers a stage verifies."""
     match stage.spec:
         case Rl(model=model, name=name):
-            return [model, TrainedModel(stage=name)]
+            return [model, construct(TrainedModel, stage=name)]
         case Eval(model=model):
             return [model]
         case _:

@@ -17,6 +17,7 @@ from omrlang.types import (
     Prompt,
     Setting,
     Zero,
+    construct,
 )
 
 
@@ -42,7 +43,7 @@ class Training(StageSpec):
         ),
     ]
     optimizer: Annotated[AdamW, Setting(cls="weights", doc="adamw(betas, eps, weight_decay)")] = (
-        AdamW()
+        construct(AdamW)
     )
     max_grad_norm: Annotated[
         float, Setting(cls="weights", gt=0, doc="the gradient is scaled down to this norm")
@@ -121,7 +122,7 @@ class Sft(Training):
         Setting(
             cls="weights", doc="cross_entropy(fused): mean over all response tokens of the batch"
         ),
-    ] = CrossEntropy()
+    ] = construct(CrossEntropy)
     min_pixels: Annotated[
         int | None,
         Setting(cls="weights", unit="pixels", ge=1, doc="smaller images are enlarged to this area"),

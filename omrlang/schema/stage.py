@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from omrlang.types import Assume, Expect, Frozen, Setting
+from omrlang.types import Assume, Expect, Frozen, Setting, construct
 
 
 class StageSpec(Frozen):
@@ -27,7 +27,7 @@ class StageSpec(Frozen):
     assume: Annotated[
         Assume,
         Setting(cls="meta", doc="what a plan cannot know and the recipe declares; changes no row"),
-    ] = Assume()
+    ] = construct(Assume)
     expect: Annotated[
         Expect | None,
         Setting(

@@ -73,6 +73,7 @@ from omrlang.types.setting import (
     Scalar,
     Setting,
     SettingClass,
+    construct,
 )
 from omrlang.types.training import (
     AdamW,
@@ -176,4 +177,5 @@ __all__ = [
     "Warmup",
     "WheelModel",
     "Zero",
+    "construct",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from omrlang.types.amounts import Amount
-from omrlang.types.setting import Frozen, Setting
+from omrlang.types.setting import Frozen, Setting, construct
 
 Warmup: TypeAlias = Annotated[
     Amount,
@@ -20,7 +20,7 @@ class Constant(Frozen):
 
     kind: Literal["constant"] = "constant"
     peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
-    warmup: Warmup = Amount(value=0, unit="steps")
+    warmup: Warmup = construct(Amount, value=0.0, unit="steps")
 
 
 class Cosine(Frozen):
@@ -28,7 +28,7 @@ class Cosine(Frozen):
 
     kind: Literal["cosine"] = "cosine"
     peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
-    warmup: Warmup = Amount(value=0, unit="steps")
+    warmup: Warmup = construct(Amount, value=0.0, unit="steps")
     floor: Annotated[
         float, Setting("share of the peak that is left at the last step", cls="weights")
     ] = 0.0
@@ -39,7 +39,7 @@ class Linear(Frozen):
 
     kind: Literal["linear"] = "linear"
     peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
-    warmup: Warmup = Amount(value=0, unit="steps")
+    warmup: Warmup = construct(Amount, value=0.0, unit="steps")
 
 
 LrSchedule: TypeAlias = Annotated[Constant | Cosine | Linear, Field(discriminator="kind")]

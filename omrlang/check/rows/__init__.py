@@ -15,7 +15,7 @@ from omrlang.check.values import quantity
 from omrlang.expressions import row_expression
 from omrlang.format import format_expression
 from omrlang.resolve import Bound
-from omrlang.types import ExprType, Lit, RowExpr
+from omrlang.types import ExprType, Lit, RowExpr, construct
 
 
 def _as_name(bound: Bound) -> Bound:
@@ -63,9 +63,9 @@ def _read(rows: Reading, expr: s.Expr) -> Typed | Failed:
         case s.Number():
             return _number(ctx, expr)
         case s.Text():
-            return Lit(value=expr.value), "text"
+            return construct(Lit, value=expr.value), "text"
         case s.Constant():
-            return Lit(value=expr.value), "any" if expr.value is None else "bool"
+            return construct(Lit, value=expr.value), "any" if expr.value is None else "bool"
         case s.Name() | s.Attr():
             return name(rows, expr)
         case s.ListExpr():
@@ -90,4 +90,4 @@ def _number(ctx: Context, expr: s.Number) -> Typed | Failed:
         return ctx.error(
             "E304", f"a row expression has no units, this has `{value.unit}`", expr.span
         )
-    return Lit(value=plain(value.value)), "number"
+    return construct(Lit, value=plain(value.value)), "number"

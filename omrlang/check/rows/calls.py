@@ -14,7 +14,17 @@ from omrlang.diagnostics import did_you_mean
 from omrlang.functions import FUNCTIONS, Asks, Function
 from omrlang.resolve import MAKES_MODEL, MAKES_ROWS, Draft, look_up
 from omrlang.source import Span
-from omrlang.types import Call, ExprNode, ExprType, Lit, Model, Scalar, TrainedModel, Verifier
+from omrlang.types import (
+    Call,
+    ExprNode,
+    ExprType,
+    Lit,
+    Model,
+    Scalar,
+    TrainedModel,
+    Verifier,
+    construct,
+)
 
 NEEDS_RESPONSE = "response"
 JUDGE_SEES = ("answer", "response")
@@ -48,7 +58,7 @@ def verifier(rows: Reading, draft: Draft, span: Span) -> Typed | Failed:
     made = rows.ctx.thing(draft)
     if not isinstance(made, Verifier) or not _asked_here(rows, draft.name, "code", span):
         return FAILED
-    return Call(fn=draft.name, verifier=made), made.gives
+    return construct(Call, fn=draft.name, verifier=made), made.gives
 
 
 def _asked_here(rows: Reading, name: str, asks: Asks, span: Span) -> bool:
@@ -69,7 +79,9 @@ def _plain_call(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | 
     if isinstance(args, Failed) or isinstance(named, Failed):
         return FAILED
     result = _result(function, args)
-    return Call(fn=function.name, args=tuple(arg[0] for arg in args), named=named), result
+    return construct(
+        Call, fn=function.name, args=tuple(arg[0] for arg in args), named=named
+    ), result
 
 
 def _result(function: Function, args: list[Typed]) -> ExprType:
@@ -162,7 +174,7 @@ def _n(rows: Reading, arg: s.Arg) -> ExprNode | Failed:
     typed = rows.typed(arg.value)
     value = typed[0].value if isinstance(typed, tuple) and isinstance(typed[0], Lit) else None
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return Lit(value=value)
+        return construct(Lit, value=value)
     if isinstance(typed, Failed):
         return FAILED
     return rows.ctx.error("E305", "`n` is a whole number from 1 on", arg.value.span)
@@ -175,7 +187,7 @@ def _sees(ctx: Context, arg: s.Arg) -> ExprNode | Failed:
     if word not in JUDGE_SEES:
         hint = f"choices are {', '.join(JUDGE_SEES)}"
         return ctx.error("E211", f"`sees` has no choice `{value.span.text}`", value.span, hint)
-    return Lit(value=cast(Scalar, word))
+    return construct(Lit, value=cast(Scalar, word))
 
 
 # ---- what stands for a model or for stages -----------------------------------------------------
@@ -187,7 +199,7 @@ def _judge(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Faile
     named = _named(rows, expr, function)
     if isinstance(model, Failed) or isinstance(named, Failed):
         return FAILED
-    return Call(fn=function.name, named=named, model=model), function.result
+    return construct(Call, fn=function.name, named=named, model=model), function.result
 
 
 def _tokens(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
@@ -200,7 +212,7 @@ def _tokens(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Fail
     model = _model(rows, subject)
     if isinstance(args, Failed) or isinstance(model, Failed):
         return FAILED
-    return Call(fn=function.name, args=(args[0][0],), model=model), function.result
+    return construct(Call, fn=function.name, args=(args[0][0],), model=model), function.result
 
 
 def _of_filter(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
@@ -209,7 +221,7 @@ def _of_filter(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | F
     name = FAILED if isinstance(subject, Failed) else _stage(rows, subject, ("filter",))
     if isinstance(name, Failed):
         return FAILED
-    return Call(fn=function.name, stages=(name,)), function.result
+    return construct(Call, fn=function.name, stages=(name,)), function.result
 
 
 def _in_rows(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
@@ -223,7 +235,7 @@ def _in_rows(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Fai
     found = tuple(name for name in names if not isinstance(name, Failed))
     if len(found) < len(names) or isinstance(named, Failed):
         return FAILED
-    return Call(fn=function.name, named=named, stages=found), function.result
+    return construct(Call, fn=function.name, named=named, stages=found), function.result
 
 
 _READERS: dict[Asks, Callable[[Reading, s.CallExpr, Function], Typed | Failed]] = {
@@ -256,7 +268,7 @@ def _model(rows: Reading, arg: s.Arg) -> Model | TrainedModel | Failed:
     if isinstance(draft, Failed):
         return FAILED
     if draft.kind in MAKES_MODEL:
-        return TrainedModel(stage=draft.name)
+        return construct(TrainedModel, stage=draft.name)
     if draft.kind == "model":
         made = rows.ctx.thing(draft)
         return made if isinstance(made, Model) else FAILED

@@ -15,16 +15,16 @@ from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.parse import RESERVED
 from omrlang.resolve import Bound, Draft, Scope, look_up, report_unknown
 from omrlang.source import Span
-from omrlang.types import Col, Lit
+from omrlang.types import Col, Lit, construct
 
 
 def name(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
     ctx, word = rows.ctx, expr.span.text
     if isinstance(expr, s.Name) and expr.id == "null":
-        return Lit(value=None), "any"
+        return construct(Lit, value=None), "any"
     if is_unpublished(rows.bound.of(expr)):
         note(ctx, "")
-        return Lit(value=None), "any"
+        return construct(Lit, value=None), "any"
     if isinstance(expr, s.Attr) and isinstance(expr.base, s.Name) and expr.base.id == "extra":
         return column(ctx, f"extra.{expr.name.id}", expr.span)
     if isinstance(expr, s.Name):
@@ -47,11 +47,11 @@ def _let(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
         case Failed():
             return FAILED
         case bool():
-            return Lit(value=value), "bool"
+            return construct(Lit, value=value), "bool"
         case str():
-            return Lit(value=value), "text"
+            return construct(Lit, value=value), "text"
         case Quantity(unit=None) | Quantity(unit="fraction"):
-            return Lit(value=plain(value.value)), "number"
+            return construct(Lit, value=plain(value.value)), "number"
         case _:
             message = f"`{expr.span.text}` is no value that a row can be compared with"
             return rows.ctx.error("E301", message, expr.span)
@@ -65,12 +65,12 @@ def _has_column(ctx: Context, name: str) -> bool:
 def column(ctx: Context, name: str, span: Span) -> Typed | Failed:
     columns = ctx.columns
     if columns.raw and columns.names is None:
-        return Col(name=name), "any"
+        return construct(Col, name=name), "any"
     known = columns.names if columns.names is not None else dict(COLUMNS)
     if name in known:
-        return Col(name=name), known[name]
+        return construct(Col, name=name), known[name]
     if columns.names is None and name.startswith("extra."):
-        return Col(name=name), "any"
+        return construct(Col, name=name), "any"
     hint = did_you_mean(name, known, f"{columns.what} has")
     hint = hint if span.text.startswith('"') else _as_written(hint)
     return ctx.error("E209", f"{columns.what} has no column `{name}`", span, hint)

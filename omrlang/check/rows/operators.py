@@ -8,7 +8,7 @@ from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
 from omrlang.check.rows.names import column
 from omrlang.check.rows.reading import Reading, Typed, a_type, bare, fits, type_list
-from omrlang.types import Between, Binary, ExprNode, ExprType, Index, ListOf, Lit, Unary
+from omrlang.types import Between, Binary, ExprNode, ExprType, Index, ListOf, Lit, Unary, construct
 
 
 def list_of(rows: Reading, expr: s.ListExpr) -> Typed | Failed:
@@ -22,7 +22,7 @@ def list_of(rows: Reading, expr: s.ListExpr) -> Typed | Failed:
             failed = True
         else:
             items.append(typed[0])
-    return FAILED if failed else (ListOf(items=tuple(items)), "list")
+    return FAILED if failed else (construct(ListOf, items=tuple(items)), "list")
 
 
 def index(rows: Reading, expr: s.IndexExpr) -> Typed | Failed:
@@ -37,12 +37,12 @@ def index(rows: Reading, expr: s.IndexExpr) -> Typed | Failed:
         message = f"only a list can be indexed, this is {a_type(base[1])}"
         return rows.ctx.error("E301", message, expr.base.span)
     if at[1] == "text" and rows.ctx.columns.raw:
-        return Index(x=base[0], at=at[0]), "any"  # a field: `conversations[0]["value"]`
+        return construct(Index, x=base[0], at=at[0]), "any"  # a field: `conversations[0]["value"]`
     if not fits(at[1], ("number",)) or at[1] == "bool":
         return rows.ctx.error(
             "E301", f"an index is a number, this is {a_type(at[1])}", expr.at.span
         )
-    return Index(x=base[0], at=at[0]), "text" if rows.ctx.columns.raw is False else "any"
+    return construct(Index, x=base[0], at=at[0]), "text" if rows.ctx.columns.raw is False else "any"
 
 
 def unary(rows: Reading, expr: s.UnaryExpr) -> Typed | Failed:
@@ -55,8 +55,8 @@ def unary(rows: Reading, expr: s.UnaryExpr) -> Typed | Failed:
             "E301", f"`{expr.op}` takes {a_type(want)}, this is {a_type(typed[1])}", expr.x.span
         )
     if expr.op == "-" and isinstance(typed[0], Lit) and isinstance(typed[0].value, int | float):
-        return Lit(value=-typed[0].value), "number"
-    return Unary(op="not" if expr.op == "not" else "neg", x=typed[0]), want
+        return construct(Lit, value=-typed[0].value), "number"
+    return construct(Unary, op="not" if expr.op == "not" else "neg", x=typed[0]), want
 
 
 def binary(rows: Reading, expr: s.BinaryExpr) -> Typed | Failed:
@@ -69,9 +69,9 @@ def binary(rows: Reading, expr: s.BinaryExpr) -> Typed | Failed:
     if not _go_together(rows.ctx, expr, left, right):
         return FAILED
     if op in ("not in", "is not"):
-        inner = Binary(op="in" if op == "not in" else "is", left=left[0], right=right[0])
-        return Unary(op="not", x=inner), "bool"
-    node = Binary(op=cast(Literal["+"], op), left=left[0], right=right[0])
+        inner = construct(Binary, op="in" if op == "not in" else "is", left=left[0], right=right[0])
+        return construct(Unary, op="not", x=inner), "bool"
+    node = construct(Binary, op=cast(Literal["+"], op), left=left[0], right=right[0])
     return node, _binary_type(op, left[1], right[1])
 
 
@@ -95,8 +95,8 @@ def _between(rows: Reading, expr: s.BinaryExpr, span: s.RangeExpr) -> Typed | Fa
             return rows.ctx.error(
                 "E301", f"a range is of numbers, this is {a_type(part[1])}", at.span
             )
-    node = Between(x=typed[0][0], lo=typed[1][0], hi=typed[2][0])
-    return (Unary(op="not", x=node) if expr.op == "not in" else node), "bool"
+    node = construct(Between, x=typed[0][0], lo=typed[1][0], hi=typed[2][0])
+    return (construct(Unary, op="not", x=node) if expr.op == "not in" else node), "bool"
 
 
 _TAKES: dict[str, tuple[ExprType, ...]] = {
@@ -140,7 +140,7 @@ def _go_together(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) ->
         message = f"`in` looks for {type_list(_looked_for(right[1]))} in {where}, this is {a_type(left[1])}"
         ctx.error("E301", message, expr.left.span)
         return False
-    if op in ("is", "is not") and right[0] != Lit(value=None):
+    if op in ("is", "is not") and right[0] != construct(Lit, value=None):
         ctx.error(
             "E301", f"`{op}` compares with `null` only", expr.right.span, "`==` compares values"
         )

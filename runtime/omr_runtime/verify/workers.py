@@ -145,7 +145,7 @@ class _Worker:
             line = self._read_line(self.process, START_LIMIT_S)
             reason = json.loads(line)["reason"] if line is not None else None
             if line is None or reason is not None:
-                code = self.process.poll()
+                code = _ended_with(self.process)
                 self.stop()
                 raise OSError(reason or f"its process ended with code {code} before it was ready")
         return self.process
@@ -183,6 +183,14 @@ class _Worker:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         self.process, self.num_answered = None, 0
+
+
+def _ended_with(process: subprocess.Popen[bytes]) -> int | None:
+    """The code of a process that has closed its end; None if it runs on nevertheless."""
+    try:
+        return process.wait(timeout=1.0)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
