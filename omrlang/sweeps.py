@@ -38,7 +38,9 @@ def sweeps(scope: Scope, reporter: Reporter) -> list[Sweep]:
     says_it: dict[int, bool] = {}
     for address, expr in _values(scope):
         file = expr.span.file
-        if not says_it.setdefault(id(file), "sweep" in file.text):
+        if id(file) not in says_it:
+            says_it[id(file)] = "sweep" in file.text
+        if not says_it[id(file)]:
             continue
         for call in _sweep_calls(expr):
             if call.span not in found:
