@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from omrlang.check import check
 from omrlang.diagnostics import Diagnostic, Reporter, did_you_mean
 from omrlang.hir import Recipe
+from omrlang.library import read_source
 from omrlang.lints import levelled, lint
 from omrlang.overrides import override
 from omrlang.parse import parse
-from omrlang.resolve import read_source, resolve
+from omrlang.resolve import resolve
 from omrlang.source import SourceFile, Span
 from omrlang.sweeps import Sweep, Variant, sweeps, variants
 

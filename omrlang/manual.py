@@ -18,8 +18,8 @@ from omrlang.diagnostics import CODES
 from omrlang.functions import COLUMNS, FUNCTIONS, Function
 from omrlang.lsp.describe import ASKS, CLASSES, default_text, facts, function_signature, signature
 from omrlang.lsp.places import Key, Keys, arguments, clauses, declared, settings
-from omrlang.resolve import THINGS
 from omrlang.schema import KINDS
+from omrlang.scope import THINGS
 from omrlang.types import DENOMINATORS, UNITS
 from omrlang.words import CLAUSES, INSTEAD, STATEMENTS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from omrlang import syntax as s
 from omrlang.diagnostics import Reporter, did_you_mean
 from omrlang.parse import RESERVED, parse_expression
-from omrlang.resolve import Bound, Scope, look_up, put
+from omrlang.scope import Bound, Scope, look_up, put
 from omrlang.source import SourceFile, Span
 
 CLAUSES = ("from", "with", "on")

@@ -7,156 +7,27 @@ which its names mean something.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, assert_never, cast
+from typing import assert_never
 
 from omrlang import syntax as s
 from omrlang.diagnostics import CODES, Reporter, did_you_mean, nearest
 from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.hir import Layer
-from omrlang.parse import MAX_CHARACTERS, parse, parse_statement, statement_starts
-from omrlang.schema import KINDS
-from omrlang.source import SourceFile, Span
-from omrlang.unsaved import real_path, unsaved_text
+from omrlang.library import library_folder, library_modules, read_source
+from omrlang.parse import parse, parse_statement, statement_starts
+from omrlang.scope import STAGES, THINGS, Draft, Scope, Slot, put, slot_at
+from omrlang.source import Span
+from omrlang.unsaved import real_path
 
-THINGS = ("model", "gpu", "hardware", "prompt", "verifier")
-STAGES = (*KINDS, "benchmark")
-MAKES_ROWS = ("source", "benchmark", "mix", "sample", "filter")
-MAKES_MODEL = ("sft", "rl")
 BARE_VERIFIERS = {name for name, function in FUNCTIONS.items() if not function.args}
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """An expression, where its names are looked up, and who wrote it."""
-
-    expr: s.Expr
-    scope: Scope = field(repr=False, compare=False)
-    layer: Layer
-
-    def of(self, expr: s.Expr) -> Bound:
-        """A part of this expression, or one beside it."""
-        return Bound(expr, self.scope, self.layer)
-
-
-@dataclass(slots=True)
-class Slot:
-    """One setting while drafts are put together: its value, what stands in its braces, or both.
-
-    ``height`` grows with each draft or file laid on top: of a pair that excludes each other the higher one stays.
-    """
-
-    key: s.Name
-    value: Bound | None = None
-    group: dict[str, Slot] = field(default_factory=dict)
-    height: int = 0
-
-    def copy(self, lift: int = 0) -> Slot:
-        group = {key: slot.copy(lift) for key, slot in self.group.items()}
-        return Slot(self.key, self.value, group, self.height + lift)
-
-
-@dataclass(slots=True, eq=False)
-class Draft:
-    """A declaration before its values are known. ``name`` is qualified with its module's name."""
-
-    kind: str
-    name: str
-    span: Span
-    scope: Scope = field(repr=False)
-    base: Bound | None = None
-    clauses: dict[str, Bound] = field(default_factory=dict)
-    clause_spans: dict[str, Span] = field(default_factory=dict)
-    settings: dict[str, Slot] = field(default_factory=dict)
-
-
-class Drafts(MutableMapping[str, Draft]):
-    """Drafts by name. One of the standard library is read when it is asked for: a recipe uses few of them."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, Draft | Callable[[], None]] = {}
-
-    def later(self, name: str, read: Callable[[], None]) -> None:
-        """``read`` will put the draft in."""
-        self._found[name] = read
-
-    def known(self) -> list[Draft]:
-        """Those that were read so far."""
-        return [found for found in self._found.values() if isinstance(found, Draft)]
-
-    def __getitem__(self, name: str) -> Draft:
-        found = self._found[name]
-        if isinstance(found, Draft):
-            return found
-        found()
-        return self[name]
-
-    def __setitem__(self, name: str, draft: Draft) -> None:
-        self._found[name] = draft
-
-    def __delitem__(self, name: str) -> None:
-        del self._found[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-
-@dataclass(slots=True, eq=False)
-class Scope:
-    """The names of one file. ``prefix`` is empty in the recipe itself, else the module's name and a dot.
-
-    ``folder`` is what the file's own relative paths start from, ``home`` what those of the whole recipe do.
-    An amending file has a scope of its own that shares the names of its base; ``height`` counts the files below it.
-    ``broken`` are names whose definition was refused: that they are unknown is not said again. ``is_broken`` is a
-    module, or what a recipe amends, that could not be read at all.
-    """
-
-    file: SourceFile = field(repr=False)
-    folder: Path
-    prefix: str
-    layer: Layer
-    home: Path = field(default_factory=Path)
-    height: int = 0
-    because: str | None = None
-    chosen: Mapping[Span, s.Expr] = field(default_factory=dict, repr=False)
-    lets: dict[str, Bound] = field(default_factory=dict)
-    drafts: Drafts = field(default_factory=Drafts)
-    modules: dict[str, Scope] = field(default_factory=dict)
-    spans: dict[str, Span] = field(default_factory=dict)
-    seed: Bound | None = None
-    budget: dict[str, Slot] = field(default_factory=dict)
-    allowed: dict[str, Span] = field(default_factory=dict)
-    broken: set[str] = field(default_factory=set)
-    is_broken: bool = False
-
-    def has_lost(self, name: str) -> bool:
-        """Whether a name that is not there may be one whose definition could not be read."""
-        return self.is_broken or name in self.broken
-
-    def names(self) -> list[str]:
-        return [*self.drafts, *self.lets, *self.modules]
-
-    def bind(self, expr: s.Expr) -> Bound:
-        """An expression as this file wrote it; of each sweep in it the chosen value."""
-        if expr.span in self.chosen:
-            return Bound(self.chosen[expr.span], self, "sweep")
-        return Bound(_with_chosen(expr, self.chosen) if self.chosen else expr, self, self.layer)
-
-
-Found: TypeAlias = Bound | Draft | Scope
-
 _DECLARES = re.compile(r"(\w+)[ \t]+(\w+)")
-Tree = TypeVar("Tree", bound=s.Node)
 
 
 def resolve(
@@ -170,80 +41,7 @@ def resolve(
     return _recipe(file, folder, reporter, (path,), chosen or {})
 
 
-def look_up(scope: Scope, expr: s.Expr) -> Found | None:
-    """What a name or dotted name stands for; None if it is neither or stands for nothing.
-
-    The dotted part ends at a declaration: ``formats.think_answer.system`` is looked up up to ``think_answer``.
-    """
-    match expr:
-        case s.Name():
-            for names in (scope.drafts, scope.lets, scope.modules):
-                if expr.id in names:
-                    return names[expr.id]
-            return None
-        case s.Attr():
-            base = look_up(scope, expr.base)
-            return look_up(base, expr.name) if isinstance(base, Scope) else None
-        case s.Paren():
-            return look_up(scope, expr.inner)
-        case _:
-            return None
-
-
-def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> None:
-    """Say which part of a dotted name is not there, and what is near it."""
-    if isinstance(expr, s.Attr):
-        base = look_up(scope, expr.base)
-        if base is None and isinstance(expr.base, s.Name | s.Attr):
-            report_unknown(scope, expr.base, reporter)
-        elif isinstance(base, Scope) and not base.has_lost(expr.name.id):
-            hint = did_you_mean(expr.name.id, base.names(), "it has")
-            module = base.prefix.rstrip(".")
-            reporter.error("E201", f"`{module}` has no `{expr.name.id}`", expr.name.span, hint)
-        return
-    if scope.has_lost(expr.id):
-        return
-    hint = did_you_mean(expr.id, scope.names())
-    if hint is None and expr.id in library_modules():
-        hint = f"`use std.{expr.id}` at the top of the file brings it in"
-    reporter.error("E201", f"unknown name `{expr.id}`", expr.span, hint)
-
-
 # ---- files -------------------------------------------------------------------------------------
-
-
-def read_source(path: Path, shown: Path, at: Span | None, reporter: Reporter) -> SourceFile | None:
-    """A file's text, or None after a report at ``at`` (at the file itself if there is no such place)."""
-    text = unsaved_text(path, shown)
-    if text is not None:
-        return SourceFile(shown, text)
-    span = at or Span(SourceFile(shown, ""), 0, 0)
-    try:
-        if path.stat().st_size > 4 * MAX_CHARACTERS:
-            reporter.error("E106", f"{shown} is over {MAX_CHARACTERS // 10**6} MB", span)
-            return None
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        reporter.error("E106", f"{shown} does not exist", span)
-    except UnicodeDecodeError as error:
-        reporter.error("E106", f"{shown} is no UTF-8 text (byte {error.start})", span)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        reporter.error("E106", f"{shown} cannot be read: {reason}", span)
-    else:
-        return SourceFile(shown, text)
-    return None
-
-
-def library_folder() -> Path:
-    """In a wheel the library lies inside the package, in a checkout beside it."""
-    inside = Path(__file__).with_name("_stdlib")
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "stdlib"
-
-
-def library_modules() -> list[str]:
-    """The modules of the standard library: what may stand after ``use std.``."""
-    return sorted(path.stem for path in library_folder().glob("*.omr"))
 
 
 def _recipe(
@@ -298,20 +96,6 @@ def _defined(scope: Scope, file: s.File, reporter: Reporter, loading: tuple[Path
     for statement in file.statements:
         _define(scope, statement, reporter, loading)
     return scope
-
-
-def _with_chosen(node: Tree, chosen: Mapping[Span, s.Expr]) -> Tree:
-    """The same tree with the chosen values in the places of sweeps."""
-    if node.span in chosen:
-        return cast(Tree, chosen[node.span])
-    changed: dict[str, Any] = {}
-    for item in fields(node):
-        value = getattr(node, item.name)
-        if isinstance(value, s.Node):
-            changed[item.name] = _with_chosen(value, chosen)
-        elif isinstance(value, tuple):
-            changed[item.name] = tuple(_with_chosen(part, chosen) for part in value)
-    return replace(node, **changed)
 
 
 def _define(
@@ -546,9 +330,9 @@ def _merge_block(slots: dict[str, Slot], block: s.Block, scope: Scope, reporter:
     """Put a block's entries into the slots; a setting given twice in one file is an error."""
     for entry in block.entries:
         if isinstance(entry, s.Group):
-            _merge_block(_slot(slots, entry.path).group, entry.block, scope, reporter)
+            _merge_block(slot_at(slots, entry.path).group, entry.block, scope, reporter)
             continue
-        slot = _slot(slots, entry.path)
+        slot = slot_at(slots, entry.path)
         if slot.value is not None and slot.value.scope is scope:
             name = ".".join(part.id for part in entry.path)
             related = ((slot.value.expr.span, "the first one"),)
@@ -562,41 +346,3 @@ def _is_from(slot: Slot, scope: Scope) -> bool:
     """Whether a file set this, or something in its braces."""
     own = slot.value is not None and slot.value.scope is scope
     return own or any(_is_from(part, scope) for part in slot.group.values())
-
-
-def _slot(slots: dict[str, Slot], path: Sequence[s.Name]) -> Slot:
-    for name in path[:-1]:
-        slots = slots.setdefault(name.id, Slot(name)).group
-    return slots.setdefault(path[-1].id, Slot(path[-1]))
-
-
-def put(slots: dict[str, Slot], path: Sequence[s.Name], value: Bound) -> None:
-    """Set a value, dropping what a lower layer had put in its braces; ``default`` takes out what was set."""
-    slot = _slot(slots, path)
-    slot.key, slot.value, slot.group, slot.height = path[-1], value, {}, value.scope.height
-    if isinstance(value.expr, s.Name) and value.expr.id == "default":
-        for name in path[:-1]:
-            slots = slots[name.id].group
-        del slots[path[-1].id]
-
-
-def layered(base: Draft, over: Draft) -> Draft:
-    """``over`` on top of ``base``: a given clause or value replaces, groups merge."""
-    merged = Draft(over.kind, over.name, over.span, over.scope, base.base)
-    merged.clauses = {**base.clauses, **over.clauses}
-    merged.clause_spans = {**base.clause_spans, **over.clause_spans}
-    merged.settings = {key: slot.copy() for key, slot in base.settings.items()}
-    _lay(merged.settings, over.settings, 1 + max(map(_top, base.settings.values()), default=0))
-    return merged
-
-
-def _top(slot: Slot) -> int:
-    return max((slot.height, *map(_top, slot.group.values())))
-
-
-def _lay(slots: dict[str, Slot], over: dict[str, Slot], lift: int) -> None:
-    for key, slot in over.items():
-        if key not in slots or slot.value is not None:
-            slots[key] = slot.copy(lift)
-        else:
-            _lay(slots[key].group, slot.group, lift)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from omrlang import syntax as s
 from omrlang.diagnostics import Reporter
 from omrlang.format import format_expression
-from omrlang.resolve import Draft, Scope, Slot
+from omrlang.scope import Draft, Scope, Slot
 from omrlang.source import Span
 
 MAX_VARIANTS = 512

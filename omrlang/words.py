@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omrlang.functions import COLUMNS, FUNCTIONS
-from omrlang.resolve import STAGES, THINGS
+from omrlang.scope import STAGES, THINGS
 
 KINDS: tuple[str, ...] = (*STAGES, *THINGS)
 """What a declaration begins with."""

@@ -11,8 +11,8 @@ from omrlang.diagnostics import CODES
 from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.lsp.places import clauses, settings
 from omrlang.manual import FOLDER, main, pages
-from omrlang.resolve import THINGS
 from omrlang.schema import KINDS
+from omrlang.scope import THINGS
 from omrlang.types import UNITS
 
 PAGES = pages()

@@ -12,7 +12,7 @@ from omrlang.check.stages import make_stage
 from omrlang.check.things import build
 from omrlang.diagnostics import Reporter
 from omrlang.hir import Budget, Provenance, Recipe, Stage, Thing
-from omrlang.resolve import THINGS, Scope
+from omrlang.scope import THINGS, Scope
 from omrlang.types import Frozen, Model, Setting
 
 

@@ -18,7 +18,7 @@ from omrlang.check.rows import row_value
 from omrlang.check.unpublished import is_unpublished, note, stand_in
 from omrlang.check.values import Choice, Interval, Quantity, describe, evaluate, in_unit
 from omrlang.diagnostics import Edit, Fix, did_you_mean, listed
-from omrlang.resolve import MAKES_MODEL, MAKES_ROWS, Bound, Draft
+from omrlang.scope import MAKES_MODEL, MAKES_ROWS, Bound, Draft
 from omrlang.source import Span
 from omrlang.types import (
     All,

@@ -11,7 +11,7 @@ from omrlang import syntax as s
 from omrlang.diagnostics import Fix, Reporter
 from omrlang.hir import Provenance
 from omrlang.parse import MAX_DEPTH
-from omrlang.resolve import Bound, Draft, Scope, look_up
+from omrlang.scope import Bound, Draft, Scope, look_up
 from omrlang.source import Span
 from omrlang.types import ExprType, Setting
 

@@ -9,7 +9,7 @@ from omrlang.check.context import FAILED, Context, Failed
 from omrlang.check.values import Interval, Quantity, evaluate, in_unit
 from omrlang.diagnostics import did_you_mean
 from omrlang.format import format_expression
-from omrlang.resolve import Bound, Draft
+from omrlang.scope import Bound, Draft
 from omrlang.types import METRIC_UNITS, Expect, Limit, Metric, construct
 
 METRICS: tuple[Metric, ...] = get_args(Metric)

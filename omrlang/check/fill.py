@@ -13,7 +13,7 @@ from omrlang.check.context import FAILED, Context, Failed, Place
 from omrlang.diagnostics import did_you_mean, listed, nearest
 from omrlang.functions import COLUMNS
 from omrlang.hir import Layer, Provenance
-from omrlang.resolve import Bound, Slot
+from omrlang.scope import Bound, Slot
 from omrlang.source import Span
 from omrlang.types import (
     Amount,

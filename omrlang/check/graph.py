@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from omrlang import syntax as s
 from omrlang.check.context import Context
 from omrlang.check.things import derived
-from omrlang.resolve import STAGES, Bound, Draft, Scope, Slot, look_up
+from omrlang.scope import STAGES, Bound, Draft, Scope, Slot, look_up
 
 
 def in_order(ctx: Context, scope: Scope) -> list[Draft]:

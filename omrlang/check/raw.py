@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omrlang.check.context import Columns, Context
-from omrlang.resolve import Draft
+from omrlang.scope import Draft
 from omrlang.types import Csv, Json, Jsonl, Synthetic
 
 HEAD_BYTES = 1 << 20

@@ -16,8 +16,8 @@ from omrlang.check.suits import check_suits
 from omrlang.check.values import an
 from omrlang.functions import COLUMNS
 from omrlang.hir import Provenance, Stage
-from omrlang.resolve import Bound, Draft
 from omrlang.schema import KINDS, Spec
+from omrlang.scope import Bound, Draft
 from omrlang.source import Span
 from omrlang.types import Clause, MixPart, Share, construct
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from omrlang.check.context import Context, Traits
 from omrlang.check.values import evaluate
 from omrlang.hir import Stage
-from omrlang.resolve import Draft
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
+from omrlang.scope import Draft
 from omrlang.types import Col, ExprNode, Fresh, Model, TrainedModel
 from omrlang.walk import children
 

@@ -17,7 +17,7 @@ from omrlang.diagnostics import did_you_mean
 from omrlang.hir import Provenance
 from omrlang.parse import MAX_DEPTH
 from omrlang.plugins import Unreadable, read_code, split_entry
-from omrlang.resolve import Bound, Draft, layered, look_up
+from omrlang.scope import Bound, Draft, layered, look_up
 from omrlang.types import (
     Fresh,
     Gpu,

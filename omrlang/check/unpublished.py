@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Place
-from omrlang.resolve import Bound, look_up
+from omrlang.scope import Bound, look_up
 from omrlang.types import Amount, Setting, construct
 
 WORD = "unpublished"

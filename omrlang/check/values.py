@@ -12,7 +12,7 @@ from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
 from omrlang.diagnostics import Reporter, did_you_mean
 from omrlang.parse import MAX_NUMBER
-from omrlang.resolve import THINGS, Bound, Draft, Scope, look_up, report_unknown
+from omrlang.scope import THINGS, Bound, Draft, Scope, look_up, report_unknown
 from omrlang.source import Span
 from omrlang.types import DENOMINATORS, UNITS, Gpu, Hardware, construct
 

@@ -72,8 +72,8 @@ def _is_in(fix: Fix, path: Path) -> bool:
 
 def _read(path: Path) -> str | None:
     from omrlang.diagnostics import Reporter
+    from omrlang.library import read_source
     from omrlang.render import render
-    from omrlang.resolve import read_source
 
     reporter = Reporter()
     source = read_source(path, path, None, reporter)

@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
 def _format(path: Path, *, check: bool) -> int:
     from omrlang.diagnostics import Reporter
     from omrlang.format import format_file
+    from omrlang.library import read_source
     from omrlang.parse import parse
     from omrlang.render import render
-    from omrlang.resolve import read_source
     from omrlang.source import SourceFile
 
     reporter = Reporter()

@@ -11,7 +11,7 @@ from omrlang.diagnostics import Reporter
 from omrlang.lsp import places
 from omrlang.lsp.view import View
 from omrlang.parse import parse
-from omrlang.resolve import Draft
+from omrlang.scope import Draft
 from omrlang.source import SourceFile
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from omrlang.check.context import Columns
 from omrlang.functions import COLUMNS, FUNCTIONS, Function
+from omrlang.library import library_modules
 from omrlang.lsp import places
 from omrlang.lsp.columns import columns_of, draft_of
 from omrlang.lsp.cursor import Cursor, cursor_at
@@ -34,15 +35,7 @@ from omrlang.lsp.places import Key
 from omrlang.lsp.positions import to_offset, to_position
 from omrlang.lsp.standing import Wanted, draft_named, kind_of, wanted
 from omrlang.lsp.view import View
-from omrlang.resolve import (
-    MAKES_MODEL,
-    MAKES_ROWS,
-    STAGES,
-    THINGS,
-    Draft,
-    Scope,
-    library_modules,
-)
+from omrlang.scope import MAKES_MODEL, MAKES_ROWS, STAGES, THINGS, Draft, Scope
 from omrlang.types import UNITS, Amount, Gpu, Hardware, Model, Prompt, TrainedModel
 from omrlang.words import INSTEAD, KINDS, OPERATORS, STATEMENTS
 

@@ -11,7 +11,7 @@ from omrlang.lsp.cursor import Cursor, cursor_at
 from omrlang.lsp.names import Target, mention_at, target_of
 from omrlang.lsp.positions import to_offset
 from omrlang.lsp.view import View
-from omrlang.resolve import Scope
+from omrlang.scope import Scope
 from omrlang.source import SourceFile, Span
 from omrlang.unsaved import real_path
 

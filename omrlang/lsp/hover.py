@@ -16,7 +16,7 @@ from omrlang.lsp.positions import to_offset, to_position
 from omrlang.lsp.standing import Wanted, kind_of, wanted
 from omrlang.lsp.view import View
 from omrlang.parse import statement_starts
-from omrlang.resolve import STAGES
+from omrlang.scope import STAGES
 from omrlang.source import SourceFile
 from omrlang.words import CLAUSES, INSTEAD, KINDS, STATEMENTS
 

@@ -12,7 +12,7 @@ from omrlang.lsp.describe import default_text, setting_text
 from omrlang.lsp.places import Key
 from omrlang.lsp.positions import to_position
 from omrlang.lsp.view import View
-from omrlang.resolve import STAGES, Draft
+from omrlang.scope import STAGES, Draft
 
 DECIDES = ("rows", "weights")
 

@@ -13,7 +13,7 @@ from omrlang.compiler import split_target
 from omrlang.lsp.positions import to_range
 from omrlang.lsp.view import View
 from omrlang.plan import Costs, Plan, PlanStage
-from omrlang.resolve import STAGES
+from omrlang.scope import STAGES
 
 
 def code_lenses(view: View, plan: Plan, encoding: str) -> Iterator[CodeLens]:

@@ -16,7 +16,7 @@ from omrlang.lsp import places
 from omrlang.lsp.columns import columns_of
 from omrlang.lsp.places import Key
 from omrlang.lsp.view import View
-from omrlang.resolve import Draft, Scope
+from omrlang.scope import Draft, Scope
 from omrlang.source import Span
 from omrlang.types import RowExpr
 

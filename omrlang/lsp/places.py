@@ -14,8 +14,8 @@ from omrlang.check.conform import _branches, kind_word, setting_of
 from omrlang.check.fill import NOT_MAPPED
 from omrlang.check.things import MODELS
 from omrlang.functions import COLUMNS
-from omrlang.resolve import STAGES
 from omrlang.schema import KINDS
+from omrlang.scope import STAGES
 from omrlang.types import (
     Amount,
     Clause,

@@ -24,6 +24,7 @@ from pygls.uris import to_fs_path
 
 from omrlang import __version__
 from omrlang.hir import Recipe
+from omrlang.library import library_folder
 from omrlang.lsp.completion import TRIGGERS, complete
 from omrlang.lsp.definition import define
 from omrlang.lsp.formatting import formatting
@@ -39,7 +40,6 @@ from omrlang.lsp.symbols import symbols
 from omrlang.lsp.view import View
 from omrlang.lsp.workspace import Workspace
 from omrlang.plan import Plan
-from omrlang.resolve import library_folder
 from omrlang.source import Span
 
 QUIET_SECONDS = 0.15

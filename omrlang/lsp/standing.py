@@ -8,7 +8,7 @@ from omrlang.lsp import places
 from omrlang.lsp.cursor import Cursor, Frame
 from omrlang.lsp.places import Key, Keys
 from omrlang.lsp.view import View
-from omrlang.resolve import Draft, Scope
+from omrlang.scope import Draft, Scope
 from omrlang.types import RowExpr
 
 

@@ -9,7 +9,7 @@ from lsprotocol.types import DocumentSymbol, SymbolKind
 from omrlang import syntax as s
 from omrlang.lsp.positions import to_range
 from omrlang.lsp.view import View
-from omrlang.resolve import STAGES
+from omrlang.scope import STAGES
 from omrlang.source import Span
 
 

@@ -14,8 +14,10 @@ from omrlang.check.things import build
 from omrlang.compiler import load_all
 from omrlang.diagnostics import Diagnostic, Reporter
 from omrlang.hir import Recipe
+from omrlang.library import read_source
 from omrlang.parse import parse
-from omrlang.resolve import Scope, read_source, resolve
+from omrlang.resolve import resolve
+from omrlang.scope import Scope
 from omrlang.source import SourceFile, Span
 from omrlang.unsaved import held
 

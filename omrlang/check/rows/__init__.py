@@ -14,7 +14,7 @@ from omrlang.check.rows.reading import Reading, Typed, a_type, bare, fits, plain
 from omrlang.check.values import quantity
 from omrlang.expressions import row_expression
 from omrlang.format import format_expression
-from omrlang.resolve import Bound
+from omrlang.scope import Bound
 from omrlang.types import ExprType, Lit, RowExpr, construct
 
 

@@ -12,7 +12,7 @@ from omrlang.check.rows.reading import Reading, Typed, a_type, fits
 from omrlang.check.values import describe, evaluate
 from omrlang.diagnostics import did_you_mean
 from omrlang.functions import FUNCTIONS, Asks, Function
-from omrlang.resolve import MAKES_MODEL, MAKES_ROWS, Draft, look_up
+from omrlang.scope import MAKES_MODEL, MAKES_ROWS, Draft, look_up
 from omrlang.source import Span
 from omrlang.types import (
     Call,

@@ -13,7 +13,7 @@ from omrlang.check.values import Quantity, evaluate
 from omrlang.diagnostics import Hint, did_you_mean
 from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.parse import RESERVED
-from omrlang.resolve import Bound, Draft, Scope, look_up, report_unknown
+from omrlang.scope import Bound, Draft, Scope, look_up, report_unknown
 from omrlang.source import Span
 from omrlang.types import Col, Lit, construct
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from omrlang import syntax as s
 from omrlang.check.context import Context, Failed
-from omrlang.resolve import Bound
+from omrlang.scope import Bound
 from omrlang.types import ExprNode, ExprType
 
 Typed: TypeAlias = tuple[ExprNode, ExprType]
