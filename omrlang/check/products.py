@@ -35,25 +35,28 @@ def check_products(ctx: Context, stage: Stage) -> None:
 
 def products(spec: Spec) -> Iterator[Product]:
     """What must divide what on this stage."""
-    if isinstance(spec, Sft) and spec.batch.unit.startswith("packs"):
-        batch = settled_amount(spec.batch, num_devices(spec)).value
-        devices = ("devices", num_devices(spec))
-        yield Product("batch", ("packs of a batch", batch), devices, "some would wait each step")
     if isinstance(spec, Rl) and spec.minibatch is not None:
-        batch, part = (
-            settled_amount(a, num_devices(spec)).value for a in (spec.batch, spec.minibatch)
-        )
+        amounts = (spec.batch, spec.minibatch)
+        batch, part = (settled_amount(amount, num_devices(spec)).value for amount in amounts)
         why = "the last optimiser step of a batch would be smaller"
         yield Product("minibatch", ("batch", batch), ("minibatch", part), why)
     hardware: Hardware | None = getattr(spec, "hardware", None)
-    if hardware is None or hardware.gpu is None:
-        return
+    if hardware is not None and hardware.gpu is not None:
+        yield from _on_gpus(spec, hardware)
+
+
+def _on_gpus(spec: Spec, hardware: Hardware) -> Iterator[Product]:
+    """What is rented must not stand idle; processes on a machine without a GPU cost nothing."""
+    devices = ("devices", hardware.count)
     if hardware.count > hardware.per_node:
         nodes = ("per_node", hardware.per_node)
-        yield Product("on", ("devices", hardware.count), nodes, "machines are rented whole")
+        yield Product("on", devices, nodes, "machines are rented whole")
+    if isinstance(spec, Sft) and spec.batch.unit.startswith("packs"):
+        batch = settled_amount(spec.batch, hardware.count).value
+        yield Product("batch", ("packs of a batch", batch), devices, "some would wait each step")
     if isinstance(spec, Sample | Eval | Rl) and isinstance(spec.engine, Vllm):
         parallel = ("tensor_parallel", spec.engine.tensor_parallel)
-        yield Product("engine", ("devices", hardware.count), parallel, "engines are of equal size")
+        yield Product("engine", devices, parallel, "engines are of equal size")
 
 
 def _span(stage: Stage, key: str) -> Span:
