@@ -37,13 +37,14 @@ _STATEMENT = re.compile(rb"^(?=[A-Za-z_])", re.MULTILINE)
 with atheris.instrument_imports(include=["omrlang"]):
     from omrlang.check.fill import keys_of
     from omrlang.cli.plan_text import plan_text
-    from omrlang.compiler import load, make_plan
+    from omrlang.compiler import load
     from omrlang.diagnostics import Reporter
     from omrlang.format import format_text
     from omrlang.functions import COLUMNS, FUNCTIONS
     from omrlang.lower import lower
     from omrlang.parse import parse
     from omrlang.pins import Pins
+    from omrlang.planning import make_plan
     from omrlang.render import concise, render
     from omrlang.schema import KINDS
     from omrlang.source import SourceFile

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
+from omrlang.planning import make_plan
 from omrlang.render import render
 
 STAGES = (100, 300, 1_000, 3_000, 10_000)

@@ -1,26 +1,21 @@
-"""A recipe's path to its checked form and its plan; the order of the passes stands here."""
+"""A recipe's path to its checked form; the order of the passes stands here, what makes a plan of it in ``planning``."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omrlang.check import check
 from omrlang.diagnostics import Diagnostic, Reporter, did_you_mean
+from omrlang.files import read_source
 from omrlang.hir import Recipe
-from omrlang.library import read_source
 from omrlang.lints import levelled, lint
 from omrlang.overrides import override
 from omrlang.parse import parse
 from omrlang.resolve import resolve
 from omrlang.source import SourceFile, Span
 from omrlang.sweeps import Sweep, Variant, sweeps, variants
-
-if TYPE_CHECKING:
-    from omrlang.pins import Pins
-    from omrlang.plan import Plan
 
 
 def load(
@@ -109,17 +104,3 @@ def variant_path(target: Path, recipe: Recipe) -> Path:
     """What a recipe of this file is called: the file, with its label where it is one of several."""
     path, _ = split_target(target)
     return Path(f"{path}[{recipe.variant}]") if recipe.variant else path
-
-
-def make_plan(
-    recipe: Recipe,
-    state: Path,
-    path: Path,
-    found: Sequence[Diagnostic] = (),
-    overrides: Sequence[str] = (),
-    pins: Pins | None = None,
-) -> Plan:
-    """The plan of a recipe; see ``planning.make_plan``, which a check does not load."""
-    from omrlang import planning
-
-    return planning.make_plan(recipe, state, path, found, overrides, pins)

@@ -16,9 +16,9 @@ from typing import assert_never
 
 from omrlang import syntax as s
 from omrlang.diagnostics import CODES, Reporter, did_you_mean, nearest
+from omrlang.files import library_folder, library_modules, read_source
 from omrlang.functions import COLUMNS, FUNCTIONS
 from omrlang.hir import Layer
-from omrlang.library import library_folder, library_modules, read_source
 from omrlang.parse import parse, parse_statement, statement_starts
 from omrlang.scope import STAGES, THINGS, Draft, Scope, Slot, put, slot_at
 from omrlang.source import Span

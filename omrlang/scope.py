@@ -12,8 +12,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from omrlang import syntax as s
 from omrlang.diagnostics import Reporter, did_you_mean
+from omrlang.files import library_modules
 from omrlang.hir import Layer
-from omrlang.library import library_modules
 from omrlang.schema import KINDS
 from omrlang.source import SourceFile, Span
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data folder is not beside this repository")
     return folder.resolve()
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped recipes where they can be spoilt: amending files lie beside what they amend."""
+    folder = tmp_path_factory.mktemp("copied")
+    for name in ("pipelines", "stdlib"):
+        shutil.copytree(Path(__file__).parents[1] / name, folder / name)
+    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,6 +28,10 @@ class Editor:
     def _refresh(self) -> None:
         self.refreshed += 1
 
+    def complaints(self) -> list[str]:
+        """What the server told of its own mistakes."""
+        return [item.message for item in self.client.log_messages]
+
     # ---- files and cursors ---------------------------------------------------------------------
 
     def uri(self, name: str) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from omrlang.cli import main
-from omrlang.compiler import load, load_all, make_plan
+from omrlang.compiler import load, load_all
 from omrlang.hir import Recipe
 from omrlang.plan import Plan
+from omrlang.planning import make_plan
 from omrlang.schema import Filter, Sample, Sft, Source
 
 BASE = """\

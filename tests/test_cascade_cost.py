@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
 from omrlang.plan import Asked, Plan
+from omrlang.planning import make_plan
 from omrlang.render import render
 
 HEAD = """omr 1

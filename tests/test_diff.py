@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from omrlang import types as t
 from omrlang.cli.diff_text import diff_text
-from omrlang.compiler import make_plan
 from omrlang.diff import Diff, diff
 from omrlang.plan import Plan
+from omrlang.planning import make_plan
 from omrlang.schema import Spec
 
 STATE = Path("nowhere")

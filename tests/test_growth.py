@@ -6,9 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
 from omrlang.diagnostics import Reporter
 from omrlang.parse import parse
+from omrlang.planning import make_plan
 from omrlang.resolve import resolve
 from omrlang.source import SourceFile
 

@@ -17,7 +17,8 @@ from omr_runtime.store import State
 from omr_runtime.verify.interpret import evaluate
 from omr_runtime.work import ROW, InputRows, read_rows
 from omrlang.cli import main
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
+from omrlang.planning import make_plan
 from omrlang.render import render
 from omrlang.schema import Filter, Source
 from omrlang.types import RowExpr

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from omrlang.cli import main
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
 from omrlang.diagnostics import CODES
 from omrlang.lints import LINTS
+from omrlang.planning import make_plan
 from omrlang.render import render
 from omrlang.schema import Source
 

@@ -61,7 +61,7 @@ def ide(shared: Editor) -> Iterator[Editor]:
     shared.client.log_messages.clear()
     yield shared
     shared.close()
-    assert [item.message for item in shared.client.log_messages] == []
+    assert shared.complaints() == []
     for path in shared.folder.glob("*"):
         path.unlink()
 
@@ -531,6 +531,7 @@ def test_every_prefix_of_a_recipe_is_answered(ide: Editor) -> None:
         ide.completions(typed + "|")
         ide.hover(typed[: end // 2] + "|" + typed[end // 2 :])
         ide.definition(typed[: end // 2] + "|" + typed[end // 2 :])
+        assert ide.complaints() == [], typed
 
 
 @pytest.mark.parametrize(
@@ -563,6 +564,7 @@ def test_edits_at_random_are_answered(ide: Editor) -> None:
         ide.hover(text)
         ide.definition(text)
         ide.references(text)
+        assert ide.complaints() == [], text
 
 
 def test_a_mistake_of_the_server_is_told_and_answered_with_nothing() -> None:
@@ -593,4 +595,4 @@ def test_what_is_no_file_is_answered_with_nothing(ide: Editor) -> None:
     document = lsp.TextDocumentItem(uri, "omr", 1, "sam")
     ide.client.text_document_did_open(lsp.DidOpenTextDocumentParams(document))
     params = lsp.HoverParams(lsp.TextDocumentIdentifier(uri), lsp.Position(0, 1))
-    ide.ask(ide.client.text_document_hover_async(params))
+    assert ide.ask(ide.client.text_document_hover_async(params)) is None

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
 from omrlang.diagnostics import Diagnostic
 from omrlang.format import format_text
 from omrlang.hir import Recipe
 from omrlang.plan import Costs, Estimate, Plan
+from omrlang.planning import make_plan
 from omrlang.render import render
 from omrlang.schema import Rl, Sample
 

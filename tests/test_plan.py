@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from omrlang import types as t
 from omrlang.cli.plan import with_exit
 from omrlang.cli.plan_text import plan_text, summary, verdict
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
 from omrlang.hir import Budget, Recipe
 from omrlang.plan import Plan, PlanStage
+from omrlang.planning import make_plan
 from omrlang.schema import Spec
 from omrlang.state import read_index
 
@@ -383,7 +384,8 @@ import sys
 import time
 from omrlang.cli.plan import run
 from omrlang.cli import plan_text, diff, diff_text
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
+from omrlang.planning import make_plan
 from pathlib import Path
 recipe, _ = load(Path("pipelines/quickstart.omr"))
 plan = make_plan(recipe, Path("nowhere"), Path("x.omr"))

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from omrlang.cli.diff_text import diff_text
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
 from omrlang.diff import diff
 from omrlang.plan import Estimate, Plan, PlanStage
+from omrlang.planning import make_plan
 
 CASES = Path(__file__).parent / "cases"
 STATE = Path("nowhere")

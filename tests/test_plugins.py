@@ -19,9 +19,10 @@ from omr_runtime.verify.math import MathPool
 from omr_runtime.verify.plugin import Plugin
 from omr_runtime.verify.workers import Limits
 from omrlang.cli.plan_text import plan_text
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
 from omrlang.expressions import row_expression
 from omrlang.plan import Plan
+from omrlang.planning import make_plan
 from omrlang.plugins import Unreadable, read_code
 from omrlang.render import render
 from omrlang.schema import Filter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from random import Random
 
@@ -48,15 +47,6 @@ def damaged(text: str, rng: Random) -> tuple[str, int] | None:
 
 def _block(statement: s.Statement) -> s.Block | None:
     return statement.block if isinstance(statement, s.Declaration | s.Reopen) else None
-
-
-@pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped recipes where they can be broken: amending files lie beside what they amend."""
-    folder = tmp_path_factory.mktemp("copied")
-    for name in ("pipelines", "stdlib"):
-        shutil.copytree(ROOT / name, folder / name)
-    return folder
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))

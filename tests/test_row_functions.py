@@ -10,7 +10,8 @@ import pytest
 from omr_runtime.store import State
 from omr_runtime.work import InputRows, read_rows
 from omrlang.cli import main
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
+from omrlang.planning import make_plan
 
 RECIPE = """omr 1
 

@@ -12,7 +12,8 @@ from made_recipes import cluster, quickstart
 
 from omrlang.cli import main
 from omrlang.cli.schema import declared, one, recipe_schema, written
-from omrlang.compiler import load_all, make_plan
+from omrlang.compiler import load_all
+from omrlang.planning import make_plan
 from omrlang.schema import KINDS
 from omrlang.types import Clause, Setting
 

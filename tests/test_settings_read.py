@@ -17,12 +17,13 @@ import pytest
 from pydantic import BaseModel
 
 from omrlang.check.things import MODELS
-from omrlang.compiler import load, make_plan
+from omrlang.compiler import load
 from omrlang.fingerprint import deciding_classes
 from omrlang.functions import COLUMNS
 from omrlang.leaves import FIELD_CLASS
 from omrlang.lsp.places import Key, arguments, clauses, settings
 from omrlang.plan import Plan
+from omrlang.planning import make_plan
 from omrlang.schema import KINDS
 from omrlang.types import Amount, Expect, Gpu, Hardware, Prompt, Range, RowExpr, SettingClass
 

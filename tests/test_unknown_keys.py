@@ -5,7 +5,6 @@ Blocks and keys are found in the syntax tree, so a new recipe or a new amending 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
@@ -62,15 +61,6 @@ def blocks(file: s.File) -> Iterator[s.Block]:
         if block is not None:
             yield block
             todo += [entry.block for entry in block.entries if isinstance(entry, s.Group)]
-
-
-@pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped recipes where they can be spoilt: amending files lie beside what they amend."""
-    folder = tmp_path_factory.mktemp("copied")
-    for name in ("pipelines", "stdlib"):
-        shutil.copytree(ROOT / name, folder / name)
-    return folder
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))

@@ -29,6 +29,8 @@ from omrlang.types import (
 )
 
 NOT_MAPPED = ("id", "parent", "content", "source", "sample_index", "num_tokens", "finish")
+NO_BRACES = (RowExpr, Amount, Range, Expect, Prompt, Gpu, Hardware, Model)
+"""Values that are written as an expression or a name, so that braces after their key mean nothing."""
 _LAYERS: tuple[Layer, ...] = ("default", "stdlib", "file", "amend", "sweep", "set")
 
 
@@ -160,22 +162,13 @@ def _slot_value(ctx: Context, info: FieldInfo, slot: Slot, key: str, path: str) 
     value: Any = None
     if slot.value is not None:
         ctx.provenance[path], ctx.path = Provenance(slot.value.layer, slot.value.expr.span), path
-        value = _given(ctx, slot.value, want, place)
+        value = conform(ctx, slot.value, want, place)
         if not slot.group or value is FAILED:
             return value
     models = [b for b in _branches(want) if isinstance(b, type) and issubclass(b, BaseModel)]
-    if value is None and (len(models) != 1 or _takes_no_block(models[0])):
+    if value is None and (len(models) != 1 or models[0] in NO_BRACES):
         return ctx.error("E301", f"`{key}` takes a value, `{key} = …`, not braces", slot.key.span)
     return _group(ctx, type(value) if value is not None else models[0], slot, key, path, value)
-
-
-def _given(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
-    """A value; a bare text of ``--set`` also where a number or name would be written."""
-    return conform(ctx, bound, want, place)
-
-
-def _takes_no_block(model: type[BaseModel]) -> bool:
-    return model in (RowExpr, Amount, Range, Expect, Prompt, Gpu, Hardware, Model)
 
 
 def _group(

@@ -72,7 +72,7 @@ def _is_in(fix: Fix, path: Path) -> bool:
 
 def _read(path: Path) -> str | None:
     from omrlang.diagnostics import Reporter
-    from omrlang.library import read_source
+    from omrlang.files import read_source
     from omrlang.render import render
 
     reporter = Reporter()

@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _format(path: Path, *, check: bool) -> int:
     from omrlang.diagnostics import Reporter
+    from omrlang.files import read_source
     from omrlang.format import format_file
-    from omrlang.library import read_source
     from omrlang.parse import parse
     from omrlang.render import render
     from omrlang.source import SourceFile

@@ -50,7 +50,8 @@ def worst(codes: Sequence[int]) -> int:
 
 def load_plan(target: Path, state: Path, overrides: list[str]) -> Plan | None:
     """The plan of one recipe or variant, or None after its errors were printed. The plan carries the warnings."""
-    from omrlang.compiler import load, make_plan
+    from omrlang.compiler import load
+    from omrlang.planning import make_plan
 
     recipe, diagnostics = load(target, overrides)
     if recipe is None:
@@ -63,7 +64,8 @@ def load_plans(
     target: Path, state: Path, overrides: list[str], as_json: bool = False
 ) -> list[Plan]:
     """A plan for each variant of a file; none after its errors were printed."""
-    from omrlang.compiler import load_all, make_plan, variant_path
+    from omrlang.compiler import load_all, variant_path
+    from omrlang.planning import make_plan
 
     recipes, diagnostics = load_all(target, overrides)
     if not recipes:

@@ -40,7 +40,17 @@ class Work:
 def sft_work(spec: Sft, flow: Flow, shape: Shape | None) -> Work:
     """Steps or epochs, whichever was not given, follows from the rows' tokens and the packs."""
     each = row_tokens(spec, flow, shape)
-    all_tokens = derive(
+    tokens, steps, epochs = _sft_length(spec, flow, each)
+    share = _image_share(spec, flow, shape, "image tokens of a row", each)
+    parts = {"train": train_seconds(spec, shape, tokens, each, share)}
+    seconds = _with_start(spec, parts, passes(spec, tokens, spec.pack))
+    extra = {"steps": steps, "epochs": epochs, "tokens_per_row": each}
+    return Work(tokens, seconds, flow.rows, flow.response, extra)
+
+
+def _sft_length(spec: Sft, flow: Flow, each: Estimate) -> tuple[Estimate, Estimate, Estimate]:
+    """Tokens that are trained on, steps and epochs; ``each`` is of one row."""
+    rows = derive(
         "tokens",
         "rows x tokens of a row",
         lambda rows, each: rows * each,
@@ -58,48 +68,50 @@ def sft_work(spec: Sft, flow: Flow, shape: Shape | None) -> Work:
             steps=steps,
             batch=per_step,
         )
-        epochs = derive(
-            "epochs",
-            "tokens / tokens of the rows",
-            lambda tokens, rows: tokens / rows,
-            falling=["rows"],
-            tokens=tokens,
-            rows=all_tokens,
-        )
-    else:
-        count = spec.epochs or 0.0
-        epochs = exact(count, "epochs", "formula", "`epochs`")
-        tokens = derive(
-            "tokens",
-            "epochs x tokens of the rows",
-            lambda epochs, rows: epochs * rows,
-            epochs=epochs,
-            rows=all_tokens,
-        )
-        steps = derive(
-            "steps",
-            "tokens / tokens of a batch",
-            lambda tokens, batch: max(1.0, tokens / batch),
-            falling=["batch"],
-            tokens=tokens,
-            batch=per_step,
-        )
+        return tokens, steps, _epochs(tokens, rows)
+    epochs = exact(spec.epochs or 0.0, "epochs", "formula", "`epochs`")
+    tokens = derive(
+        "tokens",
+        "epochs x tokens of the rows",
+        lambda epochs, rows: epochs * rows,
+        epochs=epochs,
+        rows=rows,
+    )
+    steps = derive(
+        "steps",
+        "tokens / tokens of a batch",
+        lambda tokens, batch: max(1.0, tokens / batch),
+        falling=["batch"],
+        tokens=tokens,
+        batch=per_step,
+    )
+    return tokens, steps, epochs
+
+
+def _epochs(tokens: Estimate, rows: Estimate) -> Estimate:
+    return derive(
+        "epochs",
+        "tokens / tokens of the rows",
+        lambda tokens, rows: tokens / rows,
+        falling=["rows"],
+        tokens=tokens,
+        rows=rows,
+    )
+
+
+def _image_share(
+    spec: Sft | Rl, flow: Flow, shape: Shape | None, formula: str, each: Estimate
+) -> Estimate:
+    """Of the tokens of one row or rollout those that stand for images."""
     visual = visual_tokens(flow.pixels, shape, spec.min_pixels, spec.max_pixels)
-    share = derive(
+    return derive(
         "",
-        "image tokens of a row",
+        formula,
         lambda visual, each: min(1.0, visual / each),
         falling=["each"],
         visual=visual,
         each=each,
     )
-    seconds = _with_start(
-        spec,
-        {"train": train_seconds(spec, shape, tokens, each, share)},
-        passes(spec, tokens, spec.pack),
-    )
-    extra = {"steps": steps, "epochs": epochs, "tokens_per_row": each}
-    return Work(tokens, seconds, flow.rows, flow.response, extra)
 
 
 def _tokens_a_step(spec: Sft, unit: str, value: float, each: Estimate) -> Estimate:
@@ -122,13 +134,49 @@ def _with_start(spec: Sft | Rl, parts: dict[str, Estimate], count: Estimate) -> 
     return added("s", " + ".join(parts), parts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rollouts:
+    """What RL writes and reads: all but ``length``, which is of one rollout with its prompt, over all steps."""
+
+    steps: Estimate
+    number: Estimate
+    read: Estimate
+    written: Estimate
+    tokens: Estimate
+    length: Estimate
+    response: Estimate
+
+    @property
+    def extra(self) -> dict[str, Estimate]:
+        return {
+            "steps": self.steps,
+            "rollouts": self.number,
+            "prompt_tokens": self.read,
+            "response_tokens": self.written,
+            "tokens_per_row": self.length,
+        }
+
+
 def rl_work(
     spec: Rl, flow: Flow, shape: Shape | None, engine: str, past: Past, like: Estimate | None
 ) -> Work:
     """Steps x (generation with its tail + old log-probs where they are needed + update + weights to the engine)."""
+    made = _rollouts(spec, flow, shape, past, like)
+    if shape is None:
+        why = unknown("s", "the model's shape is not declared")
+        return Work(made.tokens, why, made.number, made.response, made.extra)
+    parts = _rl_parts(spec, flow, shape, engine, made)
+    longest = max(ONE_PASS, pass_tokens(spec))
+    seconds = _with_start(spec, parts, passes(spec, made.tokens, longest))
+    return Work(made.tokens, seconds, made.number, made.response, {**made.extra, **_named(parts)})
+
+
+def _rollouts(
+    spec: Rl, flow: Flow, shape: Shape | None, past: Past, like: Estimate | None
+) -> _Rollouts:
     prompts = settled_amount(spec.batch, num_devices(spec)).value
     steps = _rl_steps(spec, flow, prompts)
-    rollouts = derive(
+    number = derive(
         "rollouts",
         "steps x prompts x group",
         lambda steps: steps * prompts * spec.group,
@@ -141,11 +189,8 @@ def rl_work(
         "tokens",
         "rollouts x prompt / group (a prompt is read once)",
         lambda n, each: n * each / spec.group,
-        n=rollouts,
+        n=number,
         each=prompt,
-    )
-    written = derive(
-        "tokens", "rollouts x response", lambda n, each: n * each, n=rollouts, each=response
     )
     length = derive(
         "tokens",
@@ -154,50 +199,30 @@ def rl_work(
         prompt=prompt,
         response=response,
     )
-    tokens = derive(
-        "tokens",
-        "rollouts x (prompt + response)",
-        lambda n, each: n * each,
-        n=rollouts,
-        each=length,
-    )
-    extra = {
-        "steps": steps,
-        "rollouts": rollouts,
-        "prompt_tokens": read,
-        "response_tokens": written,
-        "tokens_per_row": length,
-    }
-    if shape is None:
-        return Work(
-            tokens, unknown("s", "the model's shape is not declared"), rollouts, response, extra
-        )
-    share = derive(
-        "",
-        "image tokens of a rollout",
-        lambda visual, each: min(1.0, visual / each),
-        falling=["each"],
-        visual=visual,
-        each=length,
-    )
-    update = train_seconds(spec, shape, tokens, length, share)
-    generation = _generation(spec, shape, engine, read, written, length, steps)
-    parts = {"generation": generation, "update": update, "sync": _sync(steps)}
-    if (
-        spec.minibatch is not None
-        and settled_amount(spec.minibatch, num_devices(spec)).value < prompts
-    ):
+    written = _times(number, "rollouts x response", response)
+    tokens = _times(number, "rollouts x (prompt + response)", length)
+    return _Rollouts(steps, number, read, written, tokens, length, response)
+
+
+def _times(number: Estimate, formula: str, each: Estimate) -> Estimate:
+    return derive("tokens", formula, lambda n, each: n * each, n=number, each=each)
+
+
+def _rl_parts(
+    spec: Rl, flow: Flow, shape: Shape, engine: str, made: _Rollouts
+) -> dict[str, Estimate]:
+    """The seconds of each part of a step, over all steps."""
+    share = _image_share(spec, flow, shape, "image tokens of a rollout", made.length)
+    update = train_seconds(spec, shape, made.tokens, made.length, share)
+    generation = _generation(spec, shape, engine, made.read, made.written, made.length, made.steps)
+    parts = {"generation": generation, "update": update, "sync": _sync(made.steps)}
+    devices = num_devices(spec)
+    prompts = settled_amount(spec.batch, devices).value
+    if spec.minibatch is not None and settled_amount(spec.minibatch, devices).value < prompts:
         parts["old log-probs"] = derive(
             "s", "a third of the update", lambda update: update / 3, update=update
         )
-    longest = max(ONE_PASS, pass_tokens(spec))
-    return Work(
-        tokens,
-        _with_start(spec, parts, passes(spec, tokens, longest)),
-        rollouts,
-        response,
-        {**extra, **_named(parts)},
-    )
+    return parts
 
 
 def _named(parts: dict[str, Estimate]) -> dict[str, Estimate]:

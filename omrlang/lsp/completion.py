@@ -17,8 +17,8 @@ from lsprotocol.types import (
 from pydantic import BaseModel
 
 from omrlang.check.context import Columns
+from omrlang.files import library_modules
 from omrlang.functions import COLUMNS, FUNCTIONS, Function
-from omrlang.library import library_modules
 from omrlang.lsp import places
 from omrlang.lsp.columns import columns_of, draft_of
 from omrlang.lsp.cursor import Cursor, cursor_at

@@ -11,29 +11,20 @@ from pydantic.fields import FieldInfo
 
 from omrlang.check import Limits
 from omrlang.check.conform import _branches, kind_word, setting_of
-from omrlang.check.fill import NOT_MAPPED
+from omrlang.check.fill import NO_BRACES, NOT_MAPPED
 from omrlang.check.things import MODELS
 from omrlang.functions import COLUMNS
 from omrlang.schema import KINDS
 from omrlang.scope import STAGES
 from omrlang.types import (
-    Amount,
     Clause,
-    Expect,
-    Gpu,
-    Hardware,
     Model,
-    Prompt,
-    Range,
-    RowExpr,
     Setting,
     TrainedModel,
 )
 
 _FROM_BASE = ("kind", "name", "source", "folder", "files", "code")
 """What a declaration says before its braces, and what is found out from that."""
-
-_NO_BRACES = (RowExpr, Amount, Range, Expect, Prompt, Gpu, Hardware, Model)
 
 
 Keys: TypeAlias = "Mapping[str, Key]"
@@ -87,7 +78,7 @@ class Key:
         models = [model for model in self.branches if _is_model(model)]
         found: dict[str, Key] = {}
         for model in models:
-            if model not in _NO_BRACES:
+            if model not in NO_BRACES:
                 found.update(arguments(model))
         return found
 

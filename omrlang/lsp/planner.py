@@ -9,10 +9,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
-from omrlang.compiler import make_plan, variant_path
+from omrlang.compiler import variant_path
 from omrlang.hir import Recipe
 from omrlang.pins import Pins
 from omrlang.plan import Plan
+from omrlang.planning import make_plan
 
 log = logging.getLogger("omr.lsp")
 

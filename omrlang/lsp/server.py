@@ -23,8 +23,8 @@ from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
 from omrlang import __version__
+from omrlang.files import library_folder
 from omrlang.hir import Recipe
-from omrlang.library import library_folder
 from omrlang.lsp.completion import TRIGGERS, complete
 from omrlang.lsp.definition import define
 from omrlang.lsp.formatting import formatting

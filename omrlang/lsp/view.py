@@ -13,8 +13,8 @@ from omrlang.check.context import Context
 from omrlang.check.things import build
 from omrlang.compiler import load_all
 from omrlang.diagnostics import Diagnostic, Reporter
+from omrlang.files import read_source
 from omrlang.hir import Recipe
-from omrlang.library import read_source
 from omrlang.parse import parse
 from omrlang.resolve import resolve
 from omrlang.scope import Scope
