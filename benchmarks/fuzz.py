@@ -189,114 +189,32 @@ def seeds() -> Iterator[bytes]:
     yield b"seed = 1e30\nlet a = 9" + b"9" * 500 + b"\n# " + b"x" * 5_000
 
 
+STATEMENTS = (
+    "model gpu hardware prompt benchmark verifier budget let use seed amend because allow omr"
+)
+SIGNS = (
+    *("\n", "\n  ", "\r\n", *"{}[](),:=", " = ", "..", "#", '"', '"""'),
+    *("\\", "\0", "\t", "\ufeff", "\u2028", "é", *"-*/.", "<=", "=="),
+)
+NUMBERS = (
+    *("1", "0", "-1", "1e30", "1e31", "20%", "$3 / gpu_hour", "4 per parent", "1 pack / gpu"),
+    *("9" * 40, "b" * 300, "1e-400", "0.5"),
+)
+VALUES = (
+    *("none", "true", "all", "null", '"x"', '"""y"""', "sweep(1, 2)", "default", "unpublished"),
+    *('env("X")', f'"{BASE}"', f'amend "{BASE}"\n', f'use "{BASE}" as base\n'),
+    *("extra.x", "x", "a", "b"),
+)
+MODULES = "std.models std.gpus std.formats std.sources std.benchmarks"
+BETWEEN = "from with on and or not in is matches as"
+
+
 def words() -> list[bytes]:
     """Everything that the language knows by name, and what people and machines get wrong."""
     keys = [key for kind in KINDS.values() for key in keys_of(kind)]
-    kinds = [
-        *KINDS,
-        "model",
-        "gpu",
-        "hardware",
-        "prompt",
-        "benchmark",
-        "verifier",
-        "budget",
-        "let",
-        "use",
-        "seed",
-        "amend",
-        "because",
-        "allow",
-        "omr",
-    ]
-    signs = [
-        "\n",
-        "\n  ",
-        "\r\n",
-        "{",
-        "}",
-        "[",
-        "]",
-        "(",
-        ")",
-        ",",
-        ":",
-        "=",
-        " = ",
-        "..",
-        "#",
-        '"',
-        '"""',
-        "\\",
-        "\0",
-        "\t",
-        "\ufeff",
-        "\u2028",
-        "é",
-        "-",
-        "*",
-        "/",
-        ".",
-        "<=",
-        "==",
-    ]
-    values = [
-        "1",
-        "0",
-        "-1",
-        "1e30",
-        "1e31",
-        "20%",
-        "$3 / gpu_hour",
-        "4 per parent",
-        "1 pack / gpu",
-        "9" * 40,
-        "b" * 300,
-        "1e-400",
-        "0.5",
-        "none",
-        "true",
-        "all",
-        "null",
-        '"x"',
-        '"""y"""',
-        "sweep(1, 2)",
-        "default",
-        "unpublished",
-        'env("X")',
-        f'"{BASE}"',
-        f'amend "{BASE}"\n',
-        f'use "{BASE}" as base\n',
-        "extra.x",
-        "x",
-        "a",
-        "b",
-        "std.models",
-        "std.gpus",
-        "std.formats",
-        "std.sources",
-        "std.benchmarks",
-    ]
-    words = [
-        *keys,
-        *kinds,
-        *signs,
-        *values,
-        *FUNCTIONS,
-        *COLUMNS,
-        *UNITS,
-        "from",
-        "with",
-        "on",
-        "and",
-        "or",
-        "not",
-        "in",
-        "is",
-        "matches",
-        "as",
-    ]
-    return [word.encode() for word in dict.fromkeys(words)]
+    found = [*keys, *KINDS, *STATEMENTS.split(), *SIGNS, *NUMBERS, *VALUES, *MODULES.split()]
+    found += [*FUNCTIONS, *COLUMNS, *UNITS, *BETWEEN.split()]
+    return [word.encode() for word in dict.fromkeys(found)]
 
 
 class Mutator:

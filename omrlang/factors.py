@@ -137,9 +137,9 @@ def _folded(pair: Pair) -> Iterator[Factor]:
 
 
 def _is_head(moved: Moved, own: list[Moved]) -> bool:
-    """A choice that changed: another branch, or a model or prompt of another name and other content."""
-    if moved.path in ("with", "from") or (
-        moved.old is not None and moved.new is not None and moved.old.branch
+    """A choice that changed, came or went: another branch, or a model or prompt of another name and other content."""
+    if moved.path in ("with", "from") or any(
+        side is not None and side.branch for side in (moved.old, moved.new)
     ):
         return True
     root, _, last = moved.path.rpartition(".")

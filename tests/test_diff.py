@@ -181,6 +181,22 @@ def test_the_order_of_parts_is_a_factor() -> None:
     ]
 
 
+def test_a_choice_that_comes_or_goes_is_one_factor_with_its_arguments() -> None:
+    easy_first = t.Descending(by=made.expression(t.Col(name="num_tokens"), "num_tokens"))
+    found = against(reasoner={"order": easy_first})
+    assert factors(found) == [("order", "weights", "none", "descending")]
+    back = diff(planned(*edited(reasoner={"order": easy_first})), planned())
+    assert factors(back) == [("order", "weights", "descending", "none")]
+
+
+def test_a_machine_of_the_same_name_that_is_set_up_otherwise() -> None:
+    first, second = (t.Hardware(name="m", count=1, per_node=size) for size in (1, 2))
+    a, b = (planned(*edited(reasoner={"hardware": machine})) for machine in (first, second))
+    found = diff(a, b)
+    assert [factor.path for factor in found.others] == ["on"]
+    assert "~ on 1 processes, set up otherwise" in " ".join(diff_text(found, 100).split())
+
+
 # ---- what moves along, what it costs -----------------------------------------------------------------------------------
 
 

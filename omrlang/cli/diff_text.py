@@ -44,9 +44,7 @@ def _factors(title: str, factors: tuple[Factor, ...], width: int) -> Iterator[st
     yield title
     first = max(len(factor.path) for factor in factors)
     for factor in factors:
-        value = (
-            f"{factor.old} -> {factor.new}" if factor.old != factor.new else "asks something else"
-        )
+        value = _change(factor)
         stages = ", ".join(factor.stages[:3]) + (
             f" and {len(factor.stages) - 3} more" if len(factor.stages) > 3 else ""
         )
@@ -55,6 +53,13 @@ def _factors(title: str, factors: tuple[Factor, ...], width: int) -> Iterator[st
         )
         if factor.note:
             yield from wrapped(factor.note, width, "      ")
+
+
+def _change(factor: Factor) -> str:
+    """Where both texts are the same, what they name is not."""
+    if factor.old != factor.new:
+        return f"{factor.old} -> {factor.new}"
+    return f"{factor.old}, set up otherwise" if factor.path == "on" else "asks something else"
 
 
 def _moves(diff: Diff, width: int) -> Iterator[str]:
