@@ -86,7 +86,7 @@ def _unpublished(plan: Plan) -> str | None:
 def _save(plan: Plan, state: State) -> None:
     from omr_runtime.work import write_atomic
 
-    name = re.sub(r"[^\w.-]", "_", Path(plan.recipe).stem)
+    name = re.sub(r"[^\w.-]", "_", Path(plan.recipe).name)
     write_atomic(state.plans / f"{name}.json", plan.model_dump_json().encode())
 
 

@@ -1,4 +1,5 @@
-"""``omr show recipe|runs|stages|rows``: every value of a recipe; what was run, which artifacts there are, some rows."""
+"""``omr show recipe|runs|stages|rows|tournament|published``: every value of a recipe; what was run, which artifacts there
+are, some rows, what models scored, what papers printed."""
 
 from __future__ import annotations
 
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and its arguments."""
-    parser = subparsers.add_parser("show", help="show a recipe, runs, stages, or rows of a stage")
-    parser.add_argument("what", choices=("recipe", "runs", "stages", "rows"))
+    parser = subparsers.add_parser("show", help="show a recipe, runs, stages, rows or scores")
+    parser.add_argument(
+        "what", choices=("recipe", "runs", "stages", "rows", "tournament", "published")
+    )
     parser.add_argument(
         "name",
         nargs="?",
-        help="for recipe: its file; for rows: the stage's name or the start of its fingerprint",
+        help="for recipe: its file; for rows: the stage's name or the start of its fingerprint; "
+        "for tournament: a recipe or a run (default: the last one); for published: a table",
     )
     parser.add_argument(
         "--resolved",
@@ -40,6 +44,10 @@ def run(args: argparse.Namespace) -> int:
     """Read a recipe, the lineage or a stage's Parquet files; print."""
     if args.what == "recipe":
         return _recipe(args)
+    if args.what == "published":
+        from omrlang.cli.scores import print_published
+
+        return print_published(args.name, args.json)
     from omr_runtime.errors import RunError
 
     try:
@@ -48,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
                 _print(_runs(args.state), args.json)
             case "stages":
                 _print(_stages(args.state), args.json)
+            case "tournament":
+                from omrlang.cli.scores import print_tournament
+
+                print_tournament(args.state, args.name, args.json)
             case _:
                 return _rows(args)
     except RunError as error:

@@ -13,7 +13,7 @@ from omr_runtime import lineage
 from omr_runtime.errors import RunError
 from omr_runtime.order import row_sets
 from omr_runtime.store import State, write_index
-from omr_runtime.work import Shards
+from omr_runtime.work import Shards, write_atomic
 from omrlang.plan import Plan, PlanStage
 
 
@@ -43,7 +43,7 @@ class Record:
     # ---- the run
 
     def start(self, plan: Plan, todo: Sequence[PlanStage]) -> None:
-        """Names in the index; the run and its estimates in the lineage if it will execute anything."""
+        """Names in the index; if it will execute anything, the run and its estimates in the lineage and its plan beside."""
         before = json.dumps(self.index, sort_keys=True)
         for stage in plan.stages:
             self.index["names"][f"{Path(plan.recipe).resolve()}::{stage.name}"] = stage.fingerprint
@@ -59,6 +59,7 @@ class Record:
         if json.dumps(self.index, sort_keys=True) != before:
             write_index(self.state, self.index)
         if todo:
+            write_atomic(self.state.plans / f"{self.run}.json", plan.model_dump_json().encode())
             with lineage.write(self.state.lineage, self.run) as writer:
                 writer.start_run(socket.gethostname(), os.getpid(), plan.recipe, plan.omr_version)
                 for stage in todo:

@@ -1,0 +1,123 @@
+"""Finished evals, and what papers printed of the same benchmarks, to one table: models by benchmarks.
+
+A line says whether it was measured here or published elsewhere; the two are never mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from omr_runtime.report.ran import Ran
+from omrlang import published
+from omrlang.published import Table
+from omrlang.schema import Eval
+from omrlang.types import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An accuracy and the ends of its 95% interval, in percent; a published one has no interval and no tokens."""
+
+    value: float
+    lo: float | None = None
+    hi: float | None = None
+    tokens: float | None = None
+    num_questions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """``origin`` is the evals that measured it, or where it was printed."""
+
+    name: str
+    measured: bool
+    origin: str
+    cells: dict[str, Cell]
+
+    def mean(self, columns: tuple[str, ...]) -> float | None:
+        """Plain mean over the columns, in percent; None for a line with a gap, or one column alone."""
+        if len(columns) < 2 or any(column not in self.cells for column in columns):
+            return None
+        return fmean(self.cells[column].value for column in columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Tournament:
+    """``notes`` say what a published number is where it is not the mean over the set's rows."""
+
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_mean(self) -> bool:
+        return any(line.mean(self.columns) is not None for line in self.lines)
+
+
+def tournament(ran: Ran) -> Tournament:
+    """Every model that a finished eval judged, then the published rows about the same benchmarks."""
+    lines = tuple(measured(ran))
+    columns = tuple(dict.fromkeys(column for line in lines for column in line.cells))
+    about = published.about(set(columns))
+    printed = tuple(line for table in about for line in published_lines(table, columns))
+    return Tournament(columns, (*lines, *printed), tuple(_notes(about, columns)))
+
+
+def measured(ran: Ran) -> Iterator[Line]:
+    """One line for each model; a second one where another eval asked it the same benchmark."""
+    found: list[Line] = []
+    for stage in ran.evals:
+        assert isinstance(stage.spec, Eval), "only evals are asked for"
+        model = stage.spec.model
+        name = model.name if isinstance(model, Model) else model.stage
+        cells = _cells(stage.name, ran.entries[stage.name].get("metrics", {}))
+        same = [n for n, line in enumerate(found) if line.name == name]
+        if same and not cells.keys() & found[same[0]].cells.keys():
+            line = found[same[0]]
+            merged = f"{line.origin}, eval {stage.name}"
+            found[same[0]] = Line(name, True, merged, line.cells | cells)
+        else:
+            shown = f"{name} ({stage.name})" if same else name
+            found.append(Line(shown, True, f"eval {stage.name}", cells))
+    yield from found
+
+
+def _cells(name: str, metrics: dict[str, Any]) -> dict[str, Cell]:
+    """By benchmark, named as in its own file whatever module it stands in."""
+    parts = metrics.get("by_source") or {name: metrics}
+    return {
+        source.rpartition(".")[2]: _cell(values)
+        for source, values in parts.items()
+        if "accuracy" in values
+    }
+
+
+def _cell(values: dict[str, Any]) -> Cell:
+    lo, hi = values.get("accuracy_lo"), values.get("accuracy_hi")
+    return Cell(
+        value=100 * values["accuracy"],
+        lo=None if lo is None else 100 * lo,
+        hi=None if hi is None else 100 * hi,
+        tokens=values.get("mean_response_tokens"),
+        num_questions=values.get("num_questions"),
+    )
+
+
+def published_lines(table: Table, columns: tuple[str, ...]) -> Iterator[Line]:
+    """The rows of a published table, cut to the columns that are asked for."""
+    for row in table.rows:
+        values = dict(zip(table.columns, row.values, strict=True))
+        cells = {column: Cell(values[column]) for column in columns if column in values}
+        yield Line(row.name, False, table.origin, cells)
+
+
+def _notes(tables: tuple[Table, ...], columns: tuple[str, ...]) -> Iterator[str]:
+    for table in tables:
+        kinds = [f"{name} is the {how}" for name, how in table.measure.items() if name in columns]
+        if kinds:
+            yield f"{table.origin}: {', '.join(kinds)}"
+        if table.note:
+            yield f"{table.origin}: {table.note}"
