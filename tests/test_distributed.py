@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from omr_runtime.models import load
-from omr_runtime.train.checkpoint import Checkpoints
+from omr_runtime.train.checkpoint import FINAL, Checkpoints
 from omr_runtime.train.launch import command
 from omr_runtime.work import Shards, Work
 from omrlang.types import AdamW, Amount, Checkpoint, Constant, Gpu, Hardware, Zero
@@ -212,3 +212,13 @@ def test_checkpoints_keep_the_newest(tmp_path: Path) -> None:
     checkpoints = Checkpoints(Alone(), tmp_path, tmp_path / "out", keep=2)  # type: ignore[arg-type]
     checkpoints._drop_old()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000006"]
+    (tmp_path / FINAL).mkdir()
+    checkpoints.close()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["step-000006"], "the trained model is the other one"
+    checkpoints.keep = "all"
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    checkpoints.keep = 1
+    checkpoints.close()
+    assert not tmp_path.exists()

@@ -173,7 +173,7 @@ def values(key: Key) -> tuple[str, str]:
     if RowExpr in key.branches:
         return EXPRESSIONS.get(key.name) or MAPPED[COLUMNS[key.name]]
     if key.words:
-        return key.words[0], key.words[-1]
+        return ("64" if int in key.branches else key.words[0]), key.words[-1]
     if key.choices:
         first, *_, last = (*key.choices.items(), *key.choices.items())
         return call(*first), call(*last)

@@ -18,7 +18,7 @@ from omrlang.check.rows import row_value
 from omrlang.check.unpublished import is_unpublished, note, stand_in
 from omrlang.check.values import Choice, Interval, Quantity, describe, evaluate, in_unit
 from omrlang.diagnostics import Edit, Fix, did_you_mean, listed
-from omrlang.scope import MAKES_MODEL, MAKES_ROWS, Bound, Draft
+from omrlang.scope import MAKES_MODEL, MAKES_ROWS, Bound, Draft, look_up
 from omrlang.source import Span
 from omrlang.types import (
     All,
@@ -71,6 +71,8 @@ def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
         return expect_value(ctx, bound)
     if Model in branches:
         return _model(ctx, bound, place, trained=TrainedModel in branches)
+    if len(branches) > 1 and get_origin(branches[-1]) is Literal:
+        return _or_word(ctx, bound, branches, place)
     if len(branches) > 1 or _is_choice(branches[0]):
         return _choice(ctx, bound, branches, place)
     return _single(ctx, bound, branches[0], place)
@@ -146,6 +148,19 @@ def _literal(ctx: Context, bound: Bound, choices: tuple[Any, ...], place: Place)
         return word
     hint = did_you_mean(word or "", choices, "choices are")
     return ctx.error("E211", f"`{place.label}` has no choice `{expr.span.text}`", expr.span, hint)
+
+
+def _or_word(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
+    """``3`` or ``all``: a value of the first type, or one of the words of the second."""
+    other, words = branches
+    expr = bound.expr
+    is_name = isinstance(expr, s.Name) and look_up(bound.scope, expr) is None
+    is_word = is_name or isinstance(expr, s.Text)
+    return (
+        _literal(ctx, bound, get_args(words), place)
+        if is_word
+        else _single(ctx, bound, other, place)
+    )
 
 
 def _plain_value(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:

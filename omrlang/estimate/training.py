@@ -13,6 +13,7 @@ from omrlang.estimate.compute import (
     tail_seconds,
     train_seconds,
 )
+from omrlang.estimate.disk import checkpoints_on_disk
 from omrlang.estimate.memory import on_cpu, pass_tokens
 from omrlang.estimate.ranges import added, between, derive, exact, unknown
 from omrlang.estimate.rows import Flow, Past, guess
@@ -44,7 +45,12 @@ def sft_work(spec: Sft, flow: Flow, shape: Shape | None) -> Work:
     share = _image_share(spec, flow, shape, "image tokens of a row", each)
     parts = {"train": train_seconds(spec, shape, tokens, each, share)}
     seconds = _with_start(spec, parts, passes(spec, tokens, spec.pack))
-    extra = {"steps": steps, "epochs": epochs, "tokens_per_row": each}
+    extra = {
+        "steps": steps,
+        "epochs": epochs,
+        "tokens_per_row": each,
+        "checkpoints": checkpoints_on_disk(spec.checkpoint, steps, shape),
+    }
     return Work(tokens, seconds, flow.rows, flow.response, extra)
 
 
@@ -162,13 +168,17 @@ def rl_work(
 ) -> Work:
     """Steps x (generation with its tail + old log-probs where they are needed + update + weights to the engine)."""
     made = _rollouts(spec, flow, shape, past, like)
+    extra = {
+        **made.extra,
+        "checkpoints": checkpoints_on_disk(spec.checkpoint, made.steps, shape),
+    }
     if shape is None:
         why = unknown("s", "the model's shape is not declared")
-        return Work(made.tokens, why, made.number, made.response, made.extra)
+        return Work(made.tokens, why, made.number, made.response, extra)
     parts = _rl_parts(spec, flow, shape, engine, made)
     longest = max(ONE_PASS, pass_tokens(spec))
     seconds = _with_start(spec, parts, passes(spec, made.tokens, longest))
-    return Work(made.tokens, seconds, made.number, made.response, {**made.extra, **_named(parts)})
+    return Work(made.tokens, seconds, made.number, made.response, {**extra, **_named(parts)})
 
 
 def _rollouts(

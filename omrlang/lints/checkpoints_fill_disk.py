@@ -5,17 +5,19 @@ Seen in a published recipe: every 16 of 1,232 steps and all of them kept, 77 che
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from omrlang.diagnostics import Diagnostic
+from omrlang.estimate.disk import checkpoint_bytes, kept
 from omrlang.estimate.shapes import shape_of
 from omrlang.lints.places import Graph, setting_span, warning
 from omrlang.schema import Rl, Sft
 from omrlang.types import Checkpoint
 
-BYTES_A_PARAMETER = 12
-"""fp32 weights and two fp32 moments of AdamW, without which a run cannot go on."""
 MOST_BYTES = 1e12
+SOON = 1_000
+"""Steps within which a run of unknown length that keeps everything must not come to that."""
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
@@ -24,19 +26,22 @@ def lint(graph: Graph) -> Iterator[Diagnostic]:
         shape = shape_of(root) if root is not None else None
         if spec.checkpoint is None or shape is None:
             continue
-        number = _kept(spec.checkpoint, graph.num_steps(spec))
-        each = shape.num_params * BYTES_A_PARAMETER
-        if number * each >= MOST_BYTES:
-            message = (
-                f"{spec.kind} `{spec.name}` keeps {number} checkpoints of about {each / 1e9:,.0f} GB,"
-                f" {number * each / 1e12:.1f} TB in all"
-            )
+        found = _found(spec.checkpoint, graph.num_steps(spec), checkpoint_bytes(shape))
+        if found:
             hint = "`keep` says how many of the newest stay"
+            message = f"{spec.kind} `{spec.name}` keeps {found}"
             yield warning("W110", message, setting_span(stage, "checkpoint.keep"), hint)
 
 
-def _kept(checkpoint: Checkpoint, steps: tuple[float, float] | None) -> int:
-    """As many as stay when the run is over, or as stay of one whose length is not known."""
-    if steps is None:
-        return checkpoint.keep
-    return min(checkpoint.keep, int(steps[0] // checkpoint.every))
+def _found(checkpoint: Checkpoint, steps: tuple[float, float] | None, each: float) -> str:
+    """What stays when the run is over, or of one whose length is not known; empty where that is little."""
+    size = f"of about {each / 1e9:,.0f} GB"
+    if steps is None and checkpoint.keep == "all":
+        until = math.ceil(MOST_BYTES / each) * checkpoint.every
+        return f"all checkpoints, {size}, 1 TB after {until:,} steps" if until <= SOON else ""
+    number = checkpoint.keep if steps is None else kept(checkpoint, steps[0])
+    assert number != "all", "of a run of known length a number stays"
+    total = number * each
+    return (
+        f"{number} checkpoints {size}, {total / 1e12:.1f} TB in all" if total >= MOST_BYTES else ""
+    )

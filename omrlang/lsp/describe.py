@@ -100,7 +100,8 @@ def default_text(key: Key) -> str:
 def type_text(key: Key) -> str:
     """What a value is, in a few words."""
     if key.words:
-        return " | ".join(f"`{word}`" for word in key.words)
+        other = [_WORDS[branch] for branch in key.branches if branch in _WORDS]
+        return " | ".join([*other, *(f"`{word}`" for word in key.words)])
     if RowExpr in key.branches:
         return "an expression over the row"
     if key.choices:

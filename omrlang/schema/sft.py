@@ -83,7 +83,7 @@ class Training(StageSpec):
         Checkpoint | None,
         Setting(
             cls="speed",
-            doc="`checkpoint { every = 100 steps, keep = 2 }`; none is one a tenth of the run, at least 10 steps apart",
+            doc="`checkpoint { every = 100 steps, keep = 2 | all }`; none is one a tenth of the run, at least 10 steps apart",
         ),
     ] = None
 

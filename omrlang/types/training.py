@@ -134,7 +134,15 @@ class Zero(Frozen):
 
 
 class Checkpoint(Frozen):
-    """``every`` steps; ``keep`` newest stay."""
+    """``every`` steps; the ``keep`` newest stay. The trained model is the newest of all: when the stage is done, one fewer
+    stays beside it."""
 
     every: Annotated[int, Setting("how often", cls="speed", unit="steps", ge=1)]
-    keep: Annotated[int, Setting("newest that stay", cls="speed", ge=1)] = 1
+    keep: Annotated[
+        int | Literal["all"],
+        Setting(
+            "newest that stay, the trained model counted; all is every one",
+            cls="speed",
+            ge=1,
+        ),
+    ] = 1

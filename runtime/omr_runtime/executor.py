@@ -180,6 +180,7 @@ def _forget(run: Run, stage: PlanStage) -> None:
     run.record.forget(stage.fingerprint)
     shutil.rmtree(run.state.artifact(stage.fingerprint), ignore_errors=True)
     shutil.rmtree(run.state.model(stage.fingerprint), ignore_errors=True)
+    shutil.rmtree(run.state.checkpoints(stage.fingerprint), ignore_errors=True)
 
 
 def _work(run: Run, stage: PlanStage, started: float) -> None:

@@ -38,6 +38,9 @@ class State:
     def model(self, fingerprint: str) -> Path:
         return self.folder / "models" / fingerprint
 
+    def checkpoints(self, fingerprint: str) -> Path:
+        return self.folder / "checkpoints" / fingerprint
+
     def log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
 

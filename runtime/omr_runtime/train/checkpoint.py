@@ -7,14 +7,17 @@ between the two publishes them when it resumes: no step is published twice or ne
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from omr_runtime.errors import RunError
+from omr_runtime.store import State
 from omr_runtime.train.loop import Trainer
-from omr_runtime.work import Shards, write_atomic
+from omr_runtime.work import Shards, Work, write_atomic
+from omrlang.schema.sft import Training
 
 Tables: TypeAlias = Mapping[str, Sequence[dict[str, Any]]]
 
@@ -22,10 +25,28 @@ STATE = "training.json"
 FINAL = "final"
 
 
+LEAST_BETWEEN = 10
+"""Steps between checkpoints, at the least, where no setting says otherwise: a checkpoint can take longer than a step."""
+
+
+def default_interval(num_steps: int) -> int:
+    """Steps between checkpoints without a setting: a tenth of the run, and a run of few steps writes none on its way."""
+    return max(LEAST_BETWEEN, math.ceil(num_steps / 10))
+
+
+def open_checkpoints(work: Work, trainer: Trainer, spec: Training) -> Checkpoints:
+    """The checkpoints of a stage, under what its recipe says of them."""
+    folder = State(Path(work.state)).checkpoints(work.stage.fingerprint)
+    keep = spec.checkpoint.keep if spec.checkpoint else 1
+    return Checkpoints(trainer, folder, Path(work.out), keep)
+
+
 class Checkpoints:
     """``folder/step-000100/`` each, the newest ``keep`` of them; ``out`` is where shards are published."""
 
-    def __init__(self, trainer: Trainer, folder: Path, out: Path, keep: int) -> None:
+    def __init__(
+        self, trainer: Trainer, folder: Path, out: Path, keep: int | Literal["all"]
+    ) -> None:
         self.trainer = trainer
         self.folder = folder
         self.out = Shards(out)
@@ -107,8 +128,12 @@ class Checkpoints:
                     shard.number, {name: _table(path) for name, path in shard.files.items()}
                 )
 
-    def _drop_old(self) -> None:
-        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+    def _drop_old(self, newer: int = 0) -> None:
+        """All but the newest, of which ``newer`` are no checkpoints."""
+        if self.keep == "all":
+            return
+        found = sorted(self.folder.glob("step-*"))
+        for old in found[: max(0, len(found) - self.keep + newer)]:
             shutil.rmtree(old, ignore_errors=True)
 
     # ---- the end -----------------------------------------------------------------------------------------------
@@ -145,10 +170,15 @@ class Checkpoints:
         extra: dict[str, Any] = json.loads(final.read_text())["extra"]
         return extra
 
-    def remove(self) -> None:
-        """All checkpoints, once the stage is done."""
-        if self.trainer.is_main:
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def close(self) -> None:
+        """Once the stage is done its model is the newest of what stays, so one checkpoint fewer is kept beside it."""
+        if not self.trainer.is_main:
+            return
+        self._drop_old(newer=1)
+        for folder in (*self.folder.glob(".*"), self.folder / FINAL):
+            shutil.rmtree(folder, ignore_errors=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
 
 def _table(path: Path) -> Any:

@@ -14,7 +14,7 @@ from omr_runtime.errors import Resumable, RunError
 from omr_runtime.models import Loaded, load
 from omr_runtime.store import ImageStore
 from omr_runtime.train.batching import order_key, steps_of
-from omr_runtime.train.checkpoint import Checkpoints
+from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
 from omr_runtime.train.launch import num_processes
 from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder
 from omr_runtime.train.metrics import RunLog
@@ -29,7 +29,7 @@ from omr_runtime.train.rollout import (
     roll_out,
 )
 from omr_runtime.train.schedule import learning_rate
-from omr_runtime.train.sft import copy_companions, default_interval
+from omr_runtime.train.sft import copy_companions
 from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.reward import Reward
 from omr_runtime.work import Work, finish, read_rows
@@ -122,7 +122,7 @@ def train(work: Work) -> None:
     trainer = Trainer(accelerator, loaded.model, spec)
     run = _prepare(work, spec, trainer, loaded)
     model = Path(work.state) / "models" / work.stage.fingerprint
-    checkpoints = _checkpoints(run)
+    checkpoints = open_checkpoints(work, trainer, spec)
     finished = checkpoints.finished(model)
     if finished is None:
         _all_steps(run, loaded, checkpoints)
@@ -133,7 +133,7 @@ def train(work: Work) -> None:
     run.log.close()
     if trainer.is_main:
         finish(work, _summary(run))
-    checkpoints.remove()
+    checkpoints.close()
 
 
 def _prepare(work: Work, spec: Rl, trainer: Trainer, loaded: Loaded) -> Run:
@@ -168,12 +168,6 @@ def _places(
     if isinstance(whole, str):
         raise Resumable(whole)
     return whole
-
-
-def _checkpoints(run: Run) -> Checkpoints:
-    folder = Path(run.work.state) / "checkpoints" / run.work.stage.fingerprint
-    keep = run.spec.checkpoint.keep if run.spec.checkpoint else 1
-    return Checkpoints(run.trainer, folder, Path(run.work.out), keep)
 
 
 def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints) -> None:

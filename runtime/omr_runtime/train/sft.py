@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from omr_runtime.errors import RunError
 from omr_runtime.models import Loaded, load
 from omr_runtime.store import ImageStore
 from omr_runtime.train.batching import Layout, PackedBatch, PackPlan, Sample, make_sample, steps_of
-from omr_runtime.train.checkpoint import Checkpoints
+from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
 from omr_runtime.train.launch import num_processes
 from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder
 from omr_runtime.train.losses import cross_entropy
@@ -34,14 +33,6 @@ if TYPE_CHECKING:
 TOO_LONG = "longer than pack"
 CACHE_BYTES = 2 << 30
 """Pixels that are kept between epochs; beyond it images are read again."""
-
-LEAST_BETWEEN = 10
-"""Steps between checkpoints, at the least, where no setting says otherwise: a checkpoint can take longer than a step."""
-
-
-def default_interval(num_steps: int) -> int:
-    """Steps between checkpoints without a setting: a tenth of the run, and a run of few steps writes none on its way."""
-    return max(LEAST_BETWEEN, math.ceil(num_steps / 10))
 
 
 @dataclass(slots=True)
@@ -135,7 +126,7 @@ def train(work: Work) -> None:
         )
     log.num_steps = len(plan.steps)
     model = Path(work.state) / "models" / work.stage.fingerprint
-    checkpoints = _checkpoints(work, trainer, spec)
+    checkpoints = open_checkpoints(work, trainer, spec)
     totals = checkpoints.finished(model)
     if totals is None:
         totals = _run(trainer, rows, lengths, plan, spec, log, checkpoints)
@@ -144,7 +135,7 @@ def train(work: Work) -> None:
     log.close()
     if trainer.is_main:
         finish(work, _summary(spec, totals, len(lengths)))
-    checkpoints.remove()
+    checkpoints.close()
 
 
 def _open(work: Work, spec: Sft) -> tuple[Trainer, Loaded]:
@@ -172,12 +163,6 @@ def _only_prompt(work: Work, spec: Sft, rows: Sequence[dict[str, Any]]) -> Promp
             f"{spec.name}: its rows were sampled under {names}; the setting `prompt` has to say which one to train under"
         )
     return known[carried[0]]
-
-
-def _checkpoints(work: Work, trainer: Trainer, spec: Sft) -> Checkpoints:
-    folder = Path(work.state) / "checkpoints" / work.stage.fingerprint
-    keep = spec.checkpoint.keep if spec.checkpoint else 1
-    return Checkpoints(trainer, folder, Path(work.out), keep)
 
 
 def _run(

@@ -1,0 +1,44 @@
+"""A training stage's checkpoints become bytes on disk: how many stay at the same time, and how large each is."""
+
+from __future__ import annotations
+
+from omrlang.estimate.ranges import derive, exact, unknown
+from omrlang.estimate.shapes import origin_of
+from omrlang.plan import Estimate
+from omrlang.types import Checkpoint, Shape
+
+BYTES_A_PARAMETER = 12
+"""fp32 weights and two fp32 moments of AdamW, without which a run cannot go on."""
+
+
+def kept(checkpoint: Checkpoint, steps: float) -> int:
+    """How many stay of those that a run of so many steps writes.
+
+    >>> kept(Checkpoint(every=16, keep="all"), 1_232), kept(Checkpoint(every=16, keep=2), 1_232)
+    (77, 2)
+    """
+    written = int(steps // checkpoint.every)
+    return written if checkpoint.keep == "all" else min(checkpoint.keep, written)
+
+
+def checkpoint_bytes(shape: Shape) -> float:
+    """One checkpoint."""
+    return float(shape.num_params * BYTES_A_PARAMETER)
+
+
+def checkpoints_on_disk(
+    checkpoint: Checkpoint | None, steps: Estimate, shape: Shape | None
+) -> Estimate:
+    """All that stay at the same time; without the setting the run keeps one on its way."""
+    if shape is None:
+        return unknown("bytes", "the model's shape is not declared")
+    each = exact(checkpoint_bytes(shape), "bytes", origin_of(shape), "12 bytes a parameter")
+    if checkpoint is None:
+        return derive("bytes", "the newest checkpoint", lambda each: each, each=each)
+    return derive(
+        "bytes",
+        "checkpoints that stay x bytes of one",
+        lambda steps, each: kept(checkpoint, steps) * each,
+        steps=steps,
+        each=each,
+    )
