@@ -44,7 +44,7 @@ from omrlang.walk import children
 Canonical: TypeAlias = bool | int | float | str | list["Canonical"] | None
 Parents: TypeAlias = Mapping[str, str]
 
-LOCAL_PATHS = ("folder", "parquet", "jsonl", "json", "csv")
+LOCAL_PATHS = ("folder", "parquet", "jsonl", "json", "csv", "webdataset")
 """Kinds of places and models whose ``path`` is replaced by the content that it leads to."""
 
 FIELD_CLASS: dict[tuple[str, str], SettingClass] = {

@@ -68,6 +68,7 @@ def _kind_page(kind: str) -> str:
             ("clause", "class", "meaning"),
             (_clause_row(said[word]) for word in CLAUSES if word in said),
         ),
+        *_clause_choices(said),
         "## Settings",
         _settings_table(given),
         *_inside(given, 3),
@@ -79,6 +80,14 @@ def _sentence(module: str) -> str:
     """What a schema module says of itself in its first line."""
     first = (import_module(module).__doc__ or "").strip().splitlines()[0]
     return _plain(first)
+
+
+def _clause_choices(said: Keys) -> Iterator[str]:
+    """What a clause takes that is a call: a source's places."""
+    for word, key in said.items():
+        if key.choices:
+            yield f"## `{word} …`"
+            yield from _choices(key.choices, 3)
 
 
 def _clause_row(key: Key) -> tuple[str, ...]:

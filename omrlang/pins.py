@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
+from omrlang.patterns import named_files
 from omrlang.types import (
     Csv,
     Folder,
@@ -29,6 +30,7 @@ from omrlang.types import (
     Place,
     Scripted,
     Synthetic,
+    Webdataset,
     WheelModel,
 )
 
@@ -87,7 +89,7 @@ class Pins:
                     else f"the revision of {id_} is not pinned, so a changed dataset is not noticed"
                 )
                 return Pin(revision, problem=problem)
-            case Folder() | Parquet() | Jsonl() | Json() | Csv():
+            case Folder() | Parquet() | Jsonl() | Json() | Csv() | Webdataset():
                 return self.local(place.path, place.kind)
             case _:
                 assert_never(place)
@@ -114,8 +116,10 @@ class Pins:
         base = self.folder / Path(path).expanduser()
         try:
             files = list(_files(base))
-            if not files:
-                return Pin(None, problem=f"{path} does not exist")
+            gone = [file for file in files if not file.exists()]
+            if gone or not files:
+                name = f"{gone[0].name} of {path}" if len(files) > 1 else path
+                return Pin(None, problem=f"{name} does not exist")
             found = [self.file(file, kind) for file in files]
         except OSError as error:
             return Pin(None, problem=f"{path} cannot be read: {error.strerror}")
@@ -139,14 +143,12 @@ class Pins:
 
 def _files(base: Path) -> Iterator[Path]:
     """The files that a path leads to, in an order that no file system decides."""
-    if base.is_file():
-        yield base
-    elif base.is_dir():
+    if base.is_dir():
         yield from sorted(
             file for file in base.rglob("*") if file.is_file() and not _hidden(file, base)
         )
-    elif any(character in base.name for character in "*?["):
-        yield from sorted(file for file in base.parent.glob(base.name) if file.is_file())
+    else:
+        yield from named_files(base)
 
 
 def _hidden(file: Path, base: Path) -> bool:
@@ -184,6 +186,8 @@ def _count(file: Path, kind: str) -> int | None:
             case "csv":
                 with file.open(newline="", encoding="utf-8") as handle:
                     return max(0, sum(1 for _ in csv.reader(handle)) - 1)
+            case "webdataset":
+                return _count_samples(file)
             case "parquet" | "folder":
                 return _parquet_rows(file) if file.suffix == ".parquet" else None
             case _:
@@ -196,6 +200,12 @@ def _count_lines(file: Path) -> int:
     """Lines that hold something."""
     with file.open("rb") as handle:
         return sum(1 for line in handle if line.strip())
+
+
+def _count_samples(file: Path) -> int:
+    from omrlang.tars import tar_samples
+
+    return sum(1 for _ in tar_samples(file, contents=False))
 
 
 def _parquet_rows(file: Path) -> int | None:

@@ -1,17 +1,19 @@
-"""The first record of a local file to the raw columns that a source's expressions may name."""
+"""The first records of a local file to the raw columns that a source's expressions may name."""
 
 from __future__ import annotations
 
 import csv
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from omrlang.check.context import Columns, Context
 from omrlang.scope import Draft
-from omrlang.types import Csv, Json, Jsonl, Synthetic
+from omrlang.types import Csv, Json, Jsonl, Synthetic, Webdataset
 
 HEAD_BYTES = 1 << 20
+HEAD_SAMPLES = 20
 SHAPES = ("question", "images", "answer", "thinking")
 
 
@@ -25,9 +27,26 @@ def raw_columns(ctx: Context, draft: Draft, place: Any) -> Columns:
         case Jsonl() | Json() | Csv():
             path = ctx.root.home / place.path
             names = _head(path, place)
+        case Webdataset():
+            names = _members(ctx.root.home / place.path)
         case _:
             pass
     return Columns(None if names is None else dict.fromkeys(names, "any"), what, raw=True)
+
+
+def _members(path: Path) -> list[str] | None:
+    """The endings of the first samples; a sample may lack one."""
+    from omrlang.patterns import named_files
+    from omrlang.tars import KEY, BrokenTar, tar_samples
+
+    found = {KEY: ""}
+    try:
+        for file in named_files(path)[:1]:
+            for sample in islice(tar_samples(file, contents=False), HEAD_SAMPLES):
+                found |= sample.names
+    except (OSError, BrokenTar):
+        return None
+    return list(found) if len(found) > 1 else None
 
 
 def _head(path: Path, place: Jsonl | Json | Csv) -> list[str] | None:

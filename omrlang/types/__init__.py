@@ -45,6 +45,7 @@ from omrlang.types.places import (
     Parquet,
     Place,
     Synthetic,
+    Webdataset,
 )
 from omrlang.types.rows import (
     Ascending,
@@ -175,6 +176,7 @@ __all__ = [
     "Verifier",
     "Vllm",
     "Warmup",
+    "Webdataset",
     "WheelModel",
     "Zero",
     "construct",

@@ -55,6 +55,17 @@ class Csv(Frozen):
     path: Annotated[str, Setting("relative to the recipe", cls="rows")]
 
 
+class Webdataset(Frozen):
+    """Tar files in WebDataset's form. Members whose names agree up to the first dot are one row, their endings its
+    columns: `jpg`, `png`, `txt`, `cls`, `json` (its parts as `json["caption"]`), and `__key__`, what the names share."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    path: Annotated[
+        str,
+        Setting("a file, or several as `train-*.tar` or `train-{000..127}.tar`", cls="rows"),
+    ]
+
+
 class Synthetic(Frozen):
     """Rows that a program draws: ``shapes`` are pictures with a counting question, its answer and a solution."""
 
@@ -65,5 +76,6 @@ class Synthetic(Frozen):
 
 
 Place: TypeAlias = Annotated[
-    HfData | Folder | Parquet | Jsonl | Json | Csv | Synthetic, Field(discriminator="kind")
+    HfData | Folder | Parquet | Jsonl | Json | Csv | Webdataset | Synthetic,
+    Field(discriminator="kind"),
 ]

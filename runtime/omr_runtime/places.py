@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, assert_never
 
 from omr_runtime.errors import RunError
-from omrlang.types import Csv, Folder, HfData, Json, Jsonl, Parquet, Place, Synthetic
+from omrlang.patterns import named_files
+from omrlang.types import Csv, Folder, HfData, Json, Jsonl, Parquet, Place, Synthetic, Webdataset
+
+if TYPE_CHECKING:
+    from omrlang.tars import TarSample
 
 _LIMIT_FIELD = 1 << 27
 _PEEK = 100
@@ -70,6 +74,8 @@ def read_place(place: Place, base: Path) -> Iterator[Raw]:
             yield from _files(path, base, "line", _csv)
         case Parquet(path=path):
             yield from _files(path, base, "row", _parquet)
+        case Webdataset(path=path):
+            yield from _files(path, base, "row", _webdataset, may_name_files=False)
         case Folder():
             yield from _folder(place, base)
         case HfData():
@@ -93,24 +99,32 @@ def known_columns(rows: Iterator[Raw]) -> list[str]:
 
 
 def find_files(path: str, base: Path) -> list[Path]:
-    """The file, or the files of a pattern in order of names. RunError when there is none."""
+    """The file, or the files of a pattern in order of names. RunError when there is none, or one is missing."""
     full = base / Path(path).expanduser()
-    if full.is_file():
-        return [full]
-    if any(sign in full.name for sign in "*?["):
-        if found := sorted(file for file in full.parent.glob(full.name) if file.is_file()):
-            return found
+    found = named_files(full)
+    if not found:
         raise RunError(f"{path}: no file matches (looked in {full.parent.resolve()})")
-    if full.is_dir():
-        raise RunError(f"{path}: is a folder, a file is needed; folder(…) reads folders")
-    raise RunError(f"{path}: no such file (looked for {full.resolve()})")
+    for file in found:
+        if file.is_dir():
+            raise RunError(f"{path}: is a folder, a file is needed; folder(…) reads folders")
+        if not file.is_file():
+            raise RunError(f"{path}: no such file (looked for {file.resolve()})")
+    return found
 
 
-def _files(path: str, base: Path, unit: Literal["line", "row"], reader: Any) -> Iterator[Raw]:
+def _files(
+    path: str,
+    base: Path,
+    unit: Literal["line", "row"],
+    reader: Callable[[Path], Content],
+    *,
+    may_name_files: bool = True,
+) -> Iterator[Raw]:
     for file in find_files(path, base):
+        folder = file.parent if may_name_files else None
         try:
             for position, row in reader(file):
-                yield Raw(file.name, position, unit, row, str(file), file.parent)
+                yield Raw(file.name, position, unit, row, str(file), folder)
         except OSError as error:
             raise RunError(f"{file}: cannot be read ({error.strerror or error})") from error
 
@@ -196,6 +210,48 @@ def _parquet(file: Path) -> Content:
         raise RunError(
             f"{file}: not readable as Parquet after row {position} ({str(error).splitlines()[0]})"
         ) from error
+
+
+def _webdataset(file: Path) -> Content:
+    from omrlang.tars import BrokenTar, tar_samples
+
+    position = 0
+    try:
+        for sample in tar_samples(file):
+            position += 1
+            yield position, _sample(sample)
+    except BrokenTar as error:
+        raise RunError(f"{file}: not readable as a tar file: {error}") from error
+
+
+def _sample(sample: TarSample) -> Good | Bad:
+    """The members decoded by their endings; one that cannot be is named."""
+    from omrlang.tars import KEY
+
+    if sample.problem is not None:
+        return Bad(sample.problem)
+    values: dict[str, Any] = {KEY: sample.key}
+    for column, data in sample.members.items():
+        what, decode = _MEMBERS.get(column.rpartition(".")[2], _BYTES)
+        try:
+            values[column] = decode(data)
+        except (ValueError, RecursionError):
+            return Bad(f"a member is not {what}: {sample.names[column]}")
+    return Good(values)
+
+
+def _utf8(data: bytes) -> str:
+    return data.decode("utf-8-sig")
+
+
+_BYTES: tuple[str, Callable[[bytes], Any]] = ("bytes", bytes)
+_MEMBERS: dict[str, tuple[str, Callable[[bytes], Any]]] = {
+    "txt": ("UTF-8", _utf8),
+    "text": ("UTF-8", _utf8),
+    "json": ("JSON in UTF-8", lambda data: json.loads(_utf8(data))),
+    "cls": ("a whole number", int),
+}
+"""What members hold, by their ending, as the WebDataset library decodes them; any other, such as a picture, stays bytes."""
 
 
 # ---- datasets --------------------------------------------------------------------------------------------------
