@@ -207,7 +207,7 @@ def _functions_page() -> str:
             "Each leaves its verdict on the row; `and` and `or` ask the second side only where it matters.",
             _table(("verifier", "meaning", "cost"), map(_function_row, verifiers)),
             "## Columns",
-            "`extra.NAME` is any other column that a source maps.",
+            "`extra.NAME` is any other column that a source maps, kept as text: `number(extra.NAME)` reads it as a number.",
             _table(("column", "type"), ((f"`{name}`", kind) for name, kind in COLUMNS.items())),
         ]
     )

@@ -204,7 +204,7 @@ def _mapped(raw: Columns, mapping: Any) -> Columns:
     """What a source's rows have after mapping: what is mapped, or columns of the same name."""
     if isinstance(mapping, dict) and mapping:
         names = {
-            name: COLUMNS.get(name, expr.type)
+            name: COLUMNS.get(name, "text")  # `extra.NAME` is kept, and read, as text
             for name, expr in mapping.items()
             if expr is not FAILED
         }

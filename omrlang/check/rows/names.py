@@ -70,7 +70,7 @@ def column(ctx: Context, name: str, span: Span) -> Typed | Failed:
     if name in known:
         return construct(Col, name=name), known[name]
     if columns.names is None and name.startswith("extra."):
-        return construct(Col, name=name), "any"
+        return construct(Col, name=name), "text"
     hint = did_you_mean(name, known, f"{columns.what} has")
     hint = hint if span.text.startswith('"') else _as_written(hint)
     return ctx.error("E209", f"{columns.what} has no column `{name}`", span, hint)
