@@ -22,22 +22,22 @@ class Moved:
         leaf = self.new or self.old
         assert leaf is not None, "a moved leaf is on one side at least"
         old, new = ("none" if side is None else side.shown for side in (self.old, self.new))
-        return Change(path=self.path, cls=leaf.cls, old=old, new=new)
+        return Change(path=self.path, cls=leaf.cls, old=old, new=new, reason=self.reason)
 
 
 def compare(
     before: tuple[Leaf, ...], after: tuple[Leaf, ...], classes: Collection[str]
 ) -> list[Moved]:
     """Leaves of the classes that differ, in the order of the settings. An order of parts that alone moved is one of them."""
-    old = {leaf.path: leaf for leaf in before if leaf.cls in classes}
-    new = {leaf.path: leaf for leaf in after if leaf.cls in classes}
+    old, new = ({leaf.path: leaf for leaf in side} for side in (before, after))
     revision: Reason = (
         "model_revision_changed" if "with" in _roots(after) else "source_revision_changed"
     )
     found = []
     for path in dict.fromkeys([*new, *old]):
         was, now = old.get(path), new.get(path)
-        if was is None or now is None or was.value != now.value:
+        decides = any(leaf is not None and leaf.cls in classes for leaf in (was, now))
+        if decides and (was is None or now is None or was.value != now.value):
             found.append(Moved(_reason(path, was, now, revision), path, was, now))
     return found or _reordered(old, new)
 

@@ -154,6 +154,10 @@ class Diagnostic:
         return (str(self.span.file.path), self.span.start, self.span.end, self.code, self.message)
 
 
+class UsageError(Exception):
+    """A command line that asks for what there is not. ``str(error)`` is the whole message; the exit code is 64."""
+
+
 @dataclass(slots=True)
 class Reporter:
     """Collects diagnostics; the same one at the same place is kept once."""

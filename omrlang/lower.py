@@ -61,10 +61,11 @@ def _lower_stage(
 
 
 def _pins(spec: Spec, pins: Pins) -> Iterator[Pin]:
-    if isinstance(spec, Source):
-        yield pins.place(spec.place)
+    if isinstance(spec, Source) and (pin := pins.place(spec.place)) is not None:
+        yield pin
     for model in named_models(spec):
-        yield pins.model(model)
+        if (pin := pins.model(model)) is not None:
+            yield pin
 
 
 def named_models(spec: Spec) -> Iterator[Model]:

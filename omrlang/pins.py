@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from omrlang.patterns import named_files
 from omrlang.types import (
@@ -34,14 +34,18 @@ from omrlang.types import (
     WheelModel,
 )
 
+Kind: TypeAlias = Literal["data", "model"]
 CACHE = "pins.json"
 BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """``revision`` is None where nothing outside is looked at, or where it could not be known (then ``problem`` says why)."""
+    """``what`` is read from outside, as the recipe names it. ``revision`` is None where it could not be known, and
+    ``problem`` says why."""
 
+    kind: Kind
+    what: str
     revision: str | None
     num_rows: int | None = None
     num_bytes: int | None = None
@@ -77,55 +81,47 @@ class Pins:
         except OSError:
             beside.unlink(missing_ok=True)
 
-    def place(self, place: Place) -> Pin:
-        """The pin of where a source's rows are."""
+    def place(self, place: Place) -> Pin | None:
+        """The pin of where a source's rows are; None where a program draws them."""
         match place:
-            case Synthetic(n=n):
-                return Pin(None, num_rows=n)
+            case Synthetic():
+                return None
             case HfData(id=id_, revision=revision):
-                problem = (
-                    None
-                    if revision
-                    else f"the revision of {id_} is not pinned, so a changed dataset is not noticed"
-                )
-                return Pin(revision, problem=problem)
+                return _on_a_hub("data", id_, revision, "a changed dataset is not noticed")
             case Folder() | Parquet() | Jsonl() | Json() | Csv() | Webdataset():
                 return self.local(place.path, place.kind)
             case _:
                 assert_never(place)
 
-    def model(self, model: Model) -> Pin:
-        """The pin of a model's weights."""
+    def model(self, model: Model) -> Pin | None:
+        """The pin of a model's weights; None where the recipe itself says all that they are."""
         match model.source:
             case FolderModel(path=path):
                 return self.local(path, "model")
             case HfModel(id=id_, revision=revision):
-                problem = (
-                    None
-                    if revision
-                    else f"the revision of {id_} is not pinned, so changed weights are not noticed"
-                )
-                return Pin(revision, problem=problem)
+                return _on_a_hub("model", id_, revision, "changed weights are not noticed")
             case WheelModel() | Fresh() | Scripted():
-                return Pin(None)
+                return None
             case _:
                 assert_never(model.source)
 
     def local(self, path: str, kind: str) -> Pin:
         """Content hash, rows and bytes of a file, a folder or a pattern."""
         base = self.folder / Path(path).expanduser()
+        of: Kind = "model" if kind == "model" else "data"
         try:
             files = list(_files(base))
             gone = [file for file in files if not file.exists()]
             if gone or not files:
                 name = f"{gone[0].name} of {path}" if len(files) > 1 else path
-                return Pin(None, problem=f"{name} does not exist")
+                return Pin(of, path, None, problem=f"{name} does not exist")
             found = [self.file(file, kind) for file in files]
         except OSError as error:
-            return Pin(None, problem=f"{path} cannot be read: {error.strerror}")
+            return Pin(of, path, None, problem=f"{path} cannot be read: {error.strerror}")
         counts = [rows for _, rows, _ in found]
         total = None if any(rows is None for rows in counts) else sum(rows or 0 for rows in counts)
-        return Pin(_together(base, files, found), total, sum(size for _, _, size in found))
+        size = sum(size for _, _, size in found)
+        return Pin(of, path, _together(base, files, found), total, size)
 
     def file(self, file: Path, kind: str) -> tuple[str, int | None, int]:
         """SHA-256, rows and size of one file."""
@@ -139,6 +135,11 @@ class Pins:
         self.known[key] = [stat.st_size, stat.st_mtime_ns, digest, rows]
         self.changed = True
         return digest, rows, stat.st_size
+
+
+def _on_a_hub(kind: Kind, name: str, revision: str | None, risk: str) -> Pin:
+    problem = None if revision else f"the revision of {name} is not pinned, so {risk}"
+    return Pin(kind, name, revision, problem=problem)
 
 
 def _files(base: Path) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from omrlang.types import Frozen, Model, SettingClass, construct
 FORMAT_VERSION = "1.0"
 
 Origin: TypeAlias = Literal["measured", "calibrated", "formula", "declared", "assumed", "unknown"]
-Action: TypeAlias = Literal["new", "partial", "cached", "redo", "removed", "unknown"]
+Action: TypeAlias = Literal["new", "partial", "cached", "redo", "removed"]
 Reason: TypeAlias = Literal[
     "new",
     "removed",
@@ -39,8 +39,9 @@ SYMBOL: dict[Action, str] = {
     "cached": "=",
     "redo": "-/+",
     "removed": "-",
-    "unknown": "?",
 }
+UNSETTLED = "?"
+"""Stands behind a number of rows that hangs on what is still to be sampled and filtered."""
 
 
 class Estimate(Frozen):
@@ -111,20 +112,60 @@ class Costs(Frozen):
     asked: tuple[Asked, ...] = ()
 
 
+class Where(Frozen):
+    """A place in a recipe; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+
 class Change(Frozen):
-    """A value that moved: ``path`` is the setting (``lr.peak``) or the clause (``from.puzzles``)."""
+    """A value that moved: ``path`` is the setting (``lr.peak``) or the clause (``from.puzzles``).
+
+    ``layer`` set the new value (``default``, ``file``, ``amend``, ``set``, …) and ``at`` is where it stands; both are
+    None for what no recipe says (a file's content, a parent, a version)."""
 
     path: str
     cls: SettingClass
     old: str
     new: str
+    reason: Reason = "param_changed"
+    layer: str | None = None
+    at: Where | None = None
+
+
+class Drift(Frozen):
+    """An input is not what it was: in the ``last run`` of this recipe, or in its ``lock``."""
+
+    since: Literal["last run", "lock"]
+    before: str
+    after: str
+
+
+class PlanPin(Frozen):
+    """Something outside the recipe that stages read: ``what`` as the recipe names it.
+
+    ``revision`` is the sha256 of local files, or the revision on a hub; None where it could not be known, and ``problem``
+    says why. ``stages`` are the names of those that read it."""
+
+    kind: Literal["data", "model"]
+    what: str
+    revision: str | None
+    num_rows: int | None = None
+    num_bytes: int | None = None
+    stages: tuple[str, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    locked: bool = False
+    problem: str | None = None
 
 
 class PlanStage(Frozen):
     """``address`` is ``kind.name``. ``fingerprint`` names the stage's artifact in the store; ``parents`` are names of
     stages in this plan. ``revision`` pins what lies outside the recipe: the content of a source's file, a hub revision.
-    it is None where that could not be known now, or where nothing lies outside. ``changes`` are the settings that made it a
-    ``redo``."""
+    it is None where that could not be known now, or where nothing lies outside. ``changes`` are what made it a ``redo``.
+    ``kept_rows`` of a ``partial`` stage need not be made again. ``settled_by`` names the first stage that must have run
+    before the number of rows is certain. A stage that is not ``selected`` stays as it is."""
 
     address: str
     name: str
@@ -136,7 +177,26 @@ class PlanStage(Frozen):
     reasons: tuple[Reason, ...] = ()
     reason_text: str = ""
     changes: tuple[Change, ...] = ()
+    kept_rows: int | None = None
+    settled_by: str | None = None
+    selected: bool = True
     costs: Costs | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a run of the plan executes this stage."""
+        return self.selected and self.action != "cached"
+
+
+class RemovedStage(Frozen):
+    """A stage that the last run of this recipe had and the recipe has no more; nothing runs for it."""
+
+    address: str
+    name: str
+    fingerprint: str
+    action: Literal["removed"] = "removed"
+    reasons: tuple[Reason, ...] = ("removed",)
+    num_rows: int | None = None
 
 
 class PlanCode(Frozen):
@@ -174,21 +234,23 @@ class Exit(Frozen):
 
 class Plan(Frozen):
     """``recipe`` is the file as given, ``folder`` what its relative paths are relative to (absolute),
-    ``overrides`` what ``--set`` changed, ``because`` why the recipe exists in its author's words.
-
-    ``removed`` are stages that an earlier plan of this recipe had and that are no longer there; nothing runs for them."""
+    ``overrides`` what ``--set`` changed, ``because`` why the recipe exists in its author's words; ``selection`` and
+    ``forced`` are what ``--select`` and ``--force`` said. ``pins`` are what the stages read from outside."""
 
     format_version: str = FORMAT_VERSION
     omr_version: str
     recipe: str
     folder: str
     overrides: tuple[str, ...] = ()
+    selection: tuple[str, ...] = ()
+    forced: tuple[str, ...] = ()
     because: str | None = None
     seed: int
     stages: tuple[PlanStage, ...]
     models: tuple[Model, ...]
     code: tuple[PlanCode, ...] = ()
-    removed: tuple[str, ...] = ()
+    pins: tuple[PlanPin, ...] = ()
+    removed: tuple[RemovedStage, ...] = ()
     totals: Totals
     diagnostics: tuple[PlanDiagnostic, ...] = ()
     budget_p50_usd: Decimal | None = None
@@ -198,6 +260,11 @@ class Plan(Frozen):
     errored: bool = False
     exit: Exit = construct(Exit, code=0, reason="ok")
     not_in_it: tuple[str, ...] = ("queue time", "storage", "failed nodes")
+
+    @property
+    def due(self) -> tuple[PlanStage, ...]:
+        """The stages that a run of the plan executes, in order."""
+        return tuple(stage for stage in self.stages if stage.is_due)
 
     def stage(self, name: str) -> PlanStage:
         """The stage of that name. KeyError if there is none."""

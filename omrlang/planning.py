@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path, PurePosixPath
 
 from omrlang import __version__
+from omrlang.decisions import Decision, decide
 from omrlang.diagnostics import Diagnostic, listed
 from omrlang.estimate.costs import estimate, totals
 from omrlang.estimate.expectations import shown, verdicts
@@ -17,10 +18,24 @@ from omrlang.hir import Recipe
 from omrlang.lints import lint
 from omrlang.lower import Lowered, lower
 from omrlang.pins import Pins
-from omrlang.plan import Costs, Exit, Plan, PlanCode, PlanDiagnostic, PlanStage, Totals
+from omrlang.plan import (
+    Costs,
+    Exit,
+    Plan,
+    PlanCode,
+    PlanDiagnostic,
+    PlanStage,
+    RemovedStage,
+    Totals,
+)
+from omrlang.plan_pins import plan_pins
+from omrlang.provenance import placed
 from omrlang.references import calls
-from omrlang.state import Decision, Index, decide, read_index
+from omrlang.select import Asked, check_names, select
+from omrlang.state import Index, read_index
 from omrlang.types import Verifier
+
+EVERYTHING = Asked()
 
 
 def make_plan(
@@ -30,22 +45,23 @@ def make_plan(
     found: Sequence[Diagnostic] = (),
     overrides: Sequence[str] = (),
     pins: Pins | None = None,
+    asked: Asked = EVERYTHING,
 ) -> Plan:
     """``path`` is the recipe's file as given; ``state`` the folder of earlier runs, which need not exist; ``found`` what
     the front has to say and ``overrides`` what ``--set`` said, which the plan carries on. ``pins`` are for who plans
-    often: by default those that the state folder keeps."""
+    often: by default those that the state folder keeps. Raises ``Unselectable`` where ``asked`` means no stage."""
     pins = pins or Pins.open(recipe.folder, state)
     index = read_index(state)
     lowered = lower(recipe, pins)
     pins.save()
     costs = estimate(lowered, index, path)
-    stages = _plan_stages(lowered, index, path, costs)
+    stages = _plan_stages(recipe, lowered, _decisions(lowered, index, path, asked), costs, asked)
     expected = tuple(_expectations(stages, recipe))
     linted = map(plan_diagnostic, [*found, *_revealed(recipe, costs)])
     said = (*linted, *_diagnostics(lowered, index, path), *expected)
     whole = totals(
         costs,
-        {stage.name: stage.action for stage in stages},
+        {stage.name: stage.action if stage.selected else "cached" for stage in stages},
         {stage.name: stage.spec for stage in stages},
     )
     return Plan(
@@ -53,11 +69,14 @@ def make_plan(
         recipe=str(path),
         folder=str(recipe.folder.resolve()),
         overrides=tuple(overrides),
+        selection=asked.select,
+        forced=asked.force,
         seed=recipe.seed,
         stages=stages,
         models=recipe.models,
         code=_code(stages),
-        removed=index.removed(path, frozenset(stage.name for stage in stages)),
+        pins=plan_pins(lowered, index, path),
+        removed=_removed(stages, index, path),
         totals=whole,
         diagnostics=tuple(item for item in said if item.code not in recipe.allowed),
         budget_p50_usd=_dollars(recipe.budget.p50_usd if recipe.budget else None),
@@ -76,22 +95,31 @@ def _revealed(recipe: Recipe, costs: Mapping[str, Costs]) -> Iterator[Diagnostic
             yield item
 
 
+def _decisions(
+    lowered: tuple[Lowered, ...], index: Index, path: Path, asked: Asked
+) -> dict[str, Decision]:
+    check_names(lowered, asked.force, "--force")
+    return decide(lowered, index, path, asked.force)
+
+
 def _plan_stages(
-    lowered: tuple[Lowered, ...], index: Index, path: Path, costs: Mapping[str, Costs]
+    recipe: Recipe,
+    lowered: tuple[Lowered, ...],
+    decisions: Mapping[str, Decision],
+    costs: Mapping[str, Costs],
+    asked: Asked,
 ) -> tuple[PlanStage, ...]:
-    fingerprints = {stage.name: stage.fingerprint for stage in lowered}
-    made: dict[str, str] = {}
-    found = []
+    chosen = select(lowered, decisions, asked.select)
+    found: dict[str, PlanStage] = {}
     for stage in lowered:
-        decision = decide(stage, index, path, fingerprints)
-        twin = made.setdefault(stage.fingerprint, stage.name)
-        if twin != stage.name:
-            decision = Decision("cached", (), f"the same as {twin}")
-        found.append(_plan_stage(stage, decision, costs[stage.name]))
-    return tuple(found)
+        made = _plan_stage(stage, decisions[stage.name], costs[stage.name], recipe)
+        selected = made.name in chosen
+        settled_by = _settled_by(made, found)
+        found[made.name] = made.model_copy(update={"selected": selected, "settled_by": settled_by})
+    return tuple(found.values())
 
 
-def _plan_stage(stage: Lowered, decision: Decision, costs: Costs) -> PlanStage:
+def _plan_stage(stage: Lowered, decision: Decision, costs: Costs, recipe: Recipe) -> PlanStage:
     return PlanStage(
         address=f"{stage.spec.kind}.{stage.name}",
         name=stage.name,
@@ -102,8 +130,36 @@ def _plan_stage(stage: Lowered, decision: Decision, costs: Costs) -> PlanStage:
         action=decision.action,
         reasons=decision.reasons,
         reason_text=decision.text,
-        changes=decision.changes,
+        changes=tuple(placed(change, stage.stage, recipe) for change in decision.changes),
+        kept_rows=decision.kept_rows,
         costs=costs,
+    )
+
+
+def _settled_by(stage: PlanStage, before: Mapping[str, PlanStage]) -> str | None:
+    """The first stage on the way that chooses among rows and has not run; None where the number of rows is certain."""
+    rows = stage.costs.rows_out if stage.costs is not None else None
+    if rows is None or rows.lo == rows.hi:
+        return None
+    above = (before[name].settled_by for name in stage.parents)
+    chooses = stage.spec.kind in ("sample", "filter") and stage.action != "cached"
+    return next(filter(None, above), stage.name if chooses else None)
+
+
+def _removed(stages: Sequence[PlanStage], index: Index, path: Path) -> tuple[RemovedStage, ...]:
+    """Those of the last run that are not here by name, nor by what they are (then they were renamed)."""
+    names = {stage.name for stage in stages}
+    marks = {stage.fingerprint for stage in stages}
+    return tuple(
+        RemovedStage(
+            address=f"{record.kind}.{name}" if record else name,
+            name=name,
+            fingerprint=mark,
+            num_rows=record.num_rows if record else None,
+        )
+        for name, mark in sorted(index.before(path).items())
+        for record in [index.stages.get(mark)]
+        if name not in names and mark not in marks
     )
 
 
@@ -181,7 +237,7 @@ def _expectations(stages: tuple[PlanStage, ...], recipe: Recipe) -> Iterator[Pla
 
 def _exit(recipe: Recipe, stages: tuple[PlanStage, ...], whole: Totals, unexpected: bool) -> Exit:
     """0, or 3 where a limit is breached: a stage does not fit, the budget or an expectation does not hold."""
-    due = [stage for stage in stages if stage.action != "cached" and stage.costs is not None]
+    due = [stage for stage in stages if stage.is_due and stage.costs is not None]
     for stage in due:
         if (
             stage.costs is not None

@@ -148,3 +148,73 @@ def test_what_a_person_is_told(
 def test_a_recipe_that_is_not_there(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "b.omr"]) == 1
     assert "b.omr" in capsys.readouterr().err
+
+
+def names(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """The stages that a run executed, by its own words."""
+    capsys.readouterr()
+    assert main(["run", "a.omr", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return [line.partition(".")[2] for line in lines if line.startswith("[") and ":" not in line]
+
+
+def test_a_selection_runs_alone_and_the_rest_follows(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert names(capsys, "--select", "+traces") == ["puzzles", "traces"]
+    assert planned(capsys) == ["words", "questions", "accepted"]
+    assert main(["run", "a.omr", "--select", "questions"]) == 64
+    assert "`--select +questions` selects it too" in capsys.readouterr().err
+    assert names(capsys) == ["words", "questions", "accepted"]
+
+
+def test_force_makes_again_what_is_there(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "a.omr"]) == 0
+    assert names(capsys, "--force", "traces") == ["traces", "accepted"]
+    assert main(["funnel", "accepted"]) == 0, "nothing is counted twice"
+    assert planned(capsys) == []
+
+
+def test_equal_stages_run_once(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text(RECIPE + '\nsource twin from synthetic("shapes", n = 30, seed = 1)\n')
+    assert "twin" not in names(capsys)
+    assert planned(capsys) == []
+
+
+def test_why_a_stage_runs_again(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "a.omr"]) == 0
+    recipe.write_text(RECIPE.replace("n           = 2", "n           = 3"))
+    capsys.readouterr()
+    assert main(["why-rerun", "a.omr", "accepted"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        "-/+ filter.accepted: traces changed  [parent_changed]",
+        "  ~ sample.traces: n 2 -> 3; 60 samples are kept  [param_changed, partial_cache]",
+        "      n  (rows)",
+        "        last run  2",
+        "        now       3   a.omr:16:17",
+    ]
+    assert main(["why-rerun", "a.omr", "puzzles"]) == 0
+    assert capsys.readouterr().out == "source.puzzles does not run again: done\n"
+    assert main(["why-rerun", "a.omr", "puzles"]) == 64
+    assert "`puzzles` exists" in capsys.readouterr().err
+    with open("words.jsonl", "a") as file:
+        file.write('{"question": "one more?", "answer": "1"}\n')
+    assert main(["why-rerun", "a.omr", "words", "--json"]) == 0
+    [words] = json.loads(capsys.readouterr().out)
+    assert (words["action"], words["reasons"]) == ("redo", ["source_revision_changed"])
+    assert words["changes"][0]["path"] == "words.jsonl"
+
+
+def test_a_stage_that_is_gone_is_told_once(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "a.omr"]) == 0
+    recipe.write_text(RECIPE.partition("filter accepted")[0])
+    capsys.readouterr()
+    assert main(["plan", "a.omr"]) == 0
+    assert "- accepted" in capsys.readouterr().out
+    assert main(["run", "a.omr"]) == 0
+    capsys.readouterr()
+    assert main(["plan", "a.omr"]) == 0
+    assert "accepted" not in capsys.readouterr().out

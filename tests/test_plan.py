@@ -11,6 +11,7 @@ from pathlib import Path
 
 import made_recipes as made
 import pytest
+from earlier_runs import finished, planned, write_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from omrlang.cli.plan import with_exit
 from omrlang.cli.plan_text import plan_text, summary, verdict
 from omrlang.compiler import load
 from omrlang.hir import Budget, Recipe
-from omrlang.plan import Plan, PlanStage
+from omrlang.plan import Plan
 from omrlang.planning import make_plan
 from omrlang.schema import Spec
 from omrlang.state import read_index
@@ -36,46 +37,6 @@ HEAVY = {
     "ray",
     "numpy",
 }
-
-
-def planned(*specs: Spec, state: Path = Path("nowhere"), path: Path = Path("made.omr")) -> Plan:
-    return make_plan(made.recipe(*(specs or made.quickstart()), path=path), state, path)
-
-
-def write_index(state: Path, plan: Plan, records: dict[str, dict[str, object]]) -> None:
-    """An index as the driver leaves it: every stage was planned, ``records`` are of those that ran, by name."""
-    state.mkdir(exist_ok=True)
-    by_name = {stage.name: stage for stage in plan.stages}
-    data = {
-        "format": 1,
-        "stages": {
-            by_name[name].fingerprint: {"name": name, "kind": by_name[name].spec.kind, **record}
-            for name, record in records.items()
-        },
-        "names": {
-            f"{Path(plan.recipe).resolve()}::{stage.name}": stage.fingerprint
-            for stage in plan.stages
-        },
-        "rates": {},
-        "previous": {stage.fingerprint: previous(stage, by_name) for stage in plan.stages},
-    }
-    (state / "index.json").write_text(json.dumps(data))
-
-
-def previous(stage: PlanStage, by_name: dict[str, PlanStage]) -> dict[str, object]:
-    parents = {name: by_name[name].fingerprint for name in stage.parents}
-    return {
-        "spec": stage.spec.model_dump(mode="json"),
-        "parents": parents,
-        "revision": stage.revision,
-    }
-
-
-def finished(plan: Plan, **more: object) -> dict[str, dict[str, object]]:
-    return {
-        stage.name: {"status": "done", "num_rows": 10, "num_dropped": 0, "seconds": 1.0, **more}
-        for stage in plan.stages
-    }
 
 
 def actions(plan: Plan) -> dict[str, str]:
@@ -175,7 +136,7 @@ def test_stages_that_are_gone_are_named(tmp_path: Path) -> None:
     plan = planned(state=tmp_path)
     write_index(tmp_path, plan, finished(plan))
     again = planned(*made.quickstart()[:-1], state=tmp_path)
-    assert again.removed == ("after",)
+    assert [(gone.name, gone.reasons) for gone in again.removed] == [("after", ("removed",))]
     assert "  - after  is no longer in the recipe" in plan_text(again, 100)
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from omrlang import __version__
 from omrlang.cli.exits import EXIT_CODES
+from omrlang.diagnostics import UsageError
 
 COMMANDS: dict[str, str] = {
     "check": "find what is wrong with a recipe, without running anything",
@@ -27,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "show": "list runs, stages or rows",
     "why": "tell a row's whole life",
     "why-not": "tell where a row was dropped, and by which rule",
+    "why-rerun": "tell why a stage runs again, setting by setting",
     "funnel": "count what a stage kept and dropped, by reason",
     "schema": "print the settings of the stage kinds as JSON Schema",
     "lsp": "serve an editor: diagnostics, completion, hover, rename and more",
@@ -57,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone (`omr plan … | head`); nothing is left to say, at exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except UsageError as error:
+        print(f"omr: {error}", file=sys.stderr)
+        return USAGE
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:  # noqa: BLE001 - the last boundary: a person gets a message and a file

@@ -24,6 +24,26 @@ def add_set(parser: ArgumentParser, text: str = "set a value: data=…, sample_n
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=text)
 
 
+def add_selection(parser: ArgumentParser) -> None:
+    """``--select`` and ``--force``, as often as needed."""
+    parser.add_argument(
+        "--select",
+        "-s",
+        action="append",
+        default=[],
+        metavar="SELECTOR",
+        help="only these stages: NAME, +NAME (and what it stands on), NAME+ (and what stands on it), "
+        "state:modified, source:NAME, kind:KIND, reason:REASON; A & B are those that both mean",
+    )
+    parser.add_argument(
+        "--force",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="make a stage again although it is there, and what stands on it",
+    )
+
+
 def add_deny(parser: ArgumentParser) -> None:
     """``--deny CODE``, as often as needed."""
     parser.add_argument(

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omrlang.cli.arguments import add_deny, add_set, add_state, add_width
+from omrlang.cli.arguments import add_deny, add_selection, add_set, add_state, add_width
 from omrlang.cli.exits import PRECEDENCE
 from omrlang.plan import Exit, Plan
 
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
+    from omrlang.select import Asked
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,6 +25,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("file", type=Path, help="the recipe")
     add_state(parser)
     add_set(parser)
+    add_selection(parser)
     add_deny(parser)
     parser.add_argument("--json", action="store_true", help="print the plan itself")
     parser.add_argument("--summary", action="store_true", help="print two lines")
@@ -36,7 +38,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Make the plan and print it; the exit code of ``plan_and_diff.md``."""
-    plans = load_plans(args.file, args.state, args.set, as_json=args.json)
+    plans = load_plans(args.file, args.state, args.set, asked(args), as_json=args.json)
     plans = [with_exit(with_denied(plan, args.deny), args.detailed_exitcode) for plan in plans]
     for plan in plans:
         print_plan(plan, args)
@@ -48,30 +50,54 @@ def worst(codes: Sequence[int]) -> int:
     return min(codes, key=PRECEDENCE.index)
 
 
-def load_plan(target: Path, state: Path, overrides: list[str]) -> Plan | None:
-    """The plan of one recipe or variant, or None after its errors were printed. The plan carries the warnings."""
+def asked(args: argparse.Namespace) -> Asked:
+    """What ``--select`` and ``--force`` say."""
+    from omrlang.select import Asked
+
+    return Asked(tuple(args.select), tuple(args.force))
+
+
+def load_plan(
+    target: Path, state: Path, overrides: list[str], asked: Asked | None = None
+) -> Plan | None:
+    """The plan of one recipe or variant, or None after its errors were printed. The plan carries the warnings.
+
+    Raises ``Unselectable`` where ``asked`` means no stage."""
     from omrlang.compiler import load
     from omrlang.planning import make_plan
+    from omrlang.select import Asked
 
     recipe, diagnostics = load(target, overrides)
     if recipe is None:
         _print_errors(target, diagnostics, as_json=False)
         return None
-    return make_plan(recipe, state, target, diagnostics, overrides)
+    return make_plan(recipe, state, target, diagnostics, overrides, asked=asked or Asked())
 
 
 def load_plans(
-    target: Path, state: Path, overrides: list[str], as_json: bool = False
+    target: Path,
+    state: Path,
+    overrides: list[str],
+    asked: Asked | None = None,
+    as_json: bool = False,
 ) -> list[Plan]:
-    """A plan for each variant of a file; none after its errors were printed."""
+    """A plan for each variant of a file; none after its errors were printed. Raises ``Unselectable``."""
     from omrlang.compiler import load_all, variant_path
     from omrlang.planning import make_plan
+    from omrlang.select import Asked
 
     recipes, diagnostics = load_all(target, overrides)
     if not recipes:
         _print_errors(target, diagnostics, as_json)
     return [
-        make_plan(recipe, state, variant_path(target, recipe), diagnostics, overrides)
+        make_plan(
+            recipe,
+            state,
+            variant_path(target, recipe),
+            diagnostics,
+            overrides,
+            asked=asked or Asked(),
+        )
         for recipe in recipes
     ]
 
@@ -120,8 +146,7 @@ def with_denied(plan: Plan, denied: Sequence[str]) -> Plan:
 
 def with_exit(plan: Plan, detailed: bool) -> Plan:
     """Code 2 says that something would run; asked for, and weaker than any other."""
-    due = any(stage.action != "cached" for stage in plan.stages)
-    if not detailed or plan.exit.code != 0 or not due:
+    if not detailed or plan.exit.code != 0 or not plan.due:
         return plan
     return plan.model_copy(
         update={"exit": plan.exit.model_copy(update={"code": 2, "reason": "changes"})}

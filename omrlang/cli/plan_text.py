@@ -29,7 +29,6 @@ WORDS: dict[Action, str] = {
     "cached": "cached",
     "redo": "to redo",
     "removed": "removed",
-    "unknown": "open",
 }
 
 
@@ -152,8 +151,8 @@ def _stages(plan: Plan, width: int) -> Iterator[str]:
     else:
         for stage in plan.stages:
             yield from _listed(stage, width)
-    for name in plan.removed:
-        yield f"  {SYMBOL['removed']:>3} {name}  is no longer in the recipe"
+    for gone in plan.removed:
+        yield f"  {SYMBOL['removed']:>3} {gone.name}  is no longer in the recipe"
 
 
 def _listed(stage: PlanStage, width: int) -> Iterator[str]:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omrlang.cli.arguments import add_set, add_state
-from omrlang.cli.plan import load_plan
+from omrlang.cli.arguments import add_selection, add_set, add_state
+from omrlang.cli.plan import asked, load_plan
 from omrlang.plan import Plan
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("file", type=Path, help="the recipe")
     add_state(parser)
     add_set(parser)
+    add_selection(parser)
     parser.add_argument(
         "--accept-limits", action="store_true", help="run although the plan breaks a limit (exit 3)"
     )
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with hold(state, args.wait) as lock:
             prepare(state, lock)
-            plan = load_plan(args.file, args.state, args.set)
+            plan = load_plan(args.file, args.state, args.set, asked(args))
             if plan is None:
                 return 1
             if (refused := _refusal(plan, args)) is not None:

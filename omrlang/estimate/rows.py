@@ -85,9 +85,9 @@ def source_rows(spec: Source, pin: Pin | None, past: Past) -> Estimate:
 
 
 def _raw_rows(spec: Source, pin: Pin | None) -> Estimate:
+    if spec.place.kind == "synthetic":
+        return exact(spec.place.n, "rows", "formula", "n of the place")
     if pin is not None and pin.num_rows is not None:
-        if spec.place.kind == "synthetic":
-            return exact(pin.num_rows, "rows", "formula", "n of the place")
         return exact(pin.num_rows, "rows", "measured", "rows counted in the file")
     if spec.rows is not None:
         return exact(spec.rows, "rows", "declared", "`rows` of the source")

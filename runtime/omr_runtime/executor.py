@@ -59,11 +59,6 @@ def prepare(state: State, lock: Lock) -> None:
         write_index(state, index)
 
 
-def stages_to_run(plan: Plan) -> tuple[PlanStage, ...]:
-    """What the plan lists to be executed, in order."""
-    return tuple(stage for stage in plan.stages if stage.action not in ("cached", "removed"))
-
-
 def execute(
     plan: Plan,
     state: Path,
@@ -90,13 +85,8 @@ def execute(
 
 
 def _run_all(run: Run) -> int:
-    todo = stages_to_run(run.plan)
-    stale = [
-        s.name
-        for s in run.plan.stages
-        if s.action == "cached" and not run.record.is_done(s.fingerprint)
-    ]
-    if stale:
+    todo = run.plan.due
+    if stale := _no_longer_there(run):
         run.show.message(
             f"the plan is stale: {', '.join(stale)} is no longer in {run.state.folder}; plan again"
         )
@@ -104,6 +94,7 @@ def _run_all(run: Run) -> int:
     code = 0
     try:
         run.record.start(run.plan, todo)
+        _make_room(run, todo)
         for number, stage in enumerate(todo, start=1):
             _run_stage(run, stage, number, len(todo))
     except RunError as error:
@@ -118,6 +109,26 @@ def _run_all(run: Run) -> int:
     if todo:
         _close(run, code)
     return code
+
+
+def _no_longer_there(run: Run) -> list[str]:
+    """Stages that the plan counts on as they are, and that no stage of this run makes."""
+    made = {stage.fingerprint for stage in run.plan.due}
+    return [
+        stage.name
+        for stage in run.plan.stages
+        if stage.action == "cached"
+        and stage.fingerprint not in made
+        and not run.record.is_done(stage.fingerprint)
+    ]
+
+
+def _make_room(run: Run, todo: tuple[PlanStage, ...]) -> None:
+    """Take away what is to be made again, all of it before the first stage runs: what stands on an artifact must not
+    outlive it, however the run ends."""
+    for stage in todo:
+        if stage.action == "redo" and run.record.knows(stage.fingerprint):
+            _forget(run, stage)
 
 
 def _close(run: Run, code: int) -> None:

@@ -33,25 +33,22 @@ class Record:
         entry = self.index["stages"].get(fingerprint, {})
         return bool(entry.get("status") == "done" and entry.get("files_ok", True))
 
+    def knows(self, fingerprint: str) -> bool:
+        """Whether anything of this artifact was ever committed."""
+        return fingerprint in self.index["stages"]
+
     def must_start_over(self, stage: PlanStage) -> bool:
         """Whether what lies in the store for this stage cannot be gone on from."""
         entry = self.index["stages"].get(stage.fingerprint, {})
-        again = {"forced", "cache_corrupt"} & set(stage.reasons)
         whole = Shards(self.state.artifact(stage.fingerprint)).is_intact()
-        return bool(again) or not entry.get("files_ok", True) or not whole
+        return not entry.get("files_ok", True) or not whole
 
     # ---- the run
 
     def start(self, plan: Plan, todo: Sequence[PlanStage]) -> None:
         """Names in the index; if it will execute anything, the run and its estimates in the lineage and its plan beside."""
         before = json.dumps(self.index, sort_keys=True)
-        for stage in plan.stages:
-            self.index["names"][f"{Path(plan.recipe).resolve()}::{stage.name}"] = stage.fingerprint
-            self.index["previous"][stage.fingerprint] = {
-                "spec": stage.spec.model_dump(mode="json"),
-                "parents": {name: plan.stage(name).fingerprint for name in stage.parents},
-                "revision": stage.revision,
-            }
+        self._name(plan)
         named = set(self.index["names"].values())
         self.index["previous"] = {
             fp: was for fp, was in self.index["previous"].items() if fp in named
@@ -64,6 +61,20 @@ class Record:
                 writer.start_run(socket.gethostname(), os.getpid(), plan.recipe, plan.omr_version)
                 for stage in todo:
                     _add_estimates(writer, stage)
+
+    def _name(self, plan: Plan) -> None:
+        """What this recipe's stages are called and made of now. A stage that is left out keeps what it was."""
+        start = f"{Path(plan.recipe).resolve()}::"
+        here = {f"{start}{stage.name}" for stage in plan.stages}
+        self.index["names"] = {
+            key: mark
+            for key, mark in self.index["names"].items()
+            if key in here or not key.startswith(start)
+        }
+        for stage in plan.stages:
+            if stage.selected or stage.action == "cached":
+                self.index["names"][f"{start}{stage.name}"] = stage.fingerprint
+                self.index["previous"][stage.fingerprint] = _made_of(stage, plan)
 
     def end(self, exit_code: int, executed: Sequence[str]) -> None:
         with lineage.write(self.state.lineage, self.run) as writer:
@@ -199,6 +210,18 @@ class Record:
             key: value for key, value in summary.items() if value is not None
         }
         self.index["rates"].update(summary.get("rates", {}))
+
+
+def _made_of(stage: PlanStage, plan: Plan) -> dict[str, Any]:
+    """What a later plan compares with, to say what moved."""
+    return {
+        "spec": stage.spec.model_dump(mode="json"),
+        "parents": {name: plan.stage(name).fingerprint for name in stage.parents},
+        "revision": stage.revision,
+        "pins": {
+            pin.what: pin.revision for pin in plan.pins if stage.name in pin.stages and pin.revision
+        },
+    }
 
 
 def _count_shards(shards: Shards) -> dict[str, int]:
