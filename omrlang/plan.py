@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from omrlang.functions import Asks
 from omrlang.schema import Spec
@@ -44,10 +46,52 @@ UNSETTLED = "?"
 """Stands behind a number of rows that hangs on what is still to be sampled and filtered."""
 
 
+@dataclass(slots=True, unsafe_hash=True)
+class Input:
+    """A number by the name that it has in the formula of another, without what it was made of itself.
+
+    Never changed; not ``frozen``, which would make it three times as slow to build, and a plan has thousands.
+    """
+
+    name: str
+    lo: float | None
+    mid: float | None
+    hi: float | None
+    unit: str
+    origin: Origin
+    formula: str = ""
+
+
+class Made:
+    """How a number came about, while the plan is in the process that made it: ``rule`` of ``parts``, by name.
+
+    It is no part of what a number is: two numbers that differ in it alone are equal, and JSON does not have it.
+    """
+
+    __slots__ = ("falling", "parts", "rule")
+
+    def __init__(
+        self,
+        rule: Callable[..., float] | None = None,
+        parts: Mapping[str, Estimate] | None = None,
+        falling: frozenset[str] = frozenset(),
+    ) -> None:
+        self.rule, self.parts, self.falling = rule, parts or {}, falling
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Made)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+NOTHING_MADE = Made()
+
+
 class Estimate(Frozen):
     """A number as a range with an origin. ``mid`` is None exactly when the origin is ``unknown``.
 
-    ``formula`` says in field terms how it was made; ``inputs`` are the (name, value with unit, origin) it was made of.
+    ``formula`` says in field terms how it was made, of an unknown one why it is unknown; ``inputs`` are what it was made of.
     """
 
     lo: float | None
@@ -56,7 +100,18 @@ class Estimate(Frozen):
     unit: str
     origin: Origin
     formula: str = ""
-    inputs: tuple[tuple[str, str, Origin], ...] = ()
+    inputs: tuple[Input, ...] = ()
+    _made: Made = PrivateAttr(default_factory=lambda: NOTHING_MADE)
+
+    @property
+    def made(self) -> Made:
+        """The numbers that it was made of, each of which can be opened in turn; nothing of a plan that was read."""
+        return self._made
+
+    def made_by(self, made: Made) -> Estimate:
+        """The same number, which remembers how it came about."""
+        self._made = made
+        return self
 
 
 class Money(Frozen):
@@ -68,7 +123,18 @@ class Money(Frozen):
     unit: Literal["USD"] = "USD"
     origin: Origin
     formula: str = ""
-    inputs: tuple[tuple[str, str, Origin], ...] = ()
+    inputs: tuple[Input, ...] = ()
+    _made: Made = PrivateAttr(default_factory=lambda: NOTHING_MADE)
+
+    @property
+    def made(self) -> Made:
+        """As of an ``Estimate``."""
+        return self._made
+
+    def made_by(self, made: Made) -> Money:
+        """As of an ``Estimate``."""
+        self._made = made
+        return self
 
 
 class Memory(Frozen):

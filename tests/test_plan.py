@@ -178,7 +178,8 @@ def test_rows_go_through_samples_filters_and_caps() -> None:
     accepted = planned().stage("accepted").costs
     assert accepted is not None
     assert accepted.rows_out.origin == "declared"
-    assert ("rate", "0.7", "declared") in accepted.rows_out.inputs
+    rate = next(item for item in accepted.rows_out.inputs if item.name == "rate")
+    assert (rate.mid, rate.origin) == (0.7, "declared")
 
 
 def test_measured_rows_replace_computed_ones_and_a_rate_carries_over(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omrlang.cli.arguments import add_set, add_state
-from omrlang.cli.figures import spread_of, text
-from omrlang.plan import Estimate, Money
+from omrlang.cli.figures import whole
+
+if TYPE_CHECKING:
+    from omrlang.estimate.opened import Number, Opened
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,6 +23,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("what", metavar="CODE | FILE", help="a code, such as E203, or a recipe")
     parser.add_argument(
         "number", nargs="?", metavar="STAGE.METRIC", help="such as cold_start.seconds"
+    )
+    parser.add_argument(
+        "--deep", action="store_true", help="open each input in turn, down to what was given"
     )
     add_state(parser)
     add_set(parser)
@@ -47,35 +53,45 @@ def _code(word: str) -> int:
 def _number(args: argparse.Namespace) -> int:
     from omrlang.cli.plan import load_plan
     from omrlang.diagnostics import did_you_mean
-    from omrlang.estimate.opened import metrics
+    from omrlang.estimate.opened import numbers
 
     plan = load_plan(Path(args.what), args.state, args.set)
     if plan is None:
         return 1
-    known = {f"{s.name}.{name}": item for s in plan.stages for name, item in metrics(s).items()}
+    known = numbers(plan)
     if args.number not in known:
-        stage = args.number.rpartition(".")[0]
+        stage = args.number.partition(".")[0]
         own = [name for name in known if name.startswith(f"{stage}.")]
         hint = did_you_mean(args.number, own or known, "there are") or ""
         print(f"omr: the plan has no number `{args.number}`; {hint}".rstrip("; "), file=sys.stderr)
         return 64
-    print("\n".join(_opened(args.number, known[args.number])))
+    print("\n".join(_opened(args.number, known, args.deep)))
     return 0
 
 
-def _opened(name: str, item: Estimate | Money) -> Iterator[str]:
-    """The number, its formula, and each input with where it came from."""
-    yield f"{name} = {text(item)}"
-    if item.mid is None:
-        yield f"  unknown: {item.formula}"
-        return
-    yield f"  range    {spread_of(item)}"
-    yield f"  origin   {item.origin}"
-    if item.formula:
-        yield f"  formula  {item.formula}"
-    width = max((len(entry[0]) for entry in item.inputs), default=0)
-    for entry, value, origin in item.inputs:
-        yield f"    {entry:<{width}}  {value}  ({origin})"
+def _opened(name: str, known: Mapping[str, Number], deep: bool) -> Iterator[str]:
+    """The number, its formula, and each input with its value, its range, its origin and where it came from."""
+    from omrlang.estimate.opened import opened
+
+    number = known[name]
+    if number.mid is None:
+        yield f"{name} is unknown: {number.formula}"
+    else:
+        yield f"{name} = {whole(number)}, {number.origin}"
+        yield f"  = {number.formula}"
+    lines = list(opened(number, known, deep))
+    cells = [(f"{'  ' * line.depth}{line.name}", whole(line.number)) for line in lines]
+    widths = [max((len(cell[column]) for cell in cells), default=0) for column in (0, 1)]
+    for line, (label, value) in zip(lines, cells, strict=True):
+        yield f"{label:<{widths[0]}}  {value:<{widths[1]}}  {line.number.origin:<10}  {_source(line)}"
+
+
+def _source(line: Opened) -> str:
+    """The formula or the place that an input came from, and its own name where the plan has it."""
+    if line.again:
+        return f"see {line.known_as or line.name} above"
+    own = f"   -> {line.known_as}" if line.known_as else ""
+    return f"{line.number.formula}{own}"
 
 
 def pages() -> Path:

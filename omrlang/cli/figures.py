@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omrlang.plan import Estimate, Money, Origin
+from omrlang.plan import Estimate, Input, Money, Origin
 
 LETTER: dict[Origin, str] = {
     "measured": "m",
@@ -70,13 +70,6 @@ def text(item: Estimate | Money) -> str:
     return _formed(float(item.mid), item.unit)
 
 
-def spread_of(item: Estimate | Money) -> str:
-    """``7.1 h .. 14 h``, or the one number where both ends are the same."""
-    if item.lo is None or item.hi is None:
-        return "?"
-    return " .. ".join(dict.fromkeys(_formed(float(end), item.unit) for end in (item.lo, item.hi)))
-
-
 def _formed(value: float, unit: str) -> str:
     match unit:
         case "s":
@@ -89,6 +82,36 @@ def _formed(value: float, unit: str) -> str:
             return rows(value)
         case _:
             return count(value)
+
+
+def whole(item: Estimate | Money | Input) -> str:
+    """Value, unit and range to three digits, as a formula's reader wants them: ``0.34 (0.28 – 0.4)``, ``9.79G tokens``.
+
+    >>> from omrlang.plan import Input
+    >>> whole(Input("used", 0.28, 0.34, 0.4, "", "assumed"))
+    '0.34 (0.28 – 0.4)'
+    >>> whole(Input("gpus", 32, 32, 32, "GPUs", "declared"))
+    '32 GPUs'
+    """
+    if item.lo is None or item.mid is None or item.hi is None:
+        return "unknown"
+    lo, mid, hi = (_digits(float(end), item.unit) for end in (item.lo, item.mid, item.hi))
+    unit = "" if item.unit in ("s", "bytes", "USD", "") else f" {item.unit}"
+    return f"{mid}{unit}" if lo == hi else f"{mid}{unit} ({lo} – {hi})"
+
+
+def _digits(value: float, unit: str) -> str:
+    if unit == "s" and value < 1:
+        return f"{value:.3g} s"
+    if unit == "bytes" and value < 2**20:
+        return f"{value:,.4g} bytes"
+    if unit in ("s", "bytes", "USD"):
+        return _formed(value, unit)
+    if abs(value) >= 1e15:
+        return f"{value:.3g}"
+    if value == round(value) and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:,.3g}" if abs(value) < 1000 else count(value)
 
 
 def marked(item: Estimate | Money) -> str:

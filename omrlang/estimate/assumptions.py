@@ -32,8 +32,9 @@ SHAPES_PIXELS = 56.0 * 56.0
 RESPONSE_SHARE: Guess = (0.1, 0.4, 1.0)
 """Mean response over the longest that is allowed."""
 
+QUESTION_SHARE: Guess = (0.1, 0.5, 1.0)
 SOLUTION_SHARE: Guess = (0.1, 0.35, 0.8)
-"""Part of a raw record that is solution and answer, where a source maps them."""
+"""Parts of a raw record that are question, and solution and answer where a source maps them."""
 
 IMAGE_PIXELS: Guess = (2e5, 6e5, 2e6)
 """One image, where nothing is declared about its size."""
@@ -44,7 +45,8 @@ PACK_FILL: Guess = (0.9, 0.96, 0.99)
 MFU_SFT: Guess = (0.28, 0.34, 0.40)
 MFU_RL: Guess = (0.15, 0.22, 0.30)
 MFU_SMALL: Guess = (0.08, 0.15, 0.25)
-"""Model FLOPs utilisation, causal convention: packed 7B and more; RL updates; under a billion parameters."""
+MFU_EXPERTS: Guess = (0.03, 0.10, 0.17)
+"""Model FLOPs utilisation, causal convention: packed 7B and more; RL updates; under a billion parameters; experts."""
 
 DECODE_BANDWIDTH: Guess = (0.8, 0.7, 0.6)
 """Share of the memory bandwidth that decoding reaches (best first: less makes it slower)."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from omrlang.estimate import assumptions
 from omrlang.estimate.memory import on_cpu
-from omrlang.estimate.ranges import derive, exact, unknown
+from omrlang.estimate.ranges import derive, exact, product, ratio, setting, unknown
 from omrlang.estimate.rows import guess
-from omrlang.estimate.shapes import kv_bytes_per_token, text_params
+from omrlang.estimate.shapes import kv_bytes_per_token, origin_of, text_params
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices
@@ -18,10 +18,21 @@ from omrlang.types import Gpu, Hardware, Shape
 
 NO_SHAPE = unknown("s", "the model's shape is not declared")
 
+DECODED_AT_ONCE = 256
+"""Sequences that vLLM decodes at once where their cache has room (its default ``max_num_seqs``)."""
+
 
 def start_seconds(kind: str) -> Estimate:
     """A process of the stage until its first row."""
     return guess(assumptions.START_S[kind], "s", f"start of a process ({kind})")
+
+
+def of_shape(shape: Shape, value: float, unit: str, formula: str) -> Estimate:
+    """A number that follows from a model's shape, as good as the shape."""
+    return exact(value, unit, origin_of(shape), formula)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
 
 
 def train_flops_per_token(shape: Shape, length: float) -> float:
@@ -32,9 +43,11 @@ def train_flops_per_token(shape: Shape, length: float) -> float:
     >>> round(train_flops_per_token(qwen, 8192) / 1e9, 1)
     47.4
     """
-    dense = 6.0 * text_params(shape)
-    attention = 6.0 * shape.layers * shape.heads * shape.head_dim * length
-    return dense + attention
+    return 6.0 * text_params(shape) + 6.0 * _attention_width(shape) * length
+
+
+def _attention_width(shape: Shape) -> float:
+    return float(shape.layers * shape.heads * shape.head_dim)
 
 
 def vision_flops_per_token(shape: Shape) -> float:
@@ -48,35 +61,35 @@ def train_seconds(
     """Time of forward and backward passes over ``tokens``, of documents of ``length``, of which a share are image tokens."""
     if shape is None:
         return NO_SHAPE
-    vision = 3.0 * vision_flops_per_token(shape)
-
-    def flops(tokens: float, length: float, visual: float) -> float:
-        return tokens * (train_flops_per_token(shape, length) + visual * vision)
-
     work = derive(
         "FLOPs",
-        "tokens x (6 N + 6 L d s + vision)",
-        flops,
+        "tokens x (6 N + 6 L d s + 3 image_share V)",
+        lambda tokens, N, Ld, s, image_share, V: (
+            tokens * (6 * N + 6 * Ld * s + 3 * image_share * V)
+        ),
         tokens=tokens,
-        length=length,
-        visual=visual_share,
+        N=of_shape(shape, text_params(shape), "parameters", "that a text token goes through"),
+        Ld=of_shape(shape, _attention_width(shape), "", "layers x heads x width of a head"),
+        s=length,
+        image_share=visual_share,
+        V=of_shape(shape, vision_flops_per_token(shape), "FLOPs", "the tower for an image token"),
     )
-    if on_cpu(spec):
-        return _cpu_train(spec, work)
-    return _gpu_train(spec, shape, work)
+    return _cpu_train(spec, work) if on_cpu(spec) else _gpu_train(spec, shape, work)
 
 
 def _cpu_train(spec: Sft | Rl, work: Estimate) -> Estimate:
+    """Here a second forward pass is paid for apart: the rate is of what the processor does."""
     rate = guess(
         assumptions.CPU_TRAIN_FLOPS[spec.precision], "FLOP/s", f"{spec.precision} on two cores"
     )
-    again = 4 / 3 if spec.recompute else 1.0
+    again = exact(4 / 3 if spec.recompute else 1.0, "", "formula", "4/3 with `recompute`")
     return derive(
         "s",
-        "FLOPs / rate of this machine's processor",
-        lambda work, rate: work * again / rate,
+        "FLOPs x again / rate of this machine's processor",
+        lambda FLOPs, again, rate: FLOPs * again / rate,
         falling=["rate"],
-        work=work,
+        FLOPs=work,
+        again=again,
         rate=rate,
     )
 
@@ -85,38 +98,45 @@ def _gpu_train(spec: Sft | Rl, shape: Shape, work: Estimate) -> Estimate:
     hardware = spec.hardware
     assert hardware is not None, "a stage on GPUs names its hardware"
     assert hardware.gpu is not None, "a stage on GPUs names its hardware"
-    peak = exact(
-        hardware.gpu.tflops * 1e12 * hardware.count,
-        "FLOP/s",
-        "declared",
-        f"{hardware.count} x {hardware.gpu.name}",
-    )
-    small = shape.num_params < 1e9
-    values = (
-        assumptions.MFU_SMALL
-        if small
-        else assumptions.MFU_RL
-        if isinstance(spec, Rl)
-        else assumptions.MFU_SFT
-    )
-    used = guess(values, "", "model FLOPs utilisation, causal convention")
+    values = assumptions.MFU_RL if isinstance(spec, Rl) else assumptions.MFU_SFT
+    if shape.experts:
+        values = assumptions.MFU_EXPERTS
+    elif shape.num_params < 1e9:
+        values = assumptions.MFU_SMALL
     return derive(
         "s",
-        "FLOPs / (peak x utilisation)",
-        lambda work, peak, used: work / (peak * used),
-        falling=["peak", "used"],
-        work=work,
-        peak=peak,
-        used=used,
+        "FLOPs / (GPUs x peak x utilisation)",
+        lambda FLOPs, GPUs, peak, utilisation: FLOPs / (GPUs * peak * utilisation),
+        falling=["GPUs", "peak", "utilisation"],
+        FLOPs=work,
+        GPUs=setting(hardware.count, "GPUs", hardware.name),
+        peak=exact(
+            hardware.gpu.tflops * 1e12, "FLOP/s", "declared", f"{hardware.gpu.name}, dense bf16"
+        ),
+        utilisation=guess(values, "", "model FLOPs utilisation, causal convention"),
     )
 
 
 def overhead_seconds(passes: Estimate) -> Estimate:
     """What each forward and backward pass costs beside its FLOPs on a CPU."""
     each = guess(assumptions.CPU_TRAIN_OVERHEAD_S, "s", "one pass of a small model")
+    return derive("s", "passes x fixed time", product, passes=passes, each=each)
+
+
+def passes(spec: Sft | Rl, tokens: Estimate, per_pass: int) -> Estimate:
+    """Forward and backward passes of all processes, one after another in each."""
     return derive(
-        "s", "passes x fixed time", lambda passes, each: passes * each, passes=passes, each=each
+        "passes",
+        "tokens / (processes x tokens of one pass)",
+        lambda tokens, processes, one: tokens / (processes * one),
+        falling=["processes", "one"],
+        tokens=tokens,
+        processes=exact(num_devices(spec), "", "formula", "that train"),
+        one=exact(per_pass, "tokens", "formula", "tokens of one pass"),
     )
+
+
+# ---- sampling --------------------------------------------------------------------------------------------------------
 
 
 def sample_seconds(
@@ -137,23 +157,23 @@ def sample_seconds(
 
 def _cpu_sample(shape: Shape, engine: str, prompts: Estimate, responses: Estimate) -> Estimate:
     """A step writes one token for each of 64 sequences; its time is fixed cost plus 2 N a token."""
-    width = 64.0
-    flops = guess(assumptions.CPU_DECODE_FLOPS[engine], "FLOP/s", f"{engine} on two cores")
-    step = guess(assumptions.CPU_DECODE_STEP_S, "s", "fixed time of a step")
-    per_token = 2.0 * text_params(shape)
 
-    def seconds(prompts: float, responses: float, flops: float, step: float) -> float:
-        return responses / width * step + (responses + 0.25 * prompts) * per_token / flops
+    def seconds(
+        prompts: float, responses: float, N: float, width: float, rate: float, fixed: float
+    ) -> float:
+        return responses / width * fixed + (responses + 0.25 * prompts) * 2 * N / rate
 
     return derive(
         "s",
-        "steps x (fixed + 2 N tokens / rate)",
+        "responses / width x fixed + (responses + prompts / 4) x 2 N / rate",
         seconds,
-        falling=["flops"],
+        falling=["rate", "width"],
         prompts=prompts,
         responses=responses,
-        flops=flops,
-        step=step,
+        N=of_shape(shape, text_params(shape), "parameters", "that a text token goes through"),
+        width=exact(64, "sequences", "formula", "decoded at once"),
+        rate=guess(assumptions.CPU_DECODE_FLOPS[engine], "FLOP/s", f"{engine} on two cores"),
+        fixed=guess(assumptions.CPU_DECODE_STEP_S, "s", "fixed time of a step"),
     )
 
 
@@ -165,45 +185,83 @@ def _gpu_sample(
     responses: Estimate,
     context: Estimate,
 ) -> Estimate:
-    """Decoding is bound by reading weights and cache, or by 2 N a token; prefill by 2 N at training's utilisation."""
-    weights, kv = 2.0 * shape.num_params, kv_bytes_per_token(shape)
-    devices = _devices_a_replica(weights, gpu)
-    replicas = max(1, hardware.count // devices)
-    active = 2.0 * text_params(shape)
-    bandwidth, peak = gpu.bandwidth_tb_s * 1e12 * devices, gpu.tflops * 1e12 * devices
-    room = max(0.0, 0.9 * gpu.memory_gib * 2**30 * devices - weights)
-
-    def seconds(
-        prompts: float, responses: float, context: float, reach: float, fixed: float, mix: float
-    ) -> float:
-        width = max(1.0, min(256.0, room / (kv * max(context, 1.0))))
-        step = (
-            max(
-                (weights + width * context * kv) / (bandwidth * reach),
-                active * width / (peak * 0.5),
-            )
-            + fixed
-        )
-        return (responses / width * step / mix + prompts * active / (peak * 0.5)) / replicas
-
+    """Engines decode side by side; ``mix`` is what prefill between steps and ragged ends leave of a full engine's rate."""
+    devices = gpus_of_a_replica(shape, gpu)
+    split = f"{hardware.count} {gpu.name}, {devices} an engine"
     return derive(
         "s",
-        "tokens / width x max((weights + cache) / bandwidth, 2 N width / peak) + prefill",
-        seconds,
-        falling=["reach", "mix"],
-        prompts=prompts,
+        "(responses / (rate x mix) + prefill) / engines",
+        lambda responses, rate, mix, prefill, engines: (
+            (responses / (rate * mix) + prefill) / engines
+        ),
+        falling=["rate", "mix", "engines"],
         responses=responses,
-        context=context,
-        reach=guess(assumptions.DECODE_BANDWIDTH, "", "share of the bandwidth"),
-        fixed=guess(assumptions.DECODE_STEP_S, "s", "fixed time of a step"),
+        rate=_decode_rate(shape, gpu, context),
         mix=guess(assumptions.DECODE_MIX, "", "what prefill and ragged ends leave"),
+        prefill=_prefill_seconds(shape, gpu, prompts),
+        engines=exact(max(1, hardware.count // devices), "", "formula", split),
     )
 
 
-def _devices_a_replica(weights: float, gpu: Gpu) -> int:
+def _decode_rate(shape: Shape, gpu: Gpu, context: Estimate) -> Estimate:
+    """Tokens a second of one full engine. As many sequences are decoded at once as their cache has room for; a step is
+    bound by reading the weights and the cache, or by 2 N a token at half the peak."""
+
+    def rate(
+        room: float, cache: float, context: float, weights: float, bandwidth: float,
+        reach: float, N: float, peak: float, fixed: float,
+    ) -> float:  # fmt: skip
+        width = max(1.0, min(float(DECODED_AT_ONCE), room / (cache * max(context, 1.0))))
+        read = (weights + width * context * cache) / (bandwidth * reach)
+        return width / (max(read, 2 * N * width / (peak / 2)) + fixed)
+
+    devices = gpus_of_a_replica(shape, gpu)
+    weights = 2.0 * shape.num_params
+    room = max(0.0, 0.9 * gpu.memory_gib * 2**30 * devices - weights)
+    return derive(
+        "tokens/s",
+        f"width / (max((weights + width x context x cache) / (bandwidth x reach), 2 N width / (peak / 2)) + fixed),"
+        f" width = min({DECODED_AT_ONCE}, room / (context x cache))",
+        rate,
+        falling=["context", "cache", "weights", "N", "fixed"],
+        room=exact(room, "bytes", "formula", f"90% of {devices} {gpu.name} less the weights"),
+        weights=of_shape(shape, weights, "bytes", "in bf16, all of them read in a step"),
+        context=context,
+        **_step_inputs(shape, gpu),
+    )
+
+
+def _step_inputs(shape: Shape, gpu: Gpu) -> dict[str, Estimate]:
+    """What the time of any decoding step hangs on."""
+    devices = gpus_of_a_replica(shape, gpu)
+    machine = f"{devices} x {gpu.name}"
+    return {
+        "cache": of_shape(shape, kv_bytes_per_token(shape), "bytes", "keys, values of a token"),
+        "bandwidth": exact(gpu.bandwidth_tb_s * 1e12 * devices, "B/s", "declared", machine),
+        "reach": guess(assumptions.DECODE_BANDWIDTH, "", "share of the bandwidth"),
+        "N": of_shape(shape, text_params(shape), "parameters", "that a text token goes through"),
+        "peak": exact(gpu.tflops * 1e12 * devices, "FLOP/s", "declared", machine),
+        "fixed": guess(assumptions.DECODE_STEP_S, "s", "fixed time of a step"),
+    }
+
+
+def _prefill_seconds(shape: Shape, gpu: Gpu, prompts: Estimate) -> Estimate:
+    devices = gpus_of_a_replica(shape, gpu)
+    return derive(
+        "s",
+        "prompts x 2 N / (peak / 2)",
+        lambda prompts, N, peak: prompts * 2 * N / (peak / 2),
+        falling=["peak"],
+        prompts=prompts,
+        N=of_shape(shape, text_params(shape), "parameters", "that a text token goes through"),
+        peak=exact(gpu.tflops * 1e12 * devices, "FLOP/s", "declared", f"{devices} x {gpu.name}"),
+    )
+
+
+def gpus_of_a_replica(shape: Shape, gpu: Gpu) -> int:
     """The smallest power of two of devices whose memory holds the weights twice over, cache included."""
     devices = 1
-    while weights > 0.55 * devices * gpu.memory_gib * 2**30 and devices < 1024:
+    while 2.0 * shape.num_params > 0.55 * devices * gpu.memory_gib * 2**30 and devices < 1024:
         devices *= 2
     return devices
 
@@ -212,29 +270,17 @@ def tail_seconds(shape: Shape, hardware: Hardware | None, longest: Estimate) -> 
     """The longest answer of a batch, alone at its end: tokens one after another, bound by reading the weights."""
     if hardware is None or hardware.gpu is None:
         step = guess(assumptions.CPU_DECODE_STEP_S, "s", "fixed time of a step")
-        return derive(
-            "s",
-            "longest x one step",
-            lambda longest, step: longest * step,
-            longest=longest,
-            step=step,
-        )
-    weights, gpu = 2.0 * shape.num_params, hardware.gpu
-    each = weights / (gpu.bandwidth_tb_s * 1e12 * _devices_a_replica(weights, gpu))
-    reach = guess(assumptions.DECODE_BANDWIDTH, "", "share of the bandwidth")
-    fixed = guess(assumptions.DECODE_STEP_S, "s", "fixed time of a step")
-
-    def seconds(longest: float, reach: float, fixed: float) -> float:
-        return longest * (each / reach + fixed)
-
+        return derive("s", "longest x one step", product, longest=longest, step=step)
+    inputs = _step_inputs(shape, hardware.gpu)
     return derive(
         "s",
-        "longest x (weights / bandwidth + fixed)",
-        seconds,
-        falling=["reach"],
+        "longest x ((2 N + longest / 2 x cache) / (bandwidth x reach) + fixed)",
+        lambda longest, N, cache, bandwidth, reach, fixed: (
+            longest * ((2 * N + longest / 2 * cache) / (bandwidth * reach) + fixed)
+        ),
+        falling=["bandwidth", "reach"],
         longest=longest,
-        reach=reach,
-        fixed=fixed,
+        **{name: inputs[name] for name in ("N", "cache", "bandwidth", "reach", "fixed")},
     )
 
 
@@ -242,18 +288,6 @@ def gpu_hours(seconds: Estimate, hardware: Hardware | None) -> Estimate:
     """Devices times hours; zero without a GPU."""
     if hardware is None or hardware.gpu is None:
         return exact(0, "GPU-hours", "formula", "no GPU")
-    count = hardware.count
-    return derive(
-        "GPU-hours",
-        f"{count} devices x hours",
-        lambda seconds: seconds * count / 3600,
-        seconds=seconds,
-    )
-
-
-def passes(spec: Sft | Rl, tokens: Estimate, per_pass: int) -> Estimate:
-    """Forward and backward passes of all processes, one after another in each."""
-    count = per_pass * num_devices(spec)
-    return derive(
-        "passes", "tokens / tokens of one pass", lambda tokens: tokens / count, tokens=tokens
-    )
+    hours = ratio("hours", "seconds / 3600", seconds, exact(3600, "s", "formula", "an hour"))
+    count = setting(hardware.count, "GPUs", hardware.name)
+    return derive("GPU-hours", "GPUs x hours", product, GPUs=count, hours=hours)

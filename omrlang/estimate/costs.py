@@ -13,7 +13,19 @@ from omrlang.estimate.cascade import cascade
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
 from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speeds
 from omrlang.estimate.memory import memory
-from omrlang.estimate.ranges import added, derive, exact, free, money, total, total_money, unknown
+from omrlang.estimate.ranges import (
+    added,
+    as_estimate,
+    between,
+    derive,
+    dollars,
+    exact,
+    free,
+    product,
+    total,
+    total_money,
+    unknown,
+)
 from omrlang.estimate.rows import (
     Flow,
     Past,
@@ -24,6 +36,7 @@ from omrlang.estimate.rows import (
     mix_rows,
     sample_rows,
     source_rows,
+    times_n,
 )
 from omrlang.estimate.shapes import root_model, shape_of
 from omrlang.estimate.tokens import (
@@ -177,16 +190,16 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
     read = derive(
         "tokens",
         "rows x prompt (n samples read it once)",
-        lambda rows, prompt: rows * prompt,
+        product,
         rows=parent.rows,
         prompt=prompt,
     )
     written = derive(
         "tokens",
         "responses x tokens of one",
-        lambda rows, each: rows * each,
-        rows=flow.rows,
-        each=response,
+        product,
+        responses=flow.rows,
+        tokens=response,
     )
     context = derive(
         "tokens",
@@ -223,13 +236,9 @@ def _rows_asked(spec: Sample | Eval, walk: _Pass) -> Flow:
 def _asked(spec: Sample | Eval, parent: Flow, response: Estimate) -> Flow:
     if isinstance(spec, Sample):
         return sample_rows(spec, parent, response)
-    n = spec.n
-    rows = derive("rows", "rows x n", lambda rows: rows * n, rows=parent.rows)
-    by_source = {
-        name: derive("rows", "rows x n", lambda rows: rows * n, rows=count)
-        for name, count in parent.by_source.items()
-    }
-    return Flow(rows, by_source, parent.question, response, parent.pixels, n)
+    rows = times_n(parent.rows, spec.n)
+    by_source = {name: times_n(count, spec.n) for name, count in parent.by_source.items()}
+    return Flow(rows, by_source, parent.question, response, parent.pixels, spec.n)
 
 
 def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware | None) -> str:
@@ -361,17 +370,20 @@ def _summed(parts: dict[str, Estimate]) -> Estimate:
 def _usd(hours: Estimate, hardware: Hardware | None) -> Money:
     if hardware is None or hardware.gpu is None:
         return free("no GPU is rented")
-    price = (
-        hardware.usd_per_gpu_hour
-        if hardware.usd_per_gpu_hour is not None
-        else hardware.gpu.usd_per_gpu_hour
+    return dollars(
+        derive("USD", "GPU-hours x price", product, gpu_hours=hours, price=_price(hardware))
     )
-    dated = (
-        f" of {hardware.gpu.price_date}"
-        if hardware.usd_per_gpu_hour is None and hardware.gpu.price_date
-        else ""
-    )
-    return money(hours, price, f"${price} / GPU-hour{dated}")
+
+
+def _price(hardware: Hardware) -> Estimate:
+    """Of one device and one hour: the recipe's own, else the dated one of the device."""
+    gpu, unit = hardware.gpu, "USD / GPU-hour"
+    if hardware.usd_per_gpu_hour is not None:
+        return exact(hardware.usd_per_gpu_hour, unit, "declared", f"`price` of `{hardware.name}`")
+    if gpu is None or gpu.usd_per_gpu_hour is None:
+        return unknown(unit, "no price is declared")
+    dated = f", listed {gpu.price_date}" if gpu.price_date else ""
+    return exact(gpu.usd_per_gpu_hour, unit, "declared", f"`price` of {gpu.name}{dated}")
 
 
 def totals(
@@ -383,16 +395,18 @@ def totals(
         for name, cost in costs.items()
         if actions[name] != "cached"
     }
-    sampled = [cost.rows_out for name, cost in due.items() if specs[name].kind == "sample"]
-    rented = [cost for cost in due.values() if cost.gpu_hours.mid != 0]
+    rented = {name: cost for name, cost in due.items() if cost.gpu_hours.mid != 0}
+
+    def summed(unit: str, metric: str, of: Mapping[str, Costs]) -> Estimate:
+        return total(unit, "sum over stages", {name: getattr(of[name], metric) for name in of})
+
+    sampled = {name: cost for name, cost in due.items() if specs[name].kind == "sample"}
     return Totals(
-        rows_sampled=total("rows", "rows of `sample` stages", sampled),
-        tokens=total("tokens", "sum over stages", [cost.tokens for cost in due.values()]),
-        seconds=total(
-            "s", "sum over stages, one after another", [cost.seconds for cost in due.values()]
-        ),
-        gpu_hours=total("GPU-hours", "sum over stages", [cost.gpu_hours for cost in rented]),
-        usd=total_money([cost.usd for cost in rented]),
+        rows_sampled=summed("rows", "rows_out", sampled),
+        tokens=summed("tokens", "tokens", due),
+        seconds=summed("s", "seconds", due),
+        gpu_hours=summed("GPU-hours", "gpu_hours", rented),
+        usd=total_money({name: cost.usd for name, cost in rented.items()}),
         not_estimated=sum(_is_open(cost) for cost in due.values()),
     )
 
@@ -405,13 +419,14 @@ def _is_open(cost: Costs) -> bool:
 
 
 def _remaining(cost: Costs, action: Action) -> Costs:
+    """Of a partly done stage anything from nothing to all of it."""
     if action != "partial":
         return cost
-    zero = {"lo": 0.0}
-    usd = cost.usd.model_copy(update={"lo": None if cost.usd.lo is None else cost.usd.lo * 0})
-    update = {
-        name: getattr(cost, name).model_copy(update=zero)
-        for name in ("tokens", "seconds", "gpu_hours")
-        if getattr(cost, name).mid is not None
-    }
-    return cost.model_copy(update={**update, "usd": usd})
+    share = between(0.0, 1.0, 1.0, "", "assumed", "how much of the stage is left")
+
+    def left(number: Estimate) -> Estimate:
+        formula = "what is left of a partly done stage"
+        return derive(number.unit, formula, product, whole=number, share=share)
+
+    parts = {name: left(getattr(cost, name)) for name in ("tokens", "seconds", "gpu_hours")}
+    return cost.model_copy(update={**parts, "usd": dollars(left(as_estimate(cost.usd)))})

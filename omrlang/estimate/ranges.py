@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from omrlang.plan import Estimate, Money, Origin
+from omrlang.plan import Estimate, Input, Made, Money, Origin
 
 End: TypeAlias = Literal["lo", "mid", "hi"]
+Number: TypeAlias = Estimate | Money
 
 STRENGTH: tuple[Origin, ...] = (
     "measured",
@@ -20,10 +21,17 @@ STRENGTH: tuple[Origin, ...] = (
 )
 """Strongest first: a number is as good as the worst that it was made of."""
 
+CENT = Decimal("0.01")
+
 
 def exact(value: float, unit: str, origin: Origin, formula: str = "") -> Estimate:
     """A number without a range."""
     return Estimate(lo=value, mid=value, hi=value, unit=unit, origin=origin, formula=formula)
+
+
+def setting(value: float, unit: str, name: str) -> Estimate:
+    """A setting of the recipe, as an input of a formula: what will be, so it is as good as a formula."""
+    return exact(value, unit, "formula", f"`{name}` of the recipe")
 
 
 def between(
@@ -65,37 +73,51 @@ def derive_from(
     falling: frozenset[str] = frozenset(),
 ) -> Estimate:
     """As ``derive``, with the inputs in a mapping."""
-    listed = tuple((name, amount(item), item.origin) for name, item in inputs.items())
-    missing = [item for item in inputs.values() if item.mid is None]
-    if missing:
-        return Estimate(
-            lo=None,
-            mid=None,
-            hi=None,
-            unit=unit,
-            origin="unknown",
-            formula=missing[0].formula,
-            inputs=listed,
-        )
-    ends = [
-        rule(
-            **{
-                name: _end(item, OTHER_END[end] if name in falling else end)
-                for name, item in inputs.items()
-            }
-        )
-        for end in ENDS
-    ]
-    origin = _combined([item.origin for item in inputs.values()])
-    return Estimate(
-        lo=ends[0],
-        mid=ends[1],
-        hi=ends[2],
+    lo, mid, hi = _three_ends(rule, inputs, falling)
+    missing = next((item.formula for item in inputs.values() if item.mid is None), None)
+    made = Estimate(
+        lo=lo,
+        mid=mid,
+        hi=hi,
         unit=unit,
-        origin=origin,
-        formula=formula,
-        inputs=listed,
+        origin=_combined([item.origin for item in inputs.values()]),
+        formula=formula if missing is None else missing,
+        inputs=listed(inputs),
     )
+    return made.made_by(Made(rule, inputs, falling))
+
+
+def _three_ends(
+    rule: Callable[..., float], inputs: Mapping[str, Estimate], falling: frozenset[str]
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    """The rule at the low end, the middle and the high end; nothing where an input is unknown."""
+    lows, mids, highs = {}, {}, {}
+    for name, item in inputs.items():
+        if item.lo is None or item.mid is None or item.hi is None:
+            return None, None, None
+        mids[name] = item.mid
+        lows[name], highs[name] = (item.hi, item.lo) if name in falling else (item.lo, item.hi)
+    return rule(**lows), rule(**mids), rule(**highs)
+
+
+def listed(inputs: Mapping[str, Number]) -> tuple[Input, ...]:
+    """What a number was made of, one level deep."""
+    return tuple(
+        Input(
+            name=name,
+            lo=_plain(item.lo),
+            mid=_plain(item.mid),
+            hi=_plain(item.hi),
+            unit=item.unit,
+            origin=item.origin,
+            formula=item.formula,
+        )
+        for name, item in inputs.items()
+    )
+
+
+def _plain(end: float | Decimal | None) -> float | None:
+    return float(end) if isinstance(end, Decimal) else end
 
 
 def _combined(origins: list[Origin]) -> Origin:
@@ -104,89 +126,83 @@ def _combined(origins: list[Origin]) -> Origin:
     return "calibrated" if worst == "formula" and "calibrated" in origins else worst
 
 
-ENDS: tuple[End, ...] = ("lo", "mid", "hi")
-OTHER_END: dict[End, End] = {"lo": "hi", "mid": "mid", "hi": "lo"}
-
-
-def _end(item: Estimate, end: End) -> float:
-    value = item.lo if end == "lo" else item.mid if end == "mid" else item.hi
-    assert value is not None, "a known number has all three ends"
-    return value
-
-
-def total(unit: str, formula: str, items: Iterable[Estimate]) -> Estimate:
+def total(unit: str, formula: str, items: Mapping[str, Estimate]) -> Estimate:
     """The sum of those that are known, end by end; zero of nothing."""
-    listed = list(items)
-    known = [item for item in listed if item.mid is not None]
-    if listed and not known:
+    known = {name: item for name, item in items.items() if item.mid is not None}
+    if items and not known:
         return unknown(unit, "no part of it is known")
-    lo, mid, hi = (sum(_end(item, end) for item in known) for end in ENDS)
-    origin: Origin = weakest(item.origin for item in known) if known else "formula"
-    return between(lo, mid, hi, unit, origin, formula)
+    summed = added(unit, formula, known)
+    origin: Origin = weakest(item.origin for item in known.values()) if known else "formula"
+    return summed.model_copy(update={"origin": origin})
 
 
 def added(unit: str, formula: str, inputs: Mapping[str, Estimate]) -> Estimate:
     """The sum, unknown if any part is."""
-    return derive_from(unit, formula, lambda **values: sum(values.values()), inputs)
+    return derive_from(unit, formula, _sum, inputs)
 
 
-def money(hours: Estimate, usd_per_hour: float | None, price: str) -> Money:
-    """Hours times a price. ``price`` says whose and of when."""
-    if hours.mid is None or hours.lo is None or hours.hi is None or usd_per_hour is None:
-        why = hours.formula if hours.mid is None else "no price is declared"
-        return Money(lo=None, mid=None, hi=None, origin="unknown", formula=why)
-    cents = [
-        (Decimal(str(end)) * Decimal(str(usd_per_hour))).quantize(Decimal("0.01"))
-        for end in (hours.lo, hours.mid, hours.hi)
-    ]
-    inputs = (("gpu_hours", amount(hours), hours.origin), ("price", price, "declared"))
-    origin = weakest([hours.origin, "declared"])
-    return Money(
-        lo=cents[0],
-        mid=cents[1],
-        hi=cents[2],
-        origin=origin,
-        formula="GPU-hours x price",
-        inputs=inputs,
-    )
+def _sum(**values: float) -> float:
+    return sum(values.values())
+
+
+def product(**values: float) -> float:
+    """The rule of ``a x b x …``."""
+    result = 1.0
+    for value in values.values():
+        result *= value
+    return result
+
+
+def ratio(unit: str, formula: str, part: Estimate, whole: Estimate) -> Estimate:
+    """One number over another; zero over zero is zero."""
+
+    def over(part: float, whole: float) -> float:
+        return part / whole if whole else 0.0
+
+    return derive(unit, formula, over, falling=["whole"], part=part, whole=whole)
 
 
 def scaled(item: Estimate, share: float) -> Estimate:
     """A part of a number, by a known share."""
-    return derive(item.unit, f"{share:.0%} of it", lambda item: item * share, item=item)
+    part = exact(share, "", "formula", "share that counts")
+    return derive(item.unit, f"{share:.0%} of it", product, whole=item, share=part)
+
+
+# ---- dollars ---------------------------------------------------------------------------------------------------------
+
+
+def dollars(item: Estimate) -> Money:
+    """A number in USD as money: to the cent, with the inputs that it had."""
+    lo, mid, hi = (
+        None if end is None else Decimal(str(end)).quantize(CENT)
+        for end in (item.lo, item.mid, item.hi)
+    )
+    found = Money(
+        lo=lo, mid=mid, hi=hi, origin=item.origin, formula=item.formula, inputs=item.inputs
+    )
+    return found.made_by(item.made)
+
+
+def as_estimate(item: Money) -> Estimate:
+    """The same money as a number that can be counted with."""
+    lo, mid, hi = (None if end is None else float(end) for end in (item.lo, item.mid, item.hi))
+    found = Estimate(
+        lo=lo, mid=mid, hi=hi, unit="USD", origin=item.origin, formula=item.formula, inputs=item.inputs
+    )  # fmt: skip
+    return found.made_by(item.made)
 
 
 def scaled_money(item: Money, share: float) -> Money:
     """A part of a price, by a known share."""
-    part = Decimal(str(round(share, 9)))
-    cut: dict[str, Decimal | None] = {
-        end: None
-        if (value := getattr(item, end)) is None
-        else (value * part).quantize(Decimal("0.01"))
-        for end in ENDS
-    }
-    return item.model_copy(update={**cut, "formula": f"{share:.0%} of {item.formula}"})
+    return dollars(scaled(as_estimate(item), share))
 
 
 def free(why: str) -> Money:
     """Nothing is rented."""
-    zero = Decimal("0.00")
-    return Money(lo=zero, mid=zero, hi=zero, origin="formula", formula=why)
+    return dollars(exact(0.0, "USD", "formula", why))
 
 
-def total_money(items: Iterable[Money]) -> Money:
+def total_money(items: Mapping[str, Money]) -> Money:
     """The sum of those that are known, end by end; zero of nothing."""
-    listed = list(items)
-    known = [item for item in listed if item.mid is not None]
-    if listed and not known:
-        return Money(lo=None, mid=None, hi=None, origin="unknown", formula="no part of it is known")
-    lo, mid, hi = (sum((getattr(item, end) for item in known), Decimal("0.00")) for end in ENDS)
-    origin = weakest(item.origin for item in known) if known else "formula"
-    return Money(lo=lo, mid=mid, hi=hi, origin=origin, formula="sum over stages")
-
-
-def amount(item: Estimate) -> str:
-    """A number with its unit, for a list of inputs."""
-    if item.mid is None:
-        return "unknown"
-    return f"{item.mid:,.6g} {item.unit}".strip()
+    known = {name: as_estimate(item) for name, item in items.items()}
+    return dollars(total("USD", "sum over stages", known))

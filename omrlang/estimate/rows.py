@@ -8,7 +8,16 @@ from math import comb
 from typing import assert_never
 
 from omrlang.estimate import assumptions
-from omrlang.estimate.ranges import added, between, derive, derive_from, exact, unknown
+from omrlang.estimate.ranges import (
+    added,
+    between,
+    derive,
+    derive_from,
+    exact,
+    product,
+    setting,
+    unknown,
+)
 from omrlang.pins import Pin
 from omrlang.plan import Estimate, Origin
 from omrlang.references import nodes
@@ -52,7 +61,8 @@ def measured(flow: Flow, past: Past) -> Flow:
         return flow
     rows = exact(record.num_rows, "rows", "measured", "counted when the stage ran")
     by_source = {
-        name: exact(count, "rows", "measured") for name, count in record.rows_by_source.items()
+        name: exact(count, "rows", "measured", "counted when the stage ran")
+        for name, count in record.rows_by_source.items()
     }
     response = flow.response
     if record.mean_response_tokens is not None:
@@ -69,19 +79,16 @@ def source_rows(spec: Source, pin: Pin | None, past: Past) -> Estimate:
         rows = derive(
             "rows",
             "raw rows x share for which `where` is true",
-            _product,
+            product,
             rows=rows,
             rate=_where_rate(spec, past),
         )
-    take = spec.take
-    if take is not None:
-        rows = derive(
-            "rows",
-            "the smaller of `take` and the rows there are",
-            lambda rows: min(rows, take),
-            rows=rows,
-        )
-    return rows
+    return rows if spec.take is None else _smaller(rows, setting(spec.take, "rows", "take"))
+
+
+def _smaller(rows: Estimate, limit: Estimate) -> Estimate:
+    formula = "the smaller of limit and the rows there are"
+    return derive("rows", formula, lambda rows, limit: min(rows, limit), rows=rows, limit=limit)
 
 
 def _raw_rows(spec: Source, pin: Pin | None) -> Estimate:
@@ -111,13 +118,6 @@ def _where_rate(spec: Source, past: Past) -> Estimate:
     )
 
 
-def _product(**values: float) -> float:
-    product = 1.0
-    for value in values.values():
-        product *= value
-    return product
-
-
 def _measured_rate(past: Past) -> Estimate | None:
     """Kept over asked in the last run of this name."""
     for record, origin in ((past.same, "measured"), (past.earlier, "calibrated")):
@@ -142,7 +142,14 @@ def _declared_rate(spec: Source | Filter) -> Estimate | None:
     return (
         None
         if keep is None
-        else between(keep.lo, (keep.lo + keep.hi) / 2, keep.hi, "", "declared", "`assume { keep }`")
+        else between(
+            keep.lo,
+            (keep.lo + keep.hi) / 2,
+            keep.hi,
+            "",
+            "declared",
+            f"`assume {{ keep }}` of `{spec.name}`",
+        )
     )
 
 
@@ -150,10 +157,11 @@ def mix_rows(spec: Mix, parents: Mapping[str, Flow]) -> Flow:
     """The parts' amounts added, before duplicates are dropped."""
     taken: dict[str, Estimate] = {}
     by_source: dict[str, Estimate] = {}
-    for position, (part, share) in enumerate(zip(spec.parts, spec.share_rows(), strict=True)):
+    for part, share in zip(spec.parts, spec.share_rows(), strict=True):
         flow = parents[part.rows]
         rows = _taken(part.amount, flow.rows, share)
-        taken[f"{part.rows}_{position}"] = rows
+        again = sum(name.partition(" (")[0] == part.rows for name in taken)
+        taken[f"{part.rows} ({again + 1})" if again else part.rows] = rows
         for name, count in _scaled(flow, rows).items():
             by_source[name] = (
                 added("rows", "sum over parts", {"a": by_source[name], "b": count})
@@ -161,20 +169,14 @@ def mix_rows(spec: Mix, parents: Mapping[str, Flow]) -> Flow:
                 else count
             )
     rows = added("rows", "sum of the parts, before duplicates are dropped", taken)
-    flows = [parents[part.rows] for part in spec.parts]
-    answered = [
-        (flow.response, taken_rows)
-        for flow, taken_rows in zip(flows, taken.values(), strict=True)
-        if flow.response is not None
-    ]
+    flows = {name: parents[part.rows] for name, part in zip(taken, spec.parts, strict=True)}
+    answered = {name: flow.response for name, flow in flows.items() if flow.response is not None}
     return Flow(
         rows=rows,
         by_source=by_source,
-        question=_blend([flow.question for flow in flows], list(taken.values())),
-        response=_blend([length for length, _ in answered], [count for _, count in answered])
-        if answered
-        else None,
-        pixels=next((flow.pixels for flow in flows if flow.pixels is not None), None),
+        question=_blend({name: flow.question for name, flow in flows.items()}, taken),
+        response=_blend(answered, taken) if answered else None,
+        pixels=next((flow.pixels for flow in flows.values() if flow.pixels is not None), None),
         parts={part.rows: count for part, count in zip(spec.parts, taken.values(), strict=True)},
     )
 
@@ -188,11 +190,11 @@ def _taken(amount: MixAmount, rows: Estimate, share: int) -> Estimate:
         case Share():
             return exact(share, "rows", "formula", "share of `total`")
         case UpTo(n=n):
-            return derive(
-                "rows", "at most the amount in the mix", lambda rows: min(rows, n), rows=rows
-            )
+            return _smaller(rows, setting(n, "rows", f"up_to({n})"))
         case Times(k=k):
-            return derive("rows", f"{k} times", lambda rows: rows * k, rows=rows)
+            return derive(
+                "rows", "rows x times", product, rows=rows, times=setting(k, "", f"times({k})")
+            )
         case _:
             assert_never(amount)
 
@@ -201,31 +203,44 @@ def _scaled(flow: Flow, rows: Estimate) -> dict[str, Estimate]:
     """The sources of a part, each by the same share."""
     if not flow.rows.mid or rows.mid is None:
         return dict(flow.by_source)
-    share = rows.mid / flow.rows.mid
+    share = derive(
+        "", "rows taken / rows there are", lambda taken, there: taken / there, falling=["there"],
+        taken=exact(rows.mid, "rows", rows.origin, "middle of the rows taken"),
+        there=exact(flow.rows.mid, "rows", flow.rows.origin, "middle of the rows there are"),
+    )  # fmt: skip
+    formula = "the same share of every source"
     return {
-        name: derive("rows", "same share of every source", lambda rows: rows * share, rows=count)
+        name: derive("rows", formula, product, rows=count, share=share)
         for name, count in flow.by_source.items()
     }
 
 
-def _blend(values: list[Estimate], weights: list[Estimate]) -> Estimate:
-    """The mean over parts, weighted by rows where they are known."""
-    known = [value for value in values if value.mid is not None]
+def _blend(lengths: Mapping[str, Estimate], rows: Mapping[str, Estimate]) -> Estimate:
+    """The mean over parts, weighted by their rows where those are known; what is unknown of one part is assumed to be
+    as in the others."""
+    known = {name: length for name, length in lengths.items() if length.mid is not None}
     if not known:
         return unknown("tokens", "no part has a known length")
-    inputs = {f"part_{position}": value for position, value in enumerate(known)}
-    heavy = [weight.mid or 0.0 for weight in weights][: len(known)]
-    if len(heavy) != len(known) or not sum(heavy):
-        heavy = [1.0] * len(known)
+    if len(lengths) == 1:
+        return next(iter(known.values()))
+    weights = _weights({name: rows[name] for name in known})
 
-    def mean(**ends: float) -> float:
-        return sum(end * weight for end, weight in zip(ends.values(), heavy, strict=True)) / sum(
-            heavy
-        )
+    def mean(**inputs: float) -> float:
+        pairs = [(inputs[name], inputs[f"rows of {name}"]) for name in known]
+        return sum(length * weight for length, weight in pairs) / sum(weight for _, weight in pairs)
 
-    return (
-        derive_from("tokens", "mean over the parts", mean, inputs) if len(known) > 1 else known[0]
-    )
+    inputs = {**known, **{f"rows of {name}": weight for name, weight in weights.items()}}
+    if len(known) == len(lengths):
+        return derive_from("tokens", "mean over the parts, by their rows", mean, inputs)
+    found = derive_from("tokens", "mean over the parts whose length is known", mean, inputs)
+    return found.model_copy(update={"origin": "assumed"})
+
+
+def _weights(rows: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The middles, without their ranges; one each where any is unknown or none has rows."""
+    if all(item.mid is not None for item in rows.values()) and any(i.mid for i in rows.values()):
+        return {name: exact(i.mid or 0.0, "rows", i.origin, i.formula) for name, i in rows.items()}
+    return {name: exact(1.0, "", "assumed", "equal weights") for name in rows}
 
 
 def sample_rows(spec: Sample, parent: Flow, response: Estimate) -> Flow:
@@ -237,17 +252,19 @@ def sample_rows(spec: Sample, parent: Flow, response: Estimate) -> Flow:
         else None
     )
     return Flow(
-        rows=derive("rows", "rows x n", lambda rows: rows * n, rows=parent.rows),
-        by_source={
-            name: derive("rows", "rows x n", lambda rows: rows * n, rows=count)
-            for name, count in parent.by_source.items()
-        },
+        rows=times_n(parent.rows, n),
+        by_source={name: times_n(count, n) for name, count in parent.by_source.items()},
         question=parent.question,
         response=response,
         pixels=parent.pixels,
         per_parent=n,
         right=right,
     )
+
+
+def times_n(rows: Estimate, n: int) -> Estimate:
+    """Samples or answers of so many rows."""
+    return derive("rows", "rows x n", product, rows=rows, n=setting(n, "", "n"))
 
 
 def keep_rate(spec: Filter, parent: Flow, past: Past) -> Estimate:
@@ -274,25 +291,34 @@ def filter_rows(spec: Filter, parent: Flow, past: Past) -> Flow:
     """Rows that pass, at most so many of one question."""
     rate = keep_rate(spec, parent, past)
     known = _measured_rate(past) is not None
-    most = None if spec.at_most is None or known else int(spec.at_most.value)
     n = parent.per_parent
-
-    def kept(rows: float, rate: float) -> float:
-        return rows * rate if most is None else rows / n * expected_at_most(n, rate, most)
-
-    formula = (
-        "rows x share kept" if most is None else f"questions x expected min({most}, kept of {n})"
-    )
-    rows = derive("rows", formula, kept, rows=parent.rows, rate=rate)
-    by_source = {
-        name: derive("rows", formula, kept, rows=count, rate=rate)
-        for name, count in parent.by_source.items()
-    }
+    most = None if spec.at_most is None or known else int(spec.at_most.value)
+    rows = _kept(parent.rows, rate, n, most)
+    by_source = {name: _kept(count, rate, n, most) for name, count in parent.by_source.items()}
     return replace(
         parent,
         rows=rows,
         by_source=by_source,
         per_parent=min(n, int(spec.at_most.value)) if spec.at_most is not None else n,
+    )
+
+
+def _kept(rows: Estimate, rate: Estimate, n: int, most: int | None) -> Estimate:
+    """Of so many rows, ``n`` of a question; ``most`` is the cap on those of one question."""
+    if most is None:
+        return derive("rows", "rows x share kept", product, rows=rows, rate=rate)
+
+    def capped(rows: float, rate: float, n: float, most: float) -> float:
+        return rows / n * expected_at_most(int(n), rate, int(most))
+
+    return derive(
+        "rows",
+        "rows / n x expected min(most, kept of n)",
+        capped,
+        rows=rows,
+        rate=rate,
+        n=exact(n, "rows of a question", "formula", "`n` of the samples"),
+        most=setting(most, "rows of a question", "at_most"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omrlang.estimate import assumptions
-from omrlang.estimate.ranges import between, derive, exact, unknown
+from omrlang.estimate.ranges import added, between, derive, exact, product, ratio, setting, unknown
 from omrlang.estimate.rows import Flow, Past, guess
 from omrlang.pins import Pin
 from omrlang.plan import Estimate
@@ -38,12 +38,8 @@ def question_tokens(spec: Source, pin: Pin | None) -> Estimate:
         return guess(assumptions.SHAPES_QUESTION_TOKENS, "tokens", "a drawn puzzle's question")
     record = _record_tokens(pin)
     if record is not None:
-        return derive(
-            "tokens",
-            "at most a whole record, about half of it",
-            lambda record: record * 0.5,
-            record=record,
-        )
+        half = guess(assumptions.QUESTION_SHARE, "", "part of a record that is question")
+        return derive("tokens", "record x part that is question", product, record=record, part=half)
     return guess(assumptions.QUESTION_TOKENS, "tokens", "nothing known about the questions")
 
 
@@ -53,14 +49,7 @@ def _record_tokens(pin: Pin | None) -> Estimate | None:
         return None
     size = exact(pin.num_bytes / pin.num_rows, "bytes", "measured", "file size over rows")
     width = guess(assumptions.CHARACTERS_PER_TOKEN, "characters a token", "English text")
-    return derive(
-        "tokens",
-        "bytes a row / characters a token",
-        lambda size, width: size / width,
-        falling=["width"],
-        size=size,
-        width=width,
-    )
+    return ratio("tokens", "bytes of a row / characters a token", size, width)
 
 
 def source_response(spec: Source, pin: Pin | None) -> Estimate | None:
@@ -78,13 +67,7 @@ def source_response(spec: Source, pin: Pin | None) -> Estimate | None:
             "tokens", "nothing is known about the solutions; `assume { response = … }` declares it"
         )
     share = guess(assumptions.SOLUTION_SHARE, "", "part of a record that is solution")
-    return derive(
-        "tokens",
-        "record x part that is solution",
-        lambda record, share: record * share,
-        record=record,
-        share=share,
-    )
+    return derive("tokens", "record x part that is solution", product, record=record, part=share)
 
 
 def pixels(spec: Source) -> Estimate | None:
@@ -118,14 +101,14 @@ def system_tokens(prompt: Prompt | None) -> Estimate:
     length = len(prompt.system) if prompt is not None and prompt.system else 0
     text = exact(length, "characters", "formula", "length of the system prompt")
     width = guess(assumptions.CHARACTERS_PER_TOKEN, "characters a token", "English text")
-    marks = assumptions.TEMPLATE_TOKENS
     return derive(
         "tokens",
         "characters / characters a token + template",
-        lambda text, width: text / width + marks,
+        lambda characters, width, template: characters / width + template,
         falling=["width"],
-        text=text,
+        characters=text,
         width=width,
+        template=exact(assumptions.TEMPLATE_TOKENS, "tokens", "assumed", "role marks, newlines"),
     )
 
 
@@ -137,19 +120,18 @@ def prompt_tokens(
         return exact(
             past.same.mean_prompt_tokens, "tokens", "measured", "mean over the stage's rows"
         )
-    return derive(
-        "tokens",
-        "system + question + image",
-        lambda system, question, image: system + question + image,
-        system=system_tokens(prompt),
-        question=flow.question,
-        image=visual,
-    )
+    parts = {"system": system_tokens(prompt), "question": flow.question, "image": visual}
+    return added("tokens", "system + question + image", parts)
 
 
 def response_tokens(spec: Sample | Rl | Eval, past: Past, like: Estimate | None = None) -> Estimate:
     """Tokens of one response: from a run, else declared, else like those the model learned from, else assumed."""
-    longest = spec.max_response if isinstance(spec, Rl) else spec.max_tokens
+    longest, key = (
+        (spec.max_response, "max_response")
+        if isinstance(spec, Rl)
+        else (spec.max_tokens, "max_tokens")
+    )
+    limit = setting(longest, "tokens", key)
     for record, origin in ((past.same, "measured"), (past.earlier, "calibrated")):
         if record is not None and record.mean_response_tokens is not None:
             text = (
@@ -172,13 +154,12 @@ def response_tokens(spec: Sample | Rl | Eval, past: Past, like: Estimate | None 
         return derive(
             "tokens",
             "like the responses it was trained on, at most the limit",
-            lambda like: min(like, longest),
+            lambda like, longest: min(like, longest),
             like=like,
+            longest=limit,
         )
     share = guess(assumptions.RESPONSE_SHARE, "", "mean over the longest allowed")
-    return derive(
-        "tokens", "share of the longest allowed", lambda share: share * longest, share=share
-    )
+    return derive("tokens", "share x longest allowed", product, share=share, longest=limit)
 
 
 def _scripted(spec: Sample | Rl | Eval) -> bool:
@@ -194,10 +175,4 @@ def row_tokens(spec: Sft, flow: Flow, shape: Shape | None) -> Estimate:
         if flow.response is not None
         else unknown("tokens", "the rows come with no responses")
     )
-    return derive(
-        "tokens",
-        "prompt + response",
-        lambda prompt, response: prompt + response,
-        prompt=prompt,
-        response=response,
-    )
+    return added("tokens", "prompt + response", {"prompt": prompt, "response": response})

@@ -15,13 +15,22 @@ from omrlang.estimate.compute import (
 )
 from omrlang.estimate.disk import checkpoints_on_disk
 from omrlang.estimate.memory import on_cpu, pass_tokens
-from omrlang.estimate.ranges import added, between, derive, exact, unknown
+from omrlang.estimate.ranges import (
+    added,
+    between,
+    derive,
+    exact,
+    product,
+    ratio,
+    setting,
+    unknown,
+)
 from omrlang.estimate.rows import Flow, Past, guess
 from omrlang.estimate.tokens import prompt_tokens, response_tokens, row_tokens, visual_tokens
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, settled_amount
-from omrlang.types import Shape
+from omrlang.types import Amount, Shape
 
 ONE_PASS = 4096
 """Tokens of one pass on a CPU, where the recipe leaves them to the plan."""
@@ -56,52 +65,26 @@ def sft_work(spec: Sft, flow: Flow, shape: Shape | None) -> Work:
 
 def _sft_length(spec: Sft, flow: Flow, each: Estimate) -> tuple[Estimate, Estimate, Estimate]:
     """Tokens that are trained on, steps and epochs; ``each`` is of one row."""
-    rows = derive(
-        "tokens",
-        "rows x tokens of a row",
-        lambda rows, each: rows * each,
-        rows=flow.rows,
-        each=each,
-    )
+    rows = derive("tokens", "rows x tokens of a row", product, rows=flow.rows, row=each)
     batch = settled_amount(spec.batch, num_devices(spec))
-    per_step = _tokens_a_step(spec, batch.unit, batch.value, each)
+    per_step = _tokens_a_step(spec, batch, each)
     if spec.steps is not None:
-        steps = exact(spec.steps, "steps", "formula", "`steps`")
-        tokens = derive(
-            "tokens",
-            "steps x tokens of a batch",
-            lambda steps, batch: steps * batch,
-            steps=steps,
-            batch=per_step,
-        )
-        return tokens, steps, _epochs(tokens, rows)
-    epochs = exact(spec.epochs or 0.0, "epochs", "formula", "`epochs`")
-    tokens = derive(
-        "tokens",
-        "epochs x tokens of the rows",
-        lambda epochs, rows: epochs * rows,
-        epochs=epochs,
-        rows=rows,
-    )
-    steps = derive(
-        "steps",
-        "tokens / tokens of a batch",
-        lambda tokens, batch: max(1.0, tokens / batch),
-        falling=["batch"],
-        tokens=tokens,
-        batch=per_step,
-    )
-    return tokens, steps, epochs
+        steps = setting(spec.steps, "steps", "steps")
+        tokens = derive("tokens", "steps x tokens of a batch", product, steps=steps, batch=per_step)
+        return tokens, steps, ratio("epochs", "tokens / tokens of the rows", tokens, rows)
+    epochs = setting(spec.epochs or 0.0, "epochs", "epochs")
+    tokens = derive("tokens", "epochs x tokens of the rows", product, epochs=epochs, rows=rows)
+    return tokens, _at_least_one("tokens / tokens of a batch", tokens, per_step), epochs
 
 
-def _epochs(tokens: Estimate, rows: Estimate) -> Estimate:
+def _at_least_one(formula: str, work: Estimate, batch: Estimate) -> Estimate:
     return derive(
-        "epochs",
-        "tokens / tokens of the rows",
-        lambda tokens, rows: tokens / rows,
-        falling=["rows"],
-        tokens=tokens,
-        rows=rows,
+        "steps",
+        formula,
+        lambda work, batch: max(1.0, work / batch),
+        falling=["batch"],
+        work=work,
+        batch=batch,
     )
 
 
@@ -113,24 +96,23 @@ def _image_share(
     return derive(
         "",
         formula,
-        lambda visual, each: min(1.0, visual / each),
+        lambda visual, each: min(1.0, visual / each) if each else 0.0,
         falling=["each"],
         visual=visual,
         each=each,
     )
 
 
-def _tokens_a_step(spec: Sft, unit: str, value: float, each: Estimate) -> Estimate:
+def _tokens_a_step(spec: Sft, batch: Amount, each: Estimate) -> Estimate:
     """Tokens of one optimiser step: packs, all but full, or rows."""
-    if unit == "rows":
-        return derive(
-            "tokens", "rows of a batch x tokens of a row", lambda each: value * each, each=each
-        )
-    size = value * spec.pack
+    if batch.unit == "rows":
+        rows = setting(batch.value, "rows", "batch")
+        return derive("tokens", "rows of a batch x tokens of a row", product, rows=rows, row=each)
+    packs, pack = setting(batch.value, "packs", "batch"), setting(spec.pack, "tokens", "pack")
     if spec.steps is not None:
-        return exact(size, "tokens", "formula", "packs x pack")
+        return derive("tokens", "packs x pack, at most", product, packs=packs, pack=pack)
     fill = guess(assumptions.PACK_FILL, "", "how full packs are")
-    return derive("tokens", "packs x pack x fill", lambda fill: size * fill, fill=fill)
+    return derive("tokens", "packs x pack x fill", product, packs=packs, pack=pack, fill=fill)
 
 
 def _with_start(spec: Sft | Rl, parts: dict[str, Estimate], count: Estimate) -> Estimate:
@@ -184,13 +166,11 @@ def rl_work(
 def _rollouts(
     spec: Rl, flow: Flow, shape: Shape | None, past: Past, like: Estimate | None
 ) -> _Rollouts:
-    prompts = settled_amount(spec.batch, num_devices(spec)).value
+    prompts = setting(settled_amount(spec.batch, num_devices(spec)).value, "prompts", "batch")
+    group = setting(spec.group, "rollouts", "group")
     steps = _rl_steps(spec, flow, prompts)
     number = derive(
-        "rollouts",
-        "steps x prompts x group",
-        lambda steps: steps * prompts * spec.group,
-        steps=steps,
+        "rollouts", "steps x prompts x group", product, steps=steps, prompts=prompts, group=group
     )
     visual = visual_tokens(flow.pixels, shape, spec.min_pixels, spec.max_pixels)
     prompt = _at_most(prompt_tokens(flow, spec.prompt, visual), spec.max_prompt)
@@ -198,24 +178,16 @@ def _rollouts(
     read = derive(
         "tokens",
         "rollouts x prompt / group (a prompt is read once)",
-        lambda n, each: n * each / spec.group,
-        n=number,
-        each=prompt,
-    )
-    length = derive(
-        "tokens",
-        "prompt + response",
-        lambda prompt, response: prompt + response,
+        lambda rollouts, prompt, group: rollouts * prompt / group,
+        falling=["group"],
+        rollouts=number,
         prompt=prompt,
-        response=response,
+        group=group,
     )
-    written = _times(number, "rollouts x response", response)
-    tokens = _times(number, "rollouts x (prompt + response)", length)
+    length = added("tokens", "prompt + response", {"prompt": prompt, "response": response})
+    written = derive("tokens", "rollouts x response", product, rollouts=number, response=response)
+    tokens = derive("tokens", "rollouts x length", product, rollouts=number, length=length)
     return _Rollouts(steps, number, read, written, tokens, length, response)
-
-
-def _times(number: Estimate, formula: str, each: Estimate) -> Estimate:
-    return derive("tokens", formula, lambda n, each: n * each, n=number, each=each)
 
 
 def _rl_parts(
@@ -229,8 +201,9 @@ def _rl_parts(
     devices = num_devices(spec)
     prompts = settled_amount(spec.batch, devices).value
     if spec.minibatch is not None and settled_amount(spec.minibatch, devices).value < prompts:
+        third = exact(1 / 3, "", "formula", "a forward pass of forward and backward")
         parts["old log-probs"] = derive(
-            "s", "a third of the update", lambda update: update / 3, update=update
+            "s", "a third of update", product, update=update, third=third
         )
     return parts
 
@@ -241,33 +214,27 @@ def _named(parts: dict[str, Estimate]) -> dict[str, Estimate]:
     }
 
 
-def _rl_steps(spec: Rl, flow: Flow, prompts: float) -> Estimate:
+def _rl_steps(spec: Rl, flow: Flow, prompts: Estimate) -> Estimate:
     if spec.steps is not None:
-        return exact(spec.steps, "steps", "formula", "`steps`")
-    epochs = spec.epochs or 0.0
-    return derive(
-        "steps",
-        "epochs x rows / prompts of a batch",
-        lambda rows: max(1.0, epochs * rows / prompts),
-        rows=flow.rows,
-    )
+        return setting(spec.steps, "steps", "steps")
+    epochs = setting(spec.epochs or 0.0, "epochs", "epochs")
+    work = derive("rows", "epochs x rows", product, epochs=epochs, rows=flow.rows)
+    return _at_least_one("epochs x rows / prompts of a batch", work, prompts)
 
 
 def _at_most(tokens: Estimate, limit: int) -> Estimate:
     return derive(
-        "tokens", "at most `max_prompt`", lambda tokens: min(tokens, limit), tokens=tokens
+        "tokens",
+        "at most the limit (longer prompts are dropped)",
+        lambda tokens, limit: min(tokens, limit),
+        tokens=tokens,
+        limit=setting(limit, "tokens", "max_prompt"),
     )
 
 
 def _sync(steps: Estimate) -> Estimate:
     each = guess(assumptions.SYNC_S, "s", "weights to the engine")
-    return derive(
-        "s",
-        "steps x weights to the engine",
-        lambda steps, each: steps * each,
-        steps=steps,
-        each=each,
-    )
+    return derive("s", "steps x weights to the engine", product, steps=steps, each=each)
 
 
 def _generation(
@@ -287,7 +254,7 @@ def _generation(
         spec.max_response,
         "tokens",
         "assumed",
-        "the longest rollout of a step",
+        "the longest rollout of a step: 80% of `max_response`",
     )
     tail = tail_seconds(shape, spec.hardware, far)
     return derive(
