@@ -160,7 +160,7 @@ _ALL = (
         (),
         "number",
         "stage",
-        "the kept share of this question's samples in an earlier filter",
+        "the kept share of this question's samples in an earlier filter: `pass_rate(accepted)`",
     ),
     Function(
         "seen_in",

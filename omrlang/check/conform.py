@@ -175,9 +175,11 @@ def _plain_value(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
     return _wrong(ctx, value, bound, _type_word(want), place)
 
 
-def _wrong(ctx: Context, value: object, bound: Bound, takes: str, place: Place) -> Failed:
+def _wrong(
+    ctx: Context, value: object, bound: Bound, takes: str, place: Place, hint: str | None = None
+) -> Failed:
     message = f"`{place.label}` takes {takes}, not {describe(value)}"
-    return ctx.error("E301", message, bound.expr.span)
+    return ctx.error("E301", message, bound.expr.span, hint)
 
 
 def _type_word(want: Any) -> str:
@@ -229,7 +231,8 @@ def _in_range(ctx: Context, number: Decimal, span: Span, label: str, setting: Se
 def _tuple(ctx: Context, bound: Bound, parts: tuple[Any, ...], place: Place) -> Any:
     if not isinstance(bound.expr, s.ListExpr):
         value = evaluate(ctx, bound)
-        return FAILED if value is FAILED else _wrong(ctx, value, bound, "a list", place)
+        takes = "a list" if parts[-1] is Ellipsis else f"a list of {len(parts)} values"
+        return FAILED if value is FAILED else _wrong(ctx, value, bound, takes, place)
     items = bound.expr.items
     if parts[-1] is not Ellipsis and len(items) != len(parts):
         message = f"`{place.label}` takes a list of {len(parts)} values, not of {len(items)}"
@@ -392,7 +395,7 @@ def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> An
         return value
     if not isinstance(value, Choice):
         takes = listed([f"`{kind}(…)`" for kind in by_kind], "or")
-        return _wrong(ctx, value, bound, takes, place)
+        return _wrong(ctx, value, bound, takes, place, _called_with(bound, value, by_kind))
     branch = by_kind.get(value.name)
     if branch is None:
         assert isinstance(value.bound.expr, s.CallExpr), "a Choice is made of a call"
@@ -400,6 +403,15 @@ def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> An
         hint = did_you_mean(value.name, by_kind, "choices are")
         return ctx.error("E211", f"`{place.label}` has no choice `{value.name}(…)`", span, hint)
     return call_to_model(ctx, value.bound, branch)
+
+
+def _called_with(bound: Bound, value: object, by_kind: dict[str, type[BaseModel]]) -> str | None:
+    """A number where a call is wanted is its argument, where a choice needs just one."""
+    for kind, model in by_kind.items():
+        needed = [info for info in model.model_fields.values() if info.is_required()]
+        if isinstance(value, Quantity) and len(needed) == 1:
+            return f"for example `{kind}({bound.expr.span.text})`"
+    return None
 
 
 def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:

@@ -26,7 +26,12 @@ class Quantity:
 
     @property
     def shown(self) -> str:
-        number = f"{self.value.normalize():,f}" if abs(self.value) < 10**15 else f"{self.value:.3e}"
+        at_hand = self.value == 0 or Decimal("1e-4") <= abs(self.value) < 10**15
+        number = (
+            f"{self.value.normalize():,f}"
+            if at_hand
+            else f"{float(self.value):.4g}".replace("e-0", "e-")
+        )
         return number if self.unit is None else f"{number} {self.unit}"
 
 

@@ -194,7 +194,7 @@ def _sees(ctx: Context, arg: s.Arg) -> ExprNode | Failed:
 
 
 def _judge(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
-    subject = _subject(rows, expr, "a model")
+    subject = _subject(rows, expr, function, "a model")
     model = FAILED if isinstance(subject, Failed) else _model(rows, subject)
     named = _named(rows, expr, function)
     if isinstance(model, Failed) or isinstance(named, Failed):
@@ -217,7 +217,7 @@ def _tokens(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Fail
 
 def _of_filter(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Failed:
     """``pass_rate(probe_ok)``."""
-    subject = _subject(rows, expr, "an earlier filter")
+    subject = _subject(rows, expr, function, "an earlier filter")
     name = FAILED if isinstance(subject, Failed) else _stage(rows, subject, ("filter",))
     if isinstance(name, Failed):
         return FAILED
@@ -246,13 +246,13 @@ _READERS: dict[Asks, Callable[[Reading, s.CallExpr, Function], Typed | Failed]] 
 }
 
 
-def _subject(rows: Reading, expr: s.CallExpr, what: str) -> s.Arg | Failed:
+def _subject(rows: Reading, expr: s.CallExpr, function: Function, what: str) -> s.Arg | Failed:
     """The one argument of a judge or of ``pass_rate`` that has no name."""
     positional = [arg for arg in expr.args if arg.name is None]
     if len(positional) == 1:
         return positional[0]
-    message = f"`{expr.fn.span.text}` takes {what}, and names for the rest"
-    return rows.ctx.error("E308", message, expr.span)
+    message = f"`{function.name}` takes {what}"
+    return rows.ctx.error("E308", message, expr.span, function.doc)
 
 
 def _named_thing(rows: Reading, arg: s.Arg, what: str) -> Draft | Failed:
