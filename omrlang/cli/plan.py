@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from omrlang.cli.arguments import add_deny, add_selection, add_set, add_state, add_width
 from omrlang.cli.exits import PRECEDENCE
@@ -16,7 +16,11 @@ from omrlang.plan import Exit, Plan
 
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
+    from omrlang.hir import Recipe
     from omrlang.select import Asked
+
+USAGE = 64
+Made: TypeAlias = "list[tuple[Recipe, Plan]]"
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,18 +35,48 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--summary", action="store_true", help="print two lines")
     add_width(parser)
     parser.add_argument(
+        "--out", type=Path, metavar="FILE.omrplan", help="save the plan, to be run as it is"
+    )
+    parser.add_argument(
         "--detailed-exitcode", action="store_true", help="exit 2 where something would run"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the plan and print it; the exit code of ``plan_and_diff.md``."""
-    plans = load_plans(args.file, args.state, args.set, asked(args), as_json=args.json)
-    plans = [with_exit(with_denied(plan, args.deny), args.detailed_exitcode) for plan in plans]
-    for plan in plans:
-        print_plan(plan, args)
-    return worst([plan.exit.code for plan in plans] or [1])
+    """Make the plans and print them; the exit code of ``plan_and_diff.md``."""
+    from omrlang.cli.saved import is_saved, show_saved
+
+    if is_saved(args.file):
+        return show_saved(args.file, as_json=args.json)
+    made = make_plans(args.file, args.state, args.set, asked(args), as_json=args.json)
+    if args.out is not None and (wrong := _not_savable(args, made)):
+        print(f"omr: {wrong}", file=sys.stderr)
+        return USAGE
+    codes = [_show(recipe, plan, args) for recipe, plan in made]
+    return worst(codes or [1])
+
+
+def _not_savable(args: argparse.Namespace, made: Made) -> str | None:
+    from omrlang.planfile import SUFFIX
+
+    if args.out.suffix != SUFFIX:
+        return f"--out {args.out}: a saved plan is called FILE{SUFFIX}"
+    if len(made) > 1:
+        return f"--out holds one plan, {args.file} has {len(made)} variants; such as {made[0][1].recipe}"
+    return None
+
+
+def _show(recipe: Recipe, plan: Plan, args: argparse.Namespace) -> int:
+    """Print one plan, and save it where that is asked for."""
+    plan = with_exit(with_denied(plan, args.deny), args.detailed_exitcode)
+    if args.out is not None:
+        from omrlang.cli.saved import save
+
+        if not save(args.out, plan, recipe):
+            return 1
+    print_plan(plan, args)
+    return plan.exit.code
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -82,23 +116,25 @@ def load_plans(
     as_json: bool = False,
 ) -> list[Plan]:
     """A plan for each variant of a file; none after its errors were printed. Raises ``Unselectable``."""
+    return [plan for _, plan in make_plans(target, state, overrides, asked, as_json)]
+
+
+def make_plans(
+    target: Path, state: Path, overrides: list[str], asked: Asked | None, as_json: bool
+) -> Made:
+    """As ``load_plans``, each with its recipe."""
     from omrlang.compiler import load_all, variant_path
     from omrlang.planning import make_plan
     from omrlang.select import Asked
 
-    recipes, diagnostics = load_all(target, overrides)
+    recipes, found = load_all(target, overrides)
     if not recipes:
-        _print_errors(target, diagnostics, as_json)
+        _print_errors(target, found, as_json)
+    asked = asked or Asked()
+    paths = [variant_path(target, recipe) for recipe in recipes]
     return [
-        make_plan(
-            recipe,
-            state,
-            variant_path(target, recipe),
-            diagnostics,
-            overrides,
-            asked=asked or Asked(),
-        )
-        for recipe in recipes
+        (recipe, make_plan(recipe, state, path, found, overrides, asked=asked))
+        for recipe, path in zip(recipes, paths, strict=True)
     ]
 
 
@@ -160,6 +196,7 @@ def print_plan(plan: Plan, args: argparse.Namespace) -> None:
     if args.json:
         print(plan.model_dump_json(indent=1))
     elif args.summary:
-        print(summary(plan), end="")
+        print(summary(plan, saved=args.out and str(args.out)), end="")
     else:
-        print(plan_text(plan, args.width or shutil.get_terminal_size((100, 24)).columns), end="")
+        width = args.width or shutil.get_terminal_size((100, 24)).columns
+        print(plan_text(plan, width, saved=args.out and str(args.out)), end="")

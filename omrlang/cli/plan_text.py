@@ -32,8 +32,8 @@ WORDS: dict[Action, str] = {
 }
 
 
-def plan_text(plan: Plan, width: int) -> str:
-    """The whole view for a terminal of so many columns."""
+def plan_text(plan: Plan, width: int, saved: str | None = None) -> str:
+    """The whole view for a terminal of so many columns; ``saved`` is the plan file that holds it."""
     width = max(60, min(width, 120))
     head = _verdict(plan)
     sections = [
@@ -49,14 +49,14 @@ def plan_text(plan: Plan, width: int) -> str:
         list(_open_items(plan, width)),
         list(_checks(plan, width)),
         list(_foot(plan, width)),
-        [*wrapped(head, width), f"Next: {next_command(plan)}"],
+        [*wrapped(head, width), f"Next: {next_command(plan, saved)}"],
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: Plan, saved: str | None = None) -> str:
     """Two lines."""
-    return f"{verdict(plan)}\nNext: {next_command(plan)}\n"
+    return f"{verdict(plan)}\nNext: {next_command(plan, saved)}\n"
 
 
 # ---- verdict -------------------------------------------------------------------------------------------------------
@@ -127,13 +127,18 @@ def _s(number: int) -> str:
     return "" if number == 1 else "s"
 
 
-def next_command(plan: Plan) -> str:
+def next_command(plan: Plan, saved: str | None = None) -> str:
     """What to type after reading."""
     if all(stage.action == "cached" for stage in plan.stages):
         return f"omr show runs, or edit {plan.recipe}"
-    sets = "".join(f" --set {shlex.quote(item)}" for item in plan.overrides)
-    recipe = shlex.quote(plan.recipe)
-    return f"omr run {recipe}{sets}{' --accept-limits' if plan.exit.code == 3 else ''}"
+    limits = " --accept-limits" if plan.exit.code == 3 else ""
+    if saved is not None:
+        return f"omr run {shlex.quote(saved)}{limits}"
+    given = {"--set": plan.overrides, "--select": plan.selection, "--force": plan.forced}
+    options = "".join(
+        f" {option} {shlex.quote(item)}" for option, items in given.items() for item in items
+    )
+    return f"omr run {shlex.quote(plan.recipe)}{options}{limits}"
 
 
 # ---- stages --------------------------------------------------------------------------------------------------------

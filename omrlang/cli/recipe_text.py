@@ -68,6 +68,20 @@ def sections(recipe: Recipe) -> Iterator[Section]:
         yield Section(stage_kind(stage), stage.spec.name, tuple(_of_stage(stage)))
 
 
+def facts(recipe: Recipe) -> Iterator[dict[str, str | None]]:
+    """Every value: what it belongs to, its path, its text, who set it and where."""
+    for section in sections(recipe):
+        for value in section.values:
+            yield {
+                "kind": section.kind,
+                "name": section.name,
+                "path": value.path,
+                "value": value.text,
+                "layer": value.origin.layer,
+                "place": value.place or None,
+            }
+
+
 def stage_kind(stage: Stage) -> str:
     """A benchmark is a source that is not trained on."""
     return "benchmark" if getattr(stage.spec, "benchmark", False) else stage.spec.kind

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from omrlang.cli.arguments import add_selection, add_set, add_state
 from omrlang.cli.plan import asked, load_plan
+from omrlang.diagnostics import UsageError
 from omrlang.plan import Plan
 
 if TYPE_CHECKING:
     from omr_runtime.store import State
 
 LIMIT = 3
+STALE = 4
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,12 +42,13 @@ def run(args: argparse.Namespace) -> int:
     from omr_runtime.executor import prepare
     from omr_runtime.lock import hold
     from omr_runtime.store import State
+    from omrlang.planfile import BadPlanFile
 
     state = State(args.state)
     try:
         with hold(state, args.wait) as lock:
             prepare(state, lock)
-            plan = load_plan(args.file, args.state, args.set, asked(args))
+            plan = _plan(args)
             if plan is None:
                 return 1
             if (refused := _refusal(plan, args)) is not None:
@@ -59,6 +62,22 @@ def run(args: argparse.Namespace) -> int:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BadPlanFile as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _plan(args: argparse.Namespace) -> Plan | None:
+    """The plan to run: that of the recipe, or the one that was saved."""
+    from omrlang.cli.saved import is_saved, load_saved
+
+    if not is_saved(args.file):
+        return load_plan(args.file, args.state, args.set, asked(args))
+    if args.set or args.select or args.force:
+        raise UsageError(
+            "a saved plan is run as it is; --set, --select and --force belong to `omr plan`"
+        )
+    return load_saved(args.file, args.state)
 
 
 def _refusal(plan: Plan, args: argparse.Namespace) -> int | None:
@@ -68,6 +87,8 @@ def _refusal(plan: Plan, args: argparse.Namespace) -> int | None:
         return 1
     if plan.exit.code == LIMIT and args.accept_limits:
         return None
+    if plan.exit.code == STALE:
+        return STALE
     if plan.errored or not plan.applyable or plan.exit.code not in (0, 2):
         advice = "; --accept-limits runs it nevertheless" if plan.exit.code == LIMIT else ""
         print(f"error: the plan cannot be run: {plan.exit.reason}{advice}", file=sys.stderr)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from omrlang.hir import Recipe
 
 
+WHAT = ("recipe", "runs", "stages", "rows", "tournament", "published")
+
+
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("show", help="show a recipe, runs, stages, rows or scores")
-    parser.add_argument(
-        "what", choices=("recipe", "runs", "stages", "rows", "tournament", "published")
-    )
+    parser.add_argument("what", type=_what, metavar=" | ".join([*WHAT, "FILE.omrplan"]))
     parser.add_argument(
         "name",
         nargs="?",
@@ -40,8 +41,18 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.set_defaults(run=run)
 
 
+def _what(word: str) -> str:
+    if word in WHAT or word.endswith(".omrplan"):
+        return word
+    raise argparse.ArgumentTypeError(f"`{word}` is none of {', '.join(WHAT)}, nor a plan file")
+
+
 def run(args: argparse.Namespace) -> int:
     """Read a recipe, the lineage or a stage's Parquet files; print."""
+    if args.what not in WHAT:
+        from omrlang.cli.saved import show_saved
+
+        return show_saved(Path(args.what), as_json=args.json)
     if args.what == "recipe":
         return _recipe(args)
     if args.what == "published":
@@ -87,25 +98,8 @@ def _recipe_text(recipe: Recipe, args: argparse.Namespace) -> str:
     from omrlang.cli import recipe_text
 
     if args.json:
-        return "\n".join(_json_lines(recipe))
+        return "\n".join(json.dumps(item, ensure_ascii=False) for item in recipe_text.facts(recipe))
     return recipe_text.resolved_text(recipe) if args.resolved else recipe_text.tree_text(recipe)
-
-
-def _json_lines(recipe: Recipe) -> Iterator[str]:
-    """One value a line: what it belongs to, its path, its text, who set it and where."""
-    from omrlang.cli.recipe_text import sections
-
-    for section in sections(recipe):
-        for value in section.values:
-            facts = {
-                "kind": section.kind,
-                "name": section.name,
-                "path": value.path,
-                "value": value.text,
-                "layer": value.origin.layer,
-                "place": value.place or None,
-            }
-            yield json.dumps(facts, ensure_ascii=False)
 
 
 def _runs(state: Path) -> list[dict[str, Any]]:
