@@ -165,10 +165,16 @@ def _slot_value(ctx: Context, info: FieldInfo, slot: Slot, key: str, path: str) 
         value = conform(ctx, slot.value, want, place)
         if not slot.group or value is FAILED:
             return value
-    models = [b for b in _branches(want) if isinstance(b, type) and issubclass(b, BaseModel)]
-    if value is None and (len(models) != 1 or models[0] in NO_BRACES):
+    models = _branches(want) if value is None else (type(value),)
+    groups = [model for model in models if _has_parts(model)]
+    if len(groups) != 1:
         return ctx.error("E301", f"`{key}` takes a value, `{key} = …`, not braces", slot.key.span)
-    return _group(ctx, type(value) if value is not None else models[0], slot, key, path, value)
+    return _group(ctx, groups[0], slot, key, path, value)
+
+
+def _has_parts(model: Any) -> bool:
+    """Whether braces can set the parts of such a value."""
+    return isinstance(model, type) and issubclass(model, BaseModel) and model not in NO_BRACES
 
 
 def _group(
