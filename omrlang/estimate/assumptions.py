@@ -37,7 +37,8 @@ SOLUTION_SHARE: Guess = (0.1, 0.35, 0.8)
 """Parts of a raw record that are question, and solution and answer where a source maps them."""
 
 IMAGE_PIXELS: Guess = (2e5, 6e5, 2e6)
-"""One image, where nothing is declared about its size."""
+IMAGE_RATIO = 4 / 3
+"""One image, where nothing is declared about its size, and its width over its height."""
 
 PACK_FILL: Guess = (0.9, 0.96, 0.99)
 """Tokens in a pack over its length, first-fit decreasing over a window."""

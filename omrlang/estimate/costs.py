@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -37,6 +37,7 @@ from omrlang.estimate.rows import (
     sample_rows,
     source_rows,
     times_n,
+    together,
 )
 from omrlang.estimate.shapes import root_model, shape_of
 from omrlang.estimate.tokens import (
@@ -44,8 +45,8 @@ from omrlang.estimate.tokens import (
     prompt_tokens,
     question_tokens,
     response_tokens,
+    row_visual_tokens,
     source_response,
-    visual_tokens,
 )
 from omrlang.estimate.training import Work, rl_work, sft_work
 from omrlang.estimate.unpublished import open_setting, without_numbers, without_rows
@@ -185,7 +186,7 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
     response = response_tokens(spec, before, like)
     flow = measured(_asked(spec, parent, response), before)
     walk.flows[spec.name] = flow
-    visual = visual_tokens(parent.pixels, shape, spec.min_pixels, spec.max_pixels)
+    visual = row_visual_tokens(parent, shape, spec.min_pixels, spec.max_pixels)
     prompt = prompt_tokens(parent, spec.prompt, visual, before)
     read = derive(
         "tokens",
@@ -219,17 +220,9 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
 def _rows_asked(spec: Sample | Eval, walk: _Pass) -> Flow:
     if isinstance(spec, Sample):
         return walk.flows[spec.rows]
-    flows = [walk.flows[name] for name in spec.rows]
-    rows = added(
-        "rows", "rows of the benchmarks", {name: walk.flows[name].rows for name in spec.rows}
-    )
-    by_source = {label: count for flow in flows for label, count in flow.by_source.items()}
-    return Flow(
-        rows,
-        by_source,
-        flows[0].question,
-        None,
-        next((flow.pixels for flow in flows if flow.pixels), None),
+    flows = {name: walk.flows[name] for name in spec.rows}
+    return replace(
+        together(flows, {name: flow.rows for name, flow in flows.items()}), response=None
     )
 
 
@@ -238,7 +231,7 @@ def _asked(spec: Sample | Eval, parent: Flow, response: Estimate) -> Flow:
         return sample_rows(spec, parent, response)
     rows = times_n(parent.rows, spec.n)
     by_source = {name: times_n(count, spec.n) for name, count in parent.by_source.items()}
-    return Flow(rows, by_source, parent.question, response, parent.pixels, spec.n)
+    return replace(parent, rows=rows, by_source=by_source, response=response, per_parent=spec.n)
 
 
 def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware | None) -> str:
@@ -309,13 +302,8 @@ def _training(spec: Sft | Rl, before: Past, walk: _Pass) -> Costs:
     parent = walk.flows[spec.rows]
     work = _work(spec, parent, before, walk, root)
     walk.responses[spec.name] = work.response
-    flow = Flow(
-        work.rows_out,
-        parent.by_source if isinstance(spec, Sft) else {},
-        parent.question,
-        work.response,
-        parent.pixels,
-    )
+    by_source = parent.by_source if isinstance(spec, Sft) else {}
+    flow = replace(parent, rows=work.rows_out, by_source=by_source, response=work.response)
     walk.flows[spec.name] = flow
     parts = _like(spec, root, walk, work.tokens) or {"work": work.seconds}
     costs = _costs(spec, before, parent.rows, flow, work.tokens, parts, work.extra)

@@ -90,14 +90,16 @@ def derive_from(
 def _three_ends(
     rule: Callable[..., float], inputs: Mapping[str, Estimate], falling: frozenset[str]
 ) -> tuple[float, float, float] | tuple[None, None, None]:
-    """The rule at the low end, the middle and the high end; nothing where an input is unknown."""
+    """The rule at the low end, the middle and the high end; nothing where an input is unknown. Of a rule that goes up and
+    down (tiles of an image) the range holds all three."""
     lows, mids, highs = {}, {}, {}
     for name, item in inputs.items():
         if item.lo is None or item.mid is None or item.hi is None:
             return None, None, None
         mids[name] = item.mid
         lows[name], highs[name] = (item.hi, item.lo) if name in falling else (item.lo, item.hi)
-    return rule(**lows), rule(**mids), rule(**highs)
+    lo, mid, hi = rule(**lows), rule(**mids), rule(**highs)
+    return min(lo, mid, hi), mid, max(lo, mid, hi)
 
 
 def listed(inputs: Mapping[str, Number]) -> tuple[Input, ...]:

@@ -25,10 +25,14 @@ from omrlang.schema import Filter, Mix, Sample, Source
 from omrlang.state import Record
 from omrlang.types import All, Call, Count, MixAmount, Model, Scripted, Share, Times, UpTo
 
+EVERY_ROW = exact(1.0, "", "formula", "every row has an image")
+NO_ROW = exact(0.0, "", "formula", "no row has an image")
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Rows that leave a stage. ``question``, ``response`` and ``pixels`` are of one row, the last None without images;
+    """Rows that leave a stage. ``question`` and ``response`` are of one row, ``pixels`` of one image, None without images,
+    ``pictured`` the share of rows that have one;
     ``per_parent`` rows share one question; ``right`` is the declared share of right answers of a scripted teacher."""
 
     rows: Estimate
@@ -36,6 +40,7 @@ class Flow:
     question: Estimate = field(default_factory=lambda: unknown("tokens", "no rows"))
     response: Estimate | None = None
     pixels: Estimate | None = None
+    pictured: Estimate = EVERY_ROW
     per_parent: int = 1
     right: float | None = None
     parts: dict[str, Estimate] = field(default_factory=dict)
@@ -170,15 +175,30 @@ def mix_rows(spec: Mix, parents: Mapping[str, Flow]) -> Flow:
             )
     rows = added("rows", "sum of the parts, before duplicates are dropped", taken)
     flows = {name: parents[part.rows] for name, part in zip(taken, spec.parts, strict=True)}
+    parts = {part.rows: count for part, count in zip(spec.parts, taken.values(), strict=True)}
+    return replace(together(flows, taken), rows=rows, by_source=by_source, parts=parts)
+
+
+def together(flows: Mapping[str, Flow], rows: Mapping[str, Estimate]) -> Flow:
+    """Several row sets as one, of each so many ``rows``."""
     answered = {name: flow.response for name, flow in flows.items() if flow.response is not None}
     return Flow(
-        rows=rows,
-        by_source=by_source,
-        question=_blend({name: flow.question for name, flow in flows.items()}, taken),
-        response=_blend(answered, taken) if answered else None,
+        rows=added("rows", "rows of the parts", rows),
+        by_source={label: n for flow in flows.values() for label, n in flow.by_source.items()},
+        question=_blend({name: flow.question for name, flow in flows.items()}, rows),
+        response=_blend(answered, rows) if answered else None,
         pixels=next((flow.pixels for flow in flows.values() if flow.pixels is not None), None),
-        parts={part.rows: count for part, count in zip(spec.parts, taken.values(), strict=True)},
+        pictured=_pictured(flows, rows),
     )
+
+
+def _pictured(flows: Mapping[str, Flow], rows: Mapping[str, Estimate]) -> Estimate:
+    """The share of rows with an image, over parts that have them and parts that have none."""
+    shares = {
+        name: flow.pictured if flow.pixels is not None else NO_ROW for name, flow in flows.items()
+    }
+    same = len({share.mid for share in shares.values()}) == 1
+    return next(iter(shares.values())) if same else _blend(shares, rows, "")
 
 
 def _taken(amount: MixAmount, rows: Estimate, share: int) -> Estimate:
@@ -215,12 +235,14 @@ def _scaled(flow: Flow, rows: Estimate) -> dict[str, Estimate]:
     }
 
 
-def _blend(lengths: Mapping[str, Estimate], rows: Mapping[str, Estimate]) -> Estimate:
+def _blend(
+    lengths: Mapping[str, Estimate], rows: Mapping[str, Estimate], unit: str = "tokens"
+) -> Estimate:
     """The mean over parts, weighted by their rows where those are known; what is unknown of one part is assumed to be
     as in the others."""
     known = {name: length for name, length in lengths.items() if length.mid is not None}
     if not known:
-        return unknown("tokens", "no part has a known length")
+        return unknown(unit, "no part has a known length")
     if len(lengths) == 1:
         return next(iter(known.values()))
     weights = _weights({name: rows[name] for name in known})
@@ -231,8 +253,8 @@ def _blend(lengths: Mapping[str, Estimate], rows: Mapping[str, Estimate]) -> Est
 
     inputs = {**known, **{f"rows of {name}": weight for name, weight in weights.items()}}
     if len(known) == len(lengths):
-        return derive_from("tokens", "mean over the parts, by their rows", mean, inputs)
-    found = derive_from("tokens", "mean over the parts whose length is known", mean, inputs)
+        return derive_from(unit, "mean over the parts, by their rows", mean, inputs)
+    found = derive_from(unit, "mean over the parts whose length is known", mean, inputs)
     return found.model_copy(update={"origin": "assumed"})
 
 
@@ -251,14 +273,14 @@ def sample_rows(spec: Sample, parent: Flow, response: Estimate) -> Flow:
         if isinstance(spec.model, Model) and isinstance(spec.model.source, Scripted)
         else None
     )
-    return Flow(
+    return replace(
+        parent,
         rows=times_n(parent.rows, n),
         by_source={name: times_n(count, n) for name, count in parent.by_source.items()},
-        question=parent.question,
         response=response,
-        pixels=parent.pixels,
         per_parent=n,
         right=right,
+        parts={},
     )
 
 
@@ -300,6 +322,7 @@ def filter_rows(spec: Filter, parent: Flow, past: Past) -> Flow:
         rows=rows,
         by_source=by_source,
         per_parent=min(n, int(spec.at_most.value)) if spec.at_most is not None else n,
+        parts={},
     )
 
 

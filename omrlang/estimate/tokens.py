@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 from omrlang.estimate import assumptions
 from omrlang.estimate.ranges import added, between, derive, exact, product, ratio, setting, unknown
 from omrlang.estimate.rows import Flow, Past, guess
+from omrlang.estimate.visual import image_tokens
 from omrlang.pins import Pin
 from omrlang.plan import Estimate
 from omrlang.schema import Eval, Rl, Sample, Sft, Source
-from omrlang.types import Model, Prompt, Range, Scripted, Shape
+from omrlang.types import Model, Prompt, Range, Scripted, Shape, construct
 
 NO_TOKENS = exact(0, "tokens", "formula", "none")
 
@@ -85,15 +88,38 @@ def pixels(spec: Source) -> Estimate | None:
 def visual_tokens(
     found: Estimate | None, shape: Shape | None, lo: int | None, hi: int | None
 ) -> Estimate:
-    """One token for each ``(patch x merge)`` square of an image that was brought between its pixel bounds."""
+    """Tokens of an image of so many pixels, as the model's processor cuts it; one for 28 x 28 where no shape is known."""
     if found is None or (shape is not None and not shape.vision_params):
         return NO_TOKENS
-    side = (shape.patch * shape.merge) if shape is not None else 28
+    known = shape or UNKNOWN_TOWER
 
-    def tokens(pixels: float) -> float:
-        return max(1.0, min(max(pixels, lo or 0), hi or float("inf")) / side**2)
+    def tokens(pixels: float, ratio: float) -> float:
+        height = max(1, round(sqrt(pixels / ratio)))
+        return float(image_tokens(known, height, max(1, round(height * ratio)), lo, hi))
 
-    return derive("tokens", f"pixels within the budget / {side}^2", tokens, pixels=found)
+    bounds = "" if lo is None and hi is None else ", between the stage's bounds"
+    formula = f"as the processor cuts it ({known.tiling}, {known.patch * known.merge} pixels a token{bounds})"
+    ratio = 1.0 if found.mid == assumptions.SHAPES_PIXELS else assumptions.IMAGE_RATIO
+    return derive(
+        "tokens",
+        formula,
+        tokens,
+        pixels=found,
+        ratio=exact(ratio, "", "formula" if ratio == 1 else "assumed", "width over height"),
+    )
+
+
+def row_visual_tokens(flow: Flow, shape: Shape | None, lo: int | None, hi: int | None) -> Estimate:
+    """Image tokens of a row, over rows with an image and rows without."""
+    each = visual_tokens(flow.pixels, shape, lo, hi)
+    if flow.pictured.mid == 1.0 or each is NO_TOKENS:
+        return each
+    formula = "tokens of an image x share of rows that have one"
+    return derive("tokens", formula, product, image=each, share=flow.pictured)
+
+
+UNKNOWN_TOWER = construct(Shape, patch=14, merge=2)
+"""Of a model that nobody declared a shape for: as Qwen2.5-VL without bounds."""
 
 
 def system_tokens(prompt: Prompt | None) -> Estimate:
@@ -168,7 +194,7 @@ def _scripted(spec: Sample | Rl | Eval) -> bool:
 
 def row_tokens(spec: Sft, flow: Flow, shape: Shape | None) -> Estimate:
     """Tokens of one training row: prompt, image and response."""
-    visual = visual_tokens(flow.pixels, shape, spec.min_pixels, spec.max_pixels)
+    visual = row_visual_tokens(flow, shape, spec.min_pixels, spec.max_pixels)
     prompt = prompt_tokens(flow, spec.prompt, visual)
     response = (
         flow.response

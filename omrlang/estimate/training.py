@@ -26,7 +26,7 @@ from omrlang.estimate.ranges import (
     unknown,
 )
 from omrlang.estimate.rows import Flow, Past, guess
-from omrlang.estimate.tokens import prompt_tokens, response_tokens, row_tokens, visual_tokens
+from omrlang.estimate.tokens import prompt_tokens, response_tokens, row_tokens, row_visual_tokens
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, settled_amount
@@ -92,7 +92,7 @@ def _image_share(
     spec: Sft | Rl, flow: Flow, shape: Shape | None, formula: str, each: Estimate
 ) -> Estimate:
     """Of the tokens of one row or rollout those that stand for images."""
-    visual = visual_tokens(flow.pixels, shape, spec.min_pixels, spec.max_pixels)
+    visual = row_visual_tokens(flow, shape, spec.min_pixels, spec.max_pixels)
     return derive(
         "",
         formula,
@@ -172,7 +172,7 @@ def _rollouts(
     number = derive(
         "rollouts", "steps x prompts x group", product, steps=steps, prompts=prompts, group=group
     )
-    visual = visual_tokens(flow.pixels, shape, spec.min_pixels, spec.max_pixels)
+    visual = row_visual_tokens(flow, shape, spec.min_pixels, spec.max_pixels)
     prompt = _at_most(prompt_tokens(flow, spec.prompt, visual), spec.max_prompt)
     response = response_tokens(spec, past, like)
     read = derive(

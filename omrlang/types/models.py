@@ -109,7 +109,8 @@ class Shape(Frozen):
 
     ``num_params`` counts everything; ``vision_params`` is the part of it in the vision tower and what joins it to the
     text model. Of a mixture of experts ``intermediate`` is the width of one expert, and a token goes through
-    ``experts_per_token`` of the ``experts``. An image token stands for a square of ``patch * merge`` pixels.
+    ``experts_per_token`` of the ``experts``. An image token stands for a square of ``patch * merge`` pixels of what
+    ``tiling`` makes of the image.
     ``verified = False``: numbers that could not be compared with what their makers publish.
     """
 
@@ -133,6 +134,24 @@ class Shape(Frozen):
     ] = 0
     patch: Annotated[int, Setting("pixels of a patch's side", cls="meta")] = 14
     merge: Annotated[int, Setting("patches of an image token's side", cls="meta")] = 2
+    tiling: Annotated[
+        Literal["native", "fixed", "anyres", "split"],
+        Setting(
+            "how an image becomes tokens: in its own size (Qwen-VL), as one tile (LLaVA 1.5, Gemma 3), as crops of the"
+            " best grid (LLaVA-OneVision), as tiles of its longer side (Idefics 3, SmolVLM)",
+            cls="meta",
+        ),
+    ] = "native"
+    tile: Annotated[int, Setting("pixels of a tile's side, where there are tiles", cls="meta")] = 0
+    max_tiles: Annotated[int, Setting("tiles' worth of tokens, of `anyres`", cls="meta")] = 9
+    max_side: Annotated[int, Setting("pixels of the longer side, of `split`", cls="meta")] = 0
+    min_pixels: Annotated[
+        int, Setting("smaller images are enlarged to this area, of `native`", cls="meta")
+    ] = 0
+    max_pixels: Annotated[
+        int,
+        Setting("larger images are shrunk to this area, of `native`; 0 is no bound", cls="meta"),
+    ] = 0
     verified: Annotated[
         bool,
         Setting("whether the numbers could be compared with what the makers publish", cls="meta"),
