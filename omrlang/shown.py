@@ -5,7 +5,19 @@ from __future__ import annotations
 import json
 from typing import assert_never
 
-from omrlang.types import All, Amount, Count, Hardware, MixAmount, Range, Share, Times, UpTo
+from omrlang.types import (
+    Aggregate,
+    All,
+    Amount,
+    Count,
+    Hardware,
+    MixAmount,
+    Range,
+    Share,
+    Times,
+    UpTo,
+    Worst,
+)
 
 
 def shown(value: object) -> str:
@@ -60,6 +72,15 @@ def shown_amount(amount: MixAmount) -> str:
             return f"times({k})"
         case _:
             assert_never(amount)
+
+
+def shown_aggregate(aggregate: Aggregate) -> str:
+    """What an accuracy is made of.
+
+    >>> shown_aggregate("majority"), shown_aggregate(Worst(by="variant"))
+    ('majority', 'worst by variant')
+    """
+    return f"worst by {aggregate.by}" if isinstance(aggregate, Worst) else aggregate
 
 
 def shown_hardware(hardware: Hardware) -> str:

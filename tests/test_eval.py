@@ -28,10 +28,18 @@ from verify_parts import (
 from omr_runtime.errors import Resumable, RunError
 from omr_runtime.stages import eval as stage
 from omr_runtime.verify import asking
-from omr_runtime.verify.accuracy import Answer, clustered_error, interval, measure, wilson
+from omr_runtime.verify.accuracy import (
+    Answer,
+    Z,
+    clustered_error,
+    counted,
+    interval,
+    measure,
+    wilson,
+)
 from omr_runtime.work import Work
 from omrlang.schema import Eval
-from omrlang.types import RowExpr
+from omrlang.types import RowExpr, Worst
 
 
 def spec(rows: Sequence[str] = ("easy", "hard"), n: int = 1, score: RowExpr | None = None) -> Eval:
@@ -80,6 +88,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Write], None]:
                         f"{question['id']}-{index}",
                         "",
                         parent=question["id"],
+                        options=question.get("options"),
                         response=text,
                         num_tokens=len(text),
                         finish="error" if text == "!" else "stop",
@@ -227,15 +236,128 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(n: int) -> None:
         answers = []
         for question in range(60):
             chance = draw.random()
-            answers += [
-                Answer(str(question), float(draw.random() < chance), 1, True) for _ in range(n)
-            ]
-        low, high = interval(answers)
+            answers += [answer(str(question), float(draw.random() < chance)) for _ in range(n)]
+        low, high = interval(counted("mean", answers))
         covered += low <= 0.5 <= high
     assert 0.91 <= covered / 400 <= 0.99
 
 
 def test_measure_of_nothing_and_of_agreement() -> None:
-    assert measure([]) == {}
-    answers = [Answer(str(q), 1.0, 5, True) for q in range(10) for _ in range(4)]
-    assert interval(answers) == wilson(1.0, 10)
+    assert measure({}) == measure({"mean": []}) == {}
+    answers = [answer(str(q), 1.0) for q in range(10) for _ in range(4)]
+    assert interval(counted("mean", answers)) == wilson(1.0, 10)
+
+
+# ---- how scores are counted --------------------------------------------------------------------------------------
+
+WORST = Worst(by="variant")
+
+
+def answer(
+    question: str, score: float, problem: str | None = None, said: str | None = None
+) -> Answer:
+    return Answer(question, score, 5, True, problem or question, said)
+
+
+def test_worst_counts_a_problem_only_where_every_variant_is_right() -> None:
+    """Three problems of two variants: both right, one right, none right."""
+    rights = {"a": (1.0, 1.0), "b": (1.0, 0.0), "c": (0.0, 0.0)}
+    answers = [
+        answer(f"{problem}{at}", score, problem)
+        for problem, scores in rights.items()
+        for at, score in enumerate(scores)
+    ]
+    found = measure({WORST: answers})
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    assert found["mean_score"] == 0.5
+    assert (found["accuracy_lo"], found["accuracy_hi"]) == wilson(1 / 3, 3), "problems, not rows"
+    assert (found["num_questions"], found["num_answers"]) == (6, 6)
+
+
+def test_with_several_answers_the_worst_variant_is_that_of_the_lowest_mean() -> None:
+    scores = {"x": (1.0, 1.0, 1.0, 0.0), "y": (1.0, 0.0, 0.0, 1.0)}
+    answers = [answer(variant, score, "p") for variant, given in scores.items() for score in given]
+    assert counted(WORST, answers) == [("p", 0.5)]
+    assert counted("mean", answers) == [
+        ("p", score) for given in scores.values() for score in given
+    ]
+
+
+def test_variants_of_one_problem_are_one_cluster_of_the_mean() -> None:
+    """Ten variants that always agree say no more than one: the interval is that of the problems."""
+    answers = [answer(f"{p}.{v}", float(p % 2), str(p)) for p in range(30) for v in range(10)]
+    alone = [answer(str(p), float(p % 2)) for p in range(30)]
+    wide, narrow = measure({"mean": answers}), wilson(0.5, 300)
+    assert wide["accuracy"] == 0.5
+    error = clustered_error([[a.score] for a in alone], 0.5)
+    assert wide["accuracy_hi"] - 0.5 == pytest.approx(Z * error)
+    assert wide["accuracy_hi"] > 0.65 > narrow[1]
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_intervals_of_the_worst_cover_the_truth(n: int) -> None:
+    """Three variants with an error each of 10%, drawn for 60 problems: the truth is found from many."""
+    draw = random.Random(11)
+
+    def problems(number: int) -> list[Answer]:
+        chances = [
+            (f"{p}", f"{p}.{v}", draw.betavariate(6, 1)) for p in range(number) for v in range(3)
+        ]
+        return [
+            answer(question, float(draw.random() < chance), problem)
+            for problem, question, chance in chances
+            for _ in range(n)
+        ]
+
+    truth = fmean(value for _, value in counted(WORST, problems(20_000)))
+    ends = [interval(counted(WORST, problems(60))) for _ in range(300)]
+    assert 0.90 <= sum(low <= truth <= high for low, high in ends) / 300 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("said", "scores", "value"),
+    [
+        (["4", "5", "4.0"], [1.0, 0.0, 1.0], 1.0),
+        (["5", "4", "five", "5"], [0.0, 1.0, 0.0, 0.0], 0.0),
+        (["5", "4"], [0.0, 1.0], 1.0),  # one vote each: the first in the alphabet
+        (["4", None, None], [1.0, 0.0, 0.0], 1.0),
+        ([None, None], [0.0, 0.0], 0.0),
+    ],
+)
+def test_majority(said: list[str | None], scores: list[float], value: float) -> None:
+    answers = [answer("q", score, said=text) for text, score in zip(said, scores, strict=True)]
+    assert counted("majority", answers) == counted("majority", answers[::-1]) == [("q", value)]
+
+
+def test_of_several_benchmarks_each_is_counted_its_way(
+    tmp_path: Path, model: Callable[[Write], None]
+) -> None:
+    """Every second variant is wrong: half of the rows, and no problem, are right."""
+    model(lambda question, index: response("4" if int(question[-1]) % 2 else "5"))
+    varied = [row | {"variant": str(k // 2)} for k, row in enumerate(questions("varied", 8))]
+    inputs = {"easy": questions("easy", 4), "varied": varied}
+    asked = spec(["easy", "varied"]).model_copy(update={"own_aggregates": {"varied": WORST}})
+    work = work_order(asked, tmp_path, inputs)
+    stage.run(work)
+    metrics = json.loads((Path(work.out) / "done.json").read_text())["metrics"]
+    easy, worst = (metrics["by_source"][name] for name in ("easy", "varied"))
+    assert (easy["accuracy"], "mean_score" in easy) == (0.5, False)
+    assert (worst["accuracy"], worst["mean_score"], worst["num_questions"]) == (0.0, 0.5, 8)
+    assert (worst["accuracy_lo"], worst["accuracy_hi"]) == wilson(0.0, 4)
+    assert metrics["accuracy"] == pytest.approx(2 / 8), "four rows and four problems"
+    lines = {line["name"]: line["value"] for line in table(work, "metric")}
+    assert (lines["varied/accuracy"], lines["varied/mean_score"]) == (0.0, 0.5)
+    everywhere = asked.model_copy(update={"aggregate": "mean", "name": "again"})
+    again = work_order(everywhere, tmp_path, inputs)
+    stage.run(again)
+    assert json.loads((Path(again.out) / "done.json").read_text())["metrics"]["accuracy"] == 0.5
+
+
+def test_a_letter_and_its_text_are_one_vote(tmp_path: Path, model: Callable[[Write], None]) -> None:
+    model(lambda question, index: response(["B", "4", "red"][index]))
+    asked = spec(["easy"], n=3).model_copy(update={"aggregate": "majority"})
+    rows = [{**row, "options": ["red", "4"]} for row in questions("easy", 2)]
+    work = work_order(asked, tmp_path, {"easy": rows})
+    stage.run(work)
+    metrics = json.loads((Path(work.out) / "done.json").read_text())["metrics"]
+    assert (metrics["accuracy"], metrics["num_questions"]) == (1.0, 2)

@@ -75,6 +75,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "label": "other",
         "bad_rows": "drop",
         "licence": "MIT",
+        "aggregate": "majority",
         "contains": ("ChartQA",),
         "assume": t.Assume(prompt=LENGTH),
         "expect": EXPECT,
@@ -112,7 +113,12 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "max_response": 65,
         "engine": t.Transformers(batch=2),
     },
-    Eval: {"rows": ("other",), **DECODING, "score": EXPRESSION},
+    Eval: {
+        "rows": ("other",),
+        **DECODING,
+        "score": EXPRESSION,
+        "aggregate": t.Worst(by="variant"),
+    },
 }  # fmt: skip
 SAME_RESULT = {("sft", "loss")}
 """Settings of class ``weights`` whose one value here gives the same result: a fused loss only needs less memory."""

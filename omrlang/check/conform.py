@@ -151,16 +151,19 @@ def _literal(ctx: Context, bound: Bound, choices: tuple[Any, ...], place: Place)
 
 
 def _or_word(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
-    """``3`` or ``all``: a value of the first type, or one of the words of the second."""
+    """``3`` or ``all``, ``worst(…)`` or ``mean``: a value of the first type, or one of the words of the second."""
     other, words = branches
     expr = bound.expr
     is_name = isinstance(expr, s.Name) and look_up(bound.scope, expr) is None
     is_word = is_name or isinstance(expr, s.Text)
-    return (
-        _literal(ctx, bound, get_args(words), place)
-        if is_word
-        else _single(ctx, bound, other, place)
-    )
+    if is_word:
+        return _literal(ctx, bound, get_args(words), place)
+    read = _single if not _is_choice(other) else _one_choice
+    return read(ctx, bound, other, place)
+
+
+def _one_choice(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
+    return _choice(ctx, bound, [want], place)
 
 
 def _plain_value(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:

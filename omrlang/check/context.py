@@ -13,7 +13,7 @@ from omrlang.hir import Provenance
 from omrlang.parse import MAX_DEPTH
 from omrlang.scope import Bound, Draft, Scope, look_up
 from omrlang.source import Span
-from omrlang.types import ExprType, Setting
+from omrlang.types import Aggregate, ExprType, Setting
 
 
 class Failed(Enum):
@@ -46,11 +46,12 @@ class Columns:
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What is certain of a stage: a benchmark that its rows come from, a source that gave them images, and the model
-    of text alone that it has or makes; each by name."""
+    of text alone that it has or makes; each by name. ``aggregate`` is how a source says that its rows are counted."""
 
     benchmark: str | None = None
     pictured: str | None = None
     text_only: str | None = None
+    aggregate: Aggregate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, get_origin
 
 from omrlang import syntax as s
+from omrlang.check.aggregates import check_aggregate, own_aggregates
 from omrlang.check.conform import conform, rows_of, without_amount
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
@@ -32,7 +33,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     ctx.provenance, ctx.unpublished = {}, []
     clauses = _clauses(ctx, draft, spec)
     owner = f"{draft.kind} `{draft.name}`"
-    without = ("name", "seed", "benchmark", "unpublished")
+    without = ("name", "seed", "benchmark", "unpublished", "own_aggregates")
     values = _settings(ctx, draft, spec, clauses, owner, without)
     values |= {name: value for name, value in clauses.items() if name not in values}
     if not isinstance(values.get("columns"), Failed):
@@ -41,6 +42,10 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
         return FAILED
     if draft.kind == "benchmark":
         values["benchmark"] = True
+    if kind == "eval":
+        values["own_aggregates"] = own_aggregates(ctx, values)
+    row_sets = [draft] if kind == "source" else parents_of(ctx, draft)
+    check_aggregate(ctx, values.get("aggregate"), row_sets)
     made: Spec = construct(
         spec, name=draft.name, seed=ctx.seed, unpublished=tuple(ctx.unpublished), **values
     )

@@ -5,6 +5,8 @@ Only what is certain is an error: what a source says that it has, and what a mod
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from omrlang.check.context import Context, Traits
 from omrlang.check.values import evaluate
 from omrlang.hir import Stage
@@ -19,7 +21,7 @@ def check_suits(ctx: Context, draft: Draft, stage: Stage) -> None:
     spec = stage.spec
     rows = _of_rows(ctx, spec)
     blind = _text_only(ctx, draft, spec) if isinstance(spec, Sample | Sft | Rl | Eval) else None
-    ctx.traits[spec.name] = Traits(rows.benchmark, rows.pictured, blind)
+    ctx.traits[spec.name] = replace(rows, text_only=blind)
     kind = f"{spec.kind} `{spec.name}`"
     if isinstance(spec, Sft | Rl) and rows.benchmark is not None:
         message = (
@@ -41,7 +43,9 @@ def _of_rows(ctx: Context, spec: Spec) -> Traits:
         is_pictured = "images" in spec.columns or spec.place.kind == "synthetic"
         asks = spec.where is not None and _looks_at_images(spec.where.tree)
         return Traits(
-            spec.name if spec.benchmark else None, spec.name if is_pictured and not asks else None
+            spec.name if spec.benchmark else None,
+            spec.name if is_pictured and not asks else None,
+            aggregate=spec.aggregate,
         )
     parents = [ctx.traits.get(name, Traits()) for name in _row_sets(spec)]
     benchmark = next((parent.benchmark for parent in parents if parent.benchmark), None)

@@ -14,7 +14,10 @@ from omrlang.lints.places import Graph, setting_span, warning
 from omrlang.schema import Eval
 from omrlang.settle import settle
 
-TERMS = ("temperature", "top_p", "top_k", "max_tokens", "min_pixels", "max_pixels", "n", "score")
+TERMS = (
+    *("temperature", "top_p", "top_k", "max_tokens", "min_pixels", "max_pixels", "n", "score"),
+    "aggregate",
+)
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:

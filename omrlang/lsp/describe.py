@@ -99,13 +99,14 @@ def default_text(key: Key) -> str:
 
 def type_text(key: Key) -> str:
     """What a value is, in a few words."""
-    if key.words:
-        other = [_WORDS[branch] for branch in key.branches if branch in _WORDS]
-        return " | ".join([*other, *(f"`{word}`" for word in key.words)])
     if RowExpr in key.branches:
         return "an expression over the row"
-    if key.choices:
-        return " | ".join(f"`{word}(…)`" for word in key.choices)
+    calls = [f"`{word}(…)`" for word in key.choices]
+    if key.words:
+        other = [_WORDS[branch] for branch in key.branches if branch in _WORDS]
+        return " | ".join([*other, *(f"`{word}`" for word in key.words), *calls])
+    if calls:
+        return " | ".join(calls)
     named = [_WORDS.get(branch, "") for branch in key.branches]
     return " or ".join(word for word in named if word)
 

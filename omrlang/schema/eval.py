@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from omrlang.schema.sample import Decoding
-from omrlang.types import Clause, Hardware, ModelRef, Prompt, RowExpr, Setting
+from omrlang.types import Aggregate, Clause, Hardware, ModelRef, Prompt, RowExpr, Setting
 
 
 class Eval(Decoding):
@@ -24,3 +26,18 @@ class Eval(Decoding):
             doc="what counts as right, a predicate or a number in 0 .. 1; default answer_matches",
         ),
     ] = None
+    aggregate: Annotated[
+        Aggregate | None,
+        Setting(
+            cls="rows",
+            doc="how scores become a benchmark's accuracy: `mean` over answers, `majority` of each question's `n`, or `worst(by = variant)` of each problem; default what the benchmark says, else `mean`",
+        ),
+    ] = None
+    own_aggregates: dict[str, Aggregate] = Field(
+        default={},
+        description="where `aggregate` is not given: what the row sets of `from` say themselves, by name",
+    )
+
+    def aggregate_of(self, rows: str) -> Aggregate:
+        """How the scores of one row set become its accuracy."""
+        return self.aggregate or self.own_aggregates.get(rows, "mean")

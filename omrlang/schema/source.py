@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from omrlang.schema.stage import StageSpec
-from omrlang.types import Clause, Place, RowExpr, Setting
+from omrlang.types import Aggregate, Clause, Place, RowExpr, Setting
 
 
 class Source(StageSpec):
@@ -57,6 +57,13 @@ class Source(StageSpec):
         ),
     ] = "stop"
     licence: Annotated[str | None, Setting(cls="meta", doc="the licence of the data")] = None
+    aggregate: Annotated[
+        Aggregate | None,
+        Setting(
+            cls="meta",
+            doc="how an `eval` of these rows makes one number of them where it does not say itself; default `mean`",
+        ),
+    ] = None
     contains: Annotated[
         tuple[str, ...],
         Setting(

@@ -68,6 +68,7 @@ from omrlang.types.rows import (
     Unary,
     Verifier,
 )
+from omrlang.types.scores import Aggregate, Worst
 from omrlang.types.setting import (
     Clause,
     Frozen,
@@ -103,6 +104,7 @@ __all__ = [
     "METRIC_UNITS",
     "UNITS",
     "AdamW",
+    "Aggregate",
     "Algorithm",
     "All",
     "Amount",
@@ -178,6 +180,7 @@ __all__ = [
     "Warmup",
     "Webdataset",
     "WheelModel",
+    "Worst",
     "Zero",
     "construct",
 ]

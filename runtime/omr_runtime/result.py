@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from omrlang.plan import Plan, PlanStage
+from omrlang.schema import Eval
+from omrlang.shown import shown_aggregate
+from omrlang.types import Aggregate
 
 
 def print_result(
@@ -45,7 +48,7 @@ def _evals(stages: Sequence[PlanStage], index: dict[str, Any]) -> Any:
     table = _table("eval", ("questions", "accuracy", "95% interval", "response tokens", "format"))
     for stage in stages:
         entry = index["stages"].get(stage.fingerprint, {})
-        for name, metrics in _parts(stage.name, entry.get("metrics", {})):
+        for name, metrics in _parts(stage, entry.get("metrics", {})):
             table.add_row(
                 name,
                 _count(metrics.get("num_questions", metrics.get("num_rows"))),
@@ -57,11 +60,21 @@ def _evals(stages: Sequence[PlanStage], index: dict[str, Any]) -> Any:
     return table
 
 
-def _parts(name: str, metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The eval as a whole, then by source where there are several."""
+def _parts(stage: PlanStage, metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The eval as a whole, then by source where there are several; what is no plain mean says so."""
+    spec = stage.spec
+    assert isinstance(spec, Eval), "only evals are asked for"
+    ways = {name: spec.aggregate_of(name) for name in spec.rows}
+    only = next(iter(ways.values())) if len(set(ways.values())) == 1 else "mean"
     by_source = metrics.get("by_source") or {}
-    parts = [(f"  {source}", values) for source, values in by_source.items()]
-    return [(name, metrics), *(parts if len(parts) > 1 else [])]
+    parts = [
+        (_counted(f"  {name}", ways.get(name, only)), values) for name, values in by_source.items()
+    ]
+    return [(_counted(stage.name, only), metrics), *(parts if len(parts) > 1 else [])]
+
+
+def _counted(name: str, aggregate: Aggregate) -> str:
+    return name if aggregate == "mean" else f"{name} ({shown_aggregate(aggregate)})"
 
 
 def _interval(metrics: dict[str, Any]) -> str:

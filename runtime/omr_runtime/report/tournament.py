@@ -14,6 +14,7 @@ from omr_runtime.report.ran import Ran
 from omrlang import published
 from omrlang.published import Table
 from omrlang.schema import Eval
+from omrlang.shown import shown_aggregate
 from omrlang.types import Model
 
 
@@ -63,7 +64,7 @@ def tournament(ran: Ran) -> Tournament:
     columns = tuple(dict.fromkeys(column for line in lines for column in line.cells))
     about = published.about(set(columns))
     printed = tuple(line for table in about for line in published_lines(table, columns))
-    return Tournament(columns, (*lines, *printed), tuple(_notes(about, columns)))
+    return Tournament(columns, (*lines, *printed), (*_own_notes(ran), *_notes(about, columns)))
 
 
 def measured(ran: Ran) -> Iterator[Line]:
@@ -112,6 +113,19 @@ def published_lines(table: Table, columns: tuple[str, ...]) -> Iterator[Line]:
         values = dict(zip(table.columns, row.values, strict=True))
         cells = {column: Cell(values[column]) for column in columns if column in values}
         yield Line(row.name, False, table.origin, cells)
+
+
+def _own_notes(ran: Ran) -> Iterator[str]:
+    for stage in ran.evals:
+        assert isinstance(stage.spec, Eval), "only evals are asked for"
+        ways = {name: stage.spec.aggregate_of(name) for name in stage.spec.rows}
+        kinds = [
+            f"{name.rpartition('.')[2]} is the {shown_aggregate(way)}"
+            for name, way in ways.items()
+            if way != "mean"
+        ]
+        if kinds:
+            yield f"eval {stage.name}: {', '.join(kinds)}"
 
 
 def _notes(tables: tuple[Table, ...], columns: tuple[str, ...]) -> Iterator[str]:

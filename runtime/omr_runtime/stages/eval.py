@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from omr_runtime.chat import parse_response
 from omr_runtime.engines.protocol import Decoding
 from omr_runtime.errors import Resumable, RunError
 from omr_runtime.verify.accuracy import Answer, measure
+from omr_runtime.verify.answers import chosen_option
 from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.cascade import Cascade, Outcome, Verdict
 from omr_runtime.verify.interpret import Row
 from omr_runtime.work import ROW, Progress, Shards, Work, finish, read_rows, read_table
 from omrlang.expressions import row_expression
 from omrlang.schema import Eval
-from omrlang.types import Call, RowExpr
+from omrlang.types import Aggregate, Call, RowExpr
 
 SLICE_ROWS = 1_000
 METRICS_SHARD = 99_999
@@ -144,6 +146,18 @@ def _with_score(outcome: Outcome, score: RowExpr) -> list[Verdict]:
 # ---- measuring -------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question of a benchmark: ``problem`` is what it is a variant of, its own id if of nothing."""
+
+    name: str
+    aggregate: Aggregate
+    problem: str
+
+
+Answers: TypeAlias = dict[Aggregate, list[Answer]]
+
+
 def lines(shards: Shards, table: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """All lines of a table that shards hold, in order."""
     for shard in shards.read():
@@ -152,31 +166,52 @@ def lines(shards: Shards, table: str, columns: list[str] | None = None) -> Itera
 
 
 def _measure_all(work: Work, spec: Eval, score: RowExpr, shards: Shards) -> dict[str, Any]:
-    """The figures of all answers, with those of each benchmark under ``by_source``."""
-    names = _benchmarks(work)
+    """The figures of all answers, with those of each benchmark under ``by_source``.
+
+    A question that stands in several row sets counts once among all, as the first of them says.
+    """
+    questions = _questions(work, spec)
     scores = _scores(shards, score.text)
-    by_name: dict[str, list[Answer]] = {}
-    everything: list[Answer] = []
+    by_name: dict[str, Answers] = {}
+    everything: Answers = {}
     for row in lines(shards, "row"):
-        ok = parse_response(row["response"] or "", spec.prompt).format_ok
-        answer = Answer(row["parent"], scores[row["id"]], row["num_tokens"] or 0, ok)
-        everything.append(answer)
-        for name in names.get(row["parent"], ()):
-            by_name.setdefault(name, []).append(answer)
+        asked = questions[row["parent"]]
+        answer = _answer(row, spec, scores[row["id"]], asked[0].problem)
+        everything.setdefault(asked[0].aggregate, []).append(answer)
+        for question in asked:
+            found = by_name.setdefault(question.name, {})
+            found.setdefault(question.aggregate, []).append(answer)
     failed = Counter(line["reason"] for line in lines(shards, "dropped"))
     metrics: dict[str, Any] = {**measure(everything), "num_failed": failed.total()}
     metrics["by_source"] = {name: measure(answers) for name, answers in by_name.items()}
     return metrics
 
 
-def _benchmarks(work: Work) -> dict[str, list[str]]:
-    """By question: the row sets of ``from`` that hold it; where there is one row set, the column ``source``."""
-    names: dict[str, list[str]] = {}
+def _answer(row: Row, spec: Eval, score: float, problem: str) -> Answer:
+    parsed = parse_response(row["response"] or "", spec.prompt)
+    said, options = parsed.final_answer, row["options"] or ()
+    chosen = chosen_option(options, said) if said else None
+    return Answer(
+        question=row["parent"],
+        score=score,
+        num_tokens=row["num_tokens"] or 0,
+        format_ok=parsed.format_ok,
+        problem=problem,
+        said=said if chosen is None else options[chosen],
+    )
+
+
+def _questions(work: Work, spec: Eval) -> dict[str, list[Question]]:
+    """By id: the row sets of ``from`` that hold it; where there is one row set, the column ``source``."""
+    found: dict[str, list[Question]] = {}
     for entry in work.inputs:
-        for row in read_rows([entry], columns=["id", "source"]):
+        aggregate = spec.aggregate_of(entry.name)
+        for row in read_rows([entry], columns=["id", "source", "variant"]):
             name = entry.name if len(work.inputs) > 1 else row["source"] or entry.name
-            names.setdefault(row["id"], []).append(name)
-    return names
+            variant = row["variant"]
+            problem = row["id"] if variant is None else f"{row['source']}: {variant}"
+            found.setdefault(row["id"], []).append(Question(name, aggregate, problem))
+    return found
 
 
 def _scores(shards: Shards, rule: str) -> dict[str, float]:

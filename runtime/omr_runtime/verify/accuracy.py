@@ -1,55 +1,115 @@
-"""Scored answers to accuracy with a 95% interval, mean response tokens and the share in the asked format."""
+"""Scored answers to the accuracy of a benchmark with a 95% interval, mean response tokens and the share in the asked format."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import NormalDist, fmean
+from typing import TypeAlias, assert_never
+
+from omr_runtime.verify.answers import exact
+from omrlang.types import Aggregate, Worst
 
 Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``question`` is the id of the row that was asked: its answers are one cluster. ``score`` in 0 .. 1."""
+    """``question`` is the id of the row that was asked, ``problem`` what it is a variant of, itself if of nothing: answers
+    to one problem are one cluster. ``score`` in 0 .. 1. ``said`` is the final answer, an option as its text."""
 
     question: str
     score: float
     num_tokens: int
     format_ok: bool
+    problem: str
+    said: str | None = None
 
 
-def measure(answers: Iterable[Answer]) -> dict[str, float]:
-    """The figures of one benchmark, or of all. Empty without answers."""
-    given = list(answers)
+Counted: TypeAlias = tuple[str, float]
+"""One thing that an accuracy is the mean of: the problem that it belongs to and its value in 0 .. 1."""
+
+
+def measure(answers: Mapping[Aggregate, Iterable[Answer]]) -> dict[str, float]:
+    """The figures of one benchmark, or of all, whose answers stand under how they are counted. Empty without answers.
+
+    ``accuracy`` is the mean of what is counted; ``mean_score``, that over answers, stands beside it where it is not that.
+    """
+    by_way = {aggregate: list(found) for aggregate, found in answers.items()}
+    given = [answer for found in by_way.values() for answer in found]
     if not given:
         return {}
-    accuracy = fmean(answer.score for answer in given)
-    low, high = interval(given)
+    values = [one for aggregate, found in by_way.items() for one in counted(aggregate, found)]
+    low, high = interval(values)
+    plain = {} if set(by_way) == {"mean"} else {"mean_score": fmean(a.score for a in given)}
     return {
         "num_questions": len({answer.question for answer in given}),
         "num_answers": len(given),
-        "accuracy": accuracy,
+        "accuracy": fmean(value for _, value in values),
         "accuracy_lo": low,
         "accuracy_hi": high,
+        **plain,
         "mean_response_tokens": fmean(answer.num_tokens for answer in given),
         "format_rate": fmean(answer.format_ok for answer in given),
     }
 
 
-def interval(answers: list[Answer]) -> tuple[float, float]:
-    """Wilson's where each question has one answer that is right or wrong; else of the mean over clustered answers.
+# ---- what is counted -------------------------------------------------------------------------------------------
 
-    Where all clusters agree their spread says nothing, and Wilson's interval over the questions is given.
+
+def counted(aggregate: Aggregate, answers: Iterable[Answer]) -> list[Counted]:
+    """Answers, questions or problems with their values, in order of problems and questions."""
+    ordered = sorted(answers, key=lambda answer: (answer.problem, answer.question))
+    if aggregate == "mean":
+        return [(answer.problem, answer.score) for answer in ordered]
+    by_question = [
+        (*key, list(found))
+        for key, found in groupby(ordered, key=lambda answer: (answer.problem, answer.question))
+    ]
+    if aggregate == "majority":
+        return [(problem, majority(found)) for problem, _, found in by_question]
+    if isinstance(aggregate, Worst):
+        means = [(problem, fmean(a.score for a in found)) for problem, _, found in by_question]
+        by_problem = groupby(means, key=lambda one: one[0])
+        return [(problem, min(value for _, value in found)) for problem, found in by_problem]
+    assert_never(aggregate)
+
+
+def majority(answers: Sequence[Answer]) -> float:
+    """The score of the answer that most agree in (arXiv 2203.11171); numbers agree in any notation.
+
+    Of as many votes the answer that comes first in the alphabet goes before, so that no order of samples decides. Where
+    a judge scored equal answers apart it is their mean; where nobody said anything it is the mean of all.
+    """
+    ballots: list[list[Answer]] = []
+    for answer in sorted(answers, key=lambda answer: answer.said or ""):
+        if not answer.said:
+            continue
+        same = (ballot for ballot in ballots if exact(ballot[0].said or "", answer.said))
+        if (ballot := next(same, None)) is None:
+            ballots.append(ballot := [])
+        ballot.append(answer)
+    winner = max(ballots, key=len, default=answers)
+    return fmean(answer.score for answer in winner)
+
+
+# ---- intervals -------------------------------------------------------------------------------------------------
+
+
+def interval(values: Sequence[Counted]) -> tuple[float, float]:
+    """Wilson's where each problem counts once, right or wrong; else of the mean over values in clusters.
+
+    Where all clusters agree their spread says nothing, and Wilson's interval over the problems is given.
     """
     clusters: dict[str, list[float]] = {}
-    for answer in answers:
-        clusters.setdefault(answer.question, []).append(answer.score)
-    binary = all(answer.score in (0.0, 1.0) for answer in answers)
-    mean = fmean(answer.score for answer in answers)
-    if len(clusters) == len(answers) and binary:
-        return wilson(mean, len(answers))
+    for problem, value in values:
+        clusters.setdefault(problem, []).append(value)
+    binary = all(value in (0.0, 1.0) for _, value in values)
+    mean = fmean(value for _, value in values)
+    if len(clusters) == len(values) and binary:
+        return wilson(mean, len(values))
     error = clustered_error(list(clusters.values()), mean)
     if error == 0.0:
         return wilson(mean, len(clusters))
