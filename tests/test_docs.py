@@ -21,7 +21,7 @@ DOCS = [
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 FENCE = re.compile(r"^```(\w*)[ ]?(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 """Language, file name, text: a fence with a name is a file that lies beside the recipes after it."""
-LONG_OR_STATEFUL = {"run", "why", "why-not", "show", "funnel"}
+LONG_OR_STATEFUL = {"run", "why", "why-not", "show", "funnel", "report"}
 """These need a finished run; tests of the recipes and of the lineage type them."""
 
 

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "why-not": "tell where a row was dropped, and by which rule",
     "why-rerun": "tell why a stage runs again, setting by setting",
     "funnel": "count what a stage kept and dropped, by reason",
+    "report": "write what ran as one HTML page",
     "schema": "print the settings of the stage kinds as JSON Schema",
     "lsp": "serve an editor: diagnostics, completion, hover, rename and more",
 }

@@ -20,6 +20,26 @@ def print_tournament(state: Path, target: str | None, as_json: bool) -> None:
     _print(tournament(find(state, target)), as_json)
 
 
+def paired_records(state: Path, target: str | None) -> list[dict[str, object]]:
+    """Each pair of evals with common questions; differences in points. RunError where nothing was run."""
+    from omr_runtime.report.comparison import versus
+    from omr_runtime.report.ran import find
+
+    return [
+        {
+            "a": it.a,
+            "b": it.b,
+            "same_items": it.found.num_items,
+            "b_minus_a": round(100 * it.found.difference, 1),
+            "lo": round(100 * it.found.lo, 1),
+            "hi": round(100 * it.found.hi, 1),
+            "b_better_on": it.found.wins,
+            "a_better_on": it.found.losses,
+        }
+        for it in versus(find(state, target))
+    ]
+
+
 def print_published(name: str | None, as_json: bool) -> int:
     """One table, or which tables there are; the exit code."""
     from omr_runtime.report.tournament import Tournament, published_lines

@@ -1,5 +1,5 @@
-"""``omr show recipe|runs|stages|rows|tournament|published``: every value of a recipe; what was run, which artifacts there
-are, some rows, what models scored, what papers printed."""
+"""``omr show recipe|runs|stages|rows|tournament|paired|published``: every value of a recipe; what was run, which artifacts there
+are, some rows, what models scored, alone and on the same items, what papers printed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omrlang.hir import Recipe
 
 
-WHAT = ("recipe", "runs", "stages", "rows", "tournament", "published")
+WHAT = ("recipe", "runs", "stages", "rows", "tournament", "paired", "published")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "name",
         nargs="?",
         help="for recipe: its file; for rows: the stage's name or the start of its fingerprint; "
-        "for tournament: a recipe or a run (default: the last one); for published: a table",
+        "for tournament and paired: a recipe or a run (default: the last one); for published: a table",
     )
     parser.add_argument(
         "--resolved",
@@ -71,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
                 from omrlang.cli.scores import print_tournament
 
                 print_tournament(args.state, args.name, args.json)
+            case "paired":
+                from omrlang.cli.scores import paired_records
+
+                _print(paired_records(args.state, args.name), args.json)
             case _:
                 return _rows(args)
     except RunError as error:

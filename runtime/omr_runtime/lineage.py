@@ -182,6 +182,18 @@ class Writer:
     def counts(self, stage: str) -> Counts:
         return _counts(self.db, stage)
 
+    def trained_on(self, stage: str) -> tuple[int, int]:
+        """Rows or rollouts that a training stage learned from, and the tokens that went through it."""
+        found = self.db.execute(
+            """select case when (select count(*) from rollout where stage = $1) > 0
+                        then (select count(*) from rollout where stage = $1)
+                        else (select count(distinct "row") from "use" where stage = $1) end,
+                      (select coalesce(sum(value), 0) from metric where stage = $1 and name = 'tokens')""",
+            [stage],
+        ).fetchone()
+        assert found is not None, "a select of scalars gives one row"
+        return int(found[0]), int(found[1])
+
 
 @contextlib.contextmanager
 def write(path: Path, run: str) -> Iterator[Writer]:

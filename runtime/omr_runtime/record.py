@@ -174,7 +174,7 @@ class Record:
                 writer.add_shard(fingerprint, shard)
             counts = writer.counts(fingerprint)
             if status == "done":
-                _add_actuals(writer, fingerprint, counts, seconds)
+                _add_actuals(writer, stage, counts, seconds)
             writer.end_stage(fingerprint, status, seconds, summary)
         known.update(shard.number for shard in new)
         self._set_entry(fingerprint, stage.name, stage.spec.kind, status, seconds, summary, counts)
@@ -264,8 +264,11 @@ def _add_estimates(writer: lineage.Writer, stage: PlanStage) -> None:
 
 
 def _add_actuals(
-    writer: lineage.Writer, fingerprint: str, counts: lineage.Counts, seconds: float
+    writer: lineage.Writer, stage: PlanStage, counts: lineage.Counts, seconds: float
 ) -> None:
-    writer.add_actual(fingerprint, "rows_out", counts.num_rows)
-    writer.add_actual(fingerprint, "tokens", counts.num_tokens)
-    writer.add_actual(fingerprint, "seconds", seconds)
+    """In the units of the estimates: a training stage has no rows of its own, but learned from some."""
+    rows, tokens = counts.num_rows, counts.num_tokens
+    if stage.spec.kind in ("sft", "rl"):
+        rows, tokens = writer.trained_on(stage.fingerprint)
+    for metric, value in (("rows_out", rows), ("tokens", tokens), ("seconds", seconds)):
+        writer.add_actual(stage.fingerprint, metric, value)

@@ -171,7 +171,7 @@ def _the_row(reader: Reader, text: str) -> str:
 def _head(state: State, reader: Reader, ident: str) -> list[str]:
     """The row's text from Parquet, where a stage kept it."""
     lines = [f"row {ident}"]
-    row = _stored(state, reader, ident)
+    row = stored(state, reader, ident)
     for name in (
         "source",
         "question",
@@ -188,7 +188,8 @@ def _head(state: State, reader: Reader, ident: str) -> list[str]:
     return lines
 
 
-def _stored(state: State, reader: Reader, ident: str) -> dict[str, Any]:
+def stored(state: State, reader: Reader, ident: str) -> dict[str, Any]:
+    """The row as a stage's Parquet file holds it; empty where no file does any more."""
     for place in reader.places_of(ident):
         file = state.artifact(place["stage"]) / f"part-{place['shard']:05d}.parquet"
         if file.exists() and (found := lineage.read_parquet([file], 1, ident)):
@@ -236,12 +237,12 @@ def _made(state: State, reader: Reader, known: dict[str, Stage], row: str) -> It
         yield Event(
             known[origin["stage"]], 0, f"read from {origin['file']}, row {origin['position']:,}"
         )
-    stored: dict[str, Any] | None = None
+    found: dict[str, Any] | None = None
     for edge in reader.edges_up(row):
         stage = known[edge["stage"]]
         if edge["role"] == "sampled_from":
-            stored = _stored(state, reader, row) if stored is None else stored
-            yield Event(stage, 0, _sampled(stage, stored))
+            found = stored(state, reader, row) if found is None else found
+            yield Event(stage, 0, _sampled(stage, found))
         elif edge["role"] == "duplicate_of":
             yield Event(stage, 2, f"repeats row {edge['parent']}")
         else:

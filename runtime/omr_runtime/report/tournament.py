@@ -90,13 +90,14 @@ def _cells(name: str, metrics: dict[str, Any]) -> dict[str, Cell]:
     """By benchmark, named as in its own file whatever module it stands in."""
     parts = metrics.get("by_source") or {name: metrics}
     return {
-        source.rpartition(".")[2]: _cell(values)
+        source.rpartition(".")[2]: cell_of(values)
         for source, values in parts.items()
         if "accuracy" in values
     }
 
 
-def _cell(values: dict[str, Any]) -> Cell:
+def cell_of(values: dict[str, Any]) -> Cell:
+    """The metrics of an eval, or of one benchmark in it, in percent."""
     lo, hi = values.get("accuracy_lo"), values.get("accuracy_hi")
     return Cell(
         value=100 * values["accuracy"],
