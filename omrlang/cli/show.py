@@ -1,5 +1,5 @@
-"""``omr show recipe|runs|stages|rows|tournament|paired|published``: every value of a recipe; what was run, which artifacts there
-are, some rows, what models scored, alone and on the same items, what papers printed."""
+"""``omr show recipe|runs|stages|rows|tournament|paired|published``: every value of a recipe; what was run, which artifacts
+there are, some rows, what models scored, alone and on the same items, what papers printed."""
 
 from __future__ import annotations
 
