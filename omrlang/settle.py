@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from omrlang.schema import Eval, Rl, Sft, Spec
-from omrlang.types import Amount, Call, LrSchedule, RowExpr, Rule, construct
+from omrlang.types import (
+    Algorithm,
+    Amount,
+    Call,
+    Dapo,
+    LrSchedule,
+    OnSpread,
+    RowExpr,
+    Rule,
+    construct,
+)
 
 ANSWER_MATCHES = construct(Call, fn="answer_matches")
 DEFAULT_SCORE = construct(
@@ -44,12 +54,27 @@ def settle(spec: Spec) -> Spec:
             minibatch = (
                 settled_amount(spec.minibatch, num_devices(spec)) if spec.minibatch else batch
             )
-            lr = _settled_lr(spec.lr, spec.steps)
-            return spec.model_copy(update={"batch": batch, "minibatch": minibatch, "lr": lr})
+            values = {
+                "batch": batch,
+                "minibatch": minibatch,
+                "lr": _settled_lr(spec.lr, spec.steps),
+                "algorithm": _settled_algorithm(spec.algorithm, batch),
+            }
+            return spec.model_copy(update=values)
         case Eval() if spec.score is None:
             return spec.model_copy(update={"score": DEFAULT_SCORE})
         case _:
             return spec
+
+
+def _settled_algorithm(algorithm: Algorithm, batch: Amount) -> Algorithm:
+    """A round of `refill` that does not say how many prompts it has is as large as the batch."""
+    match algorithm:
+        case Dapo(refill=OnSpread(generate=None) as refill):
+            settled = refill.model_copy(update={"generate": batch})
+            return algorithm.model_copy(update={"refill": settled})
+        case _:
+            return algorithm
 
 
 def _settled_lr(lr: LrSchedule, steps: int | None) -> LrSchedule:

@@ -35,6 +35,7 @@ class Record(Tolerant):
     rows_by_source: dict[str, int] = Field(default_factory=dict)
     mean_response_tokens: float | None = None
     mean_prompt_tokens: float | None = None
+    spread_share: float | None = None
     seconds: float | None = None
     tokens: float | None = None
     num_shards: int = 0

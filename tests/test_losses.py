@@ -224,10 +224,10 @@ def test_group_advantages_equal_trl() -> None:
 
 
 def test_overlong_penalty_is_dapos() -> None:
-    algorithm = Dapo(clip=(0.2, 0.28), overlong=Overlong(buffer=4))
-    penalties = [overlong_penalty(n, 20, algorithm) for n in (10, 16, 18, 20, 25)]
+    soft = Overlong(buffer=4)
+    penalties = [overlong_penalty(n, 20, soft) for n in (10, 16, 18, 20, 25)]
     assert penalties == [0.0, 0.0, -0.5, -1.0, -1.0]
-    assert overlong_penalty(25, 20, Dapo(clip=(0.2, 0.28))) == 0.0
+    assert overlong_penalty(18, 20, Overlong(buffer=4, factor=0.5)) == pytest.approx(-0.25)
 
 
 @pytest.mark.parametrize(

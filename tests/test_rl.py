@@ -17,8 +17,10 @@ from training_parts import PROMPT, drawn_rows, fresh_folder
 from omr_runtime.errors import RunError
 from omr_runtime.models import load
 from omr_runtime.train import rl
-from omr_runtime.train.advantage import group_advantages, shaped
+from omr_runtime.train.advantage import group_advantages, penalty
 from omr_runtime.train.checkpoint import Checkpoints
+from omr_runtime.train.rollout import OVERLONG, shaped
+from omr_runtime.verify.reward import Scored
 from omr_runtime.work import InputRows, Shards, Work
 from omrlang.plan import PlanStage
 from omrlang.schema import Rl
@@ -241,6 +243,10 @@ def test_other_algorithms_run(tmp_path: Path, base: Path, algorithm: Grpo | Dapo
     rl.train(work)
     assert len(metric(work, "loss")) == 3
     assert (max(metric(work, "kl")) > 0) == bool(algorithm.kl)
+    for line in table(work, "rollout"):
+        parts = json.loads(line["parts"])
+        over = (line["num_tokens"] - 4) / 4 if isinstance(algorithm, Dapo) else None
+        assert parts.get(OVERLONG) == (None if over is None else -max(0.0, over))
 
 
 def test_groups_without_spread_and_unknown_rewards_are_left_out() -> None:
@@ -250,9 +256,10 @@ def test_groups_without_spread_and_unknown_rewards_are_left_out() -> None:
     assert found.values[1] is None
     assert found.values[0] == pytest.approx(0.5 / (0.5**0.5 + 1e-4))
     soft = Dapo(clip=(0.2, 0.28), overlong=Overlong(buffer=4))
-    assert shaped(1.0, 6, 8, soft) == pytest.approx(0.5)
-    assert shaped(None, 6, 8, soft) is None
-    assert shaped(1.0, 8, 8, Gspo(clip=(0.1, 0.1))) == 1.0
+    assert penalty(6, 8, soft) == pytest.approx(-0.5)
+    assert penalty(8, 8, Gspo(clip=(0.1, 0.1))) is None
+    assert shaped(Scored(1.0, {OVERLONG: -0.5}, None)) == pytest.approx(0.5)
+    assert shaped(Scored(None, {OVERLONG: -0.5}, None)) is None
 
 
 def launch(work: Work) -> None:
@@ -296,8 +303,9 @@ def test_a_curriculum_asks_easy_prompts_first_and_settles_ties_by_the_seed() -> 
     by = number(Call(fn="pass_rate", stages=("probe",)))
 
     def asked(spec: Rl) -> list[list[int]]:
-        given = rl.plan_prompts(ids, lengths, spec, rates).steps
-        assert given == rl.plan_prompts(ids, lengths, spec, rates).steps
+        given = [rl.plan_prompts(ids, lengths, spec, rates).take(k, k, 4) for k in (0, 4, 8, 12)]
+        prompts = rl.plan_prompts(ids, lengths, spec, rates)
+        assert given == [prompts.take(k, k, 4) for k in (0, 4, 8, 12)]
         return [[member.row for member in step] for step in given]
 
     up = asked(rl_spec(order=Ascending(by=by)))

@@ -11,6 +11,7 @@ from omrlang.check.aggregates import check_aggregate, own_aggregates
 from omrlang.check.conform import conform, rows_of, without_amount
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
+from omrlang.check.length import check_length
 from omrlang.check.products import check_products
 from omrlang.check.raw import raw_columns
 from omrlang.check.suits import check_suits
@@ -52,6 +53,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     _defaults(ctx, spec, without)
     stage = Stage(draft.span, made, ctx.provenance)
     check_suits(ctx, draft, stage)
+    check_length(ctx, stage)
     if not made.unpublished:
         check_products(ctx, stage)
     return stage

@@ -15,6 +15,9 @@ KEEP_RATE: Guess = (0.1, 0.5, 0.9)
 WHERE_RATE: Guess = (0.5, 0.9, 1.0)
 """Share of raw rows for which a source's ``where`` is true."""
 
+SPREAD_SHARE: Guess = (0.2, 0.5, 0.8)
+"""Share of prompts whose rollouts differ in reward; nothing is known about the task."""
+
 CHARACTERS_PER_TOKEN: Guess = (3.0, 4.0, 5.0)
 """English text under vocabularies of 32k and more."""
 

@@ -94,7 +94,9 @@ def _asking(stage: Lowered, costs: Costs, walk: _Pass) -> tuple[Asked, ...]:
         case Filter() as spec:
             keep = keep_rate(spec, walk.flows[spec.rows], past(stage, walk.index, walk.recipe))
             return cascade(spec.keep, costs.rows_in, keep)
-        case Rl(reward=expr) | Eval(score=RowExpr() as expr):
+        case Rl(reward=expr):
+            return cascade(expr, costs.extra["rollouts"], None)
+        case Eval(score=RowExpr() as expr):
             return cascade(expr, costs.rows_out, None)
         case Eval():
             return cascade(DEFAULT_SCORE, costs.rows_out, None)

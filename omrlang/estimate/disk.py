@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omrlang.estimate.ranges import derive, exact, unknown
+from omrlang.estimate.ranges import derive, exact, product, unknown
 from omrlang.estimate.shapes import origin_of
 from omrlang.plan import Estimate
 from omrlang.types import Checkpoint, Shape
@@ -34,11 +34,13 @@ def checkpoints_on_disk(
         return unknown("bytes", "the model's shape is not declared")
     each = exact(checkpoint_bytes(shape), "bytes", origin_of(shape), "12 bytes a parameter")
     if checkpoint is None:
-        return derive("bytes", "the newest checkpoint", lambda each: each, each=each)
-    return derive(
-        "bytes",
-        "checkpoints that stay x bytes of one",
-        lambda steps, each: kept(checkpoint, steps) * each,
+        return each
+    number = derive(
+        "checkpoints",
+        "those written, at most `keep`",
+        lambda steps: float(kept(checkpoint, steps)),
         steps=steps,
-        each=each,
+    )
+    return derive(
+        "bytes", "checkpoints that stay x bytes of one", product, number=number, each=each
     )

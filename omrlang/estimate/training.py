@@ -25,6 +25,7 @@ from omrlang.estimate.ranges import (
     setting,
     unknown,
 )
+from omrlang.estimate.refill import refilling
 from omrlang.estimate.rows import Flow, Past, guess
 from omrlang.estimate.tokens import prompt_tokens, response_tokens, row_tokens, row_visual_tokens
 from omrlang.plan import Estimate
@@ -124,21 +125,26 @@ def _with_start(spec: Sft | Rl, parts: dict[str, Estimate], count: Estimate) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Rollouts:
-    """What RL writes and reads: all but ``length``, which is of one rollout with its prompt, over all steps."""
+    """What RL writes and reads, over all steps: ``number`` rollouts, of which ``learned`` are trained on. ``rounds`` are of
+    one step, ``length`` of one rollout with its prompt."""
 
     steps: Estimate
+    rounds: Estimate
     number: Estimate
+    learned: Estimate
     read: Estimate
     written: Estimate
     tokens: Estimate
     length: Estimate
     response: Estimate
+    refilled: dict[str, Estimate]
 
     @property
     def extra(self) -> dict[str, Estimate]:
         return {
             "steps": self.steps,
             "rollouts": self.number,
+            **self.refilled,
             "prompt_tokens": self.read,
             "response_tokens": self.written,
             "tokens_per_row": self.length,
@@ -156,11 +162,11 @@ def rl_work(
     }
     if shape is None:
         why = unknown("s", "the model's shape is not declared")
-        return Work(made.tokens, why, made.number, made.response, extra)
+        return Work(made.tokens, why, made.learned, made.response, extra)
     parts = _rl_parts(spec, flow, shape, engine, made)
     longest = max(ONE_PASS, pass_tokens(spec))
     seconds = _with_start(spec, parts, passes(spec, made.tokens, longest))
-    return Work(made.tokens, seconds, made.number, made.response, {**extra, **_named(parts)})
+    return Work(made.tokens, seconds, made.learned, made.response, {**extra, **_named(parts)})
 
 
 def _rollouts(
@@ -169,9 +175,10 @@ def _rollouts(
     prompts = setting(settled_amount(spec.batch, num_devices(spec)).value, "prompts", "batch")
     group = setting(spec.group, "rollouts", "group")
     steps = _rl_steps(spec, flow, prompts)
-    number = derive(
+    learned = derive(
         "rollouts", "steps x prompts x group", product, steps=steps, prompts=prompts, group=group
     )
+    refill = refilling(spec, prompts, group, steps, learned, past)
     visual = row_visual_tokens(flow, shape, spec.min_pixels, spec.max_pixels)
     prompt = _at_most(prompt_tokens(flow, spec.prompt, visual), spec.max_prompt)
     response = response_tokens(spec, past, like)
@@ -180,14 +187,27 @@ def _rollouts(
         "rollouts x prompt / group (a prompt is read once)",
         lambda rollouts, prompt, group: rollouts * prompt / group,
         falling=["group"],
-        rollouts=number,
+        rollouts=refill.rollouts,
         prompt=prompt,
         group=group,
     )
     length = added("tokens", "prompt + response", {"prompt": prompt, "response": response})
-    written = derive("tokens", "rollouts x response", product, rollouts=number, response=response)
-    tokens = derive("tokens", "rollouts x length", product, rollouts=number, length=length)
-    return _Rollouts(steps, number, read, written, tokens, length, response)
+    written = derive(
+        "tokens", "rollouts x response", product, rollouts=refill.rollouts, response=response
+    )
+    tokens = derive("tokens", "rollouts x length", product, rollouts=learned, length=length)
+    return _Rollouts(
+        steps=steps,
+        rounds=refill.rounds,
+        number=refill.rollouts,
+        learned=learned,
+        read=read,
+        written=written,
+        tokens=tokens,
+        length=length,
+        response=response,
+        refilled=refill.extra,
+    )
 
 
 def _rl_parts(
@@ -196,7 +216,7 @@ def _rl_parts(
     """The seconds of each part of a step, over all steps."""
     share = _image_share(spec, flow, shape, "image tokens of a rollout", made.length)
     update = train_seconds(spec, shape, made.tokens, made.length, share)
-    generation = _generation(spec, shape, engine, made.read, made.written, made.length, made.steps)
+    generation = _generation(spec, shape, engine, made)
     parts = {"generation": generation, "update": update, "sync": _sync(made.steps)}
     devices = num_devices(spec)
     prompts = settled_amount(spec.batch, devices).value
@@ -237,31 +257,24 @@ def _sync(steps: Estimate) -> Estimate:
     return derive("s", "steps x weights to the engine", product, steps=steps, each=each)
 
 
-def _generation(
-    spec: Rl,
-    shape: Shape,
-    engine: str,
-    read: Estimate,
-    written: Estimate,
-    length: Estimate,
-    steps: Estimate,
-) -> Estimate:
-    """The work of all rollouts, or in each step the longest of them, whichever takes longer."""
-    work = sample_seconds(shape, spec.hardware, engine, read, written, length)
+def _generation(spec: Rl, shape: Shape, engine: str, made: _Rollouts) -> Estimate:
+    """The work of all rollouts, or in each round the longest of them, whichever takes longer."""
+    work = sample_seconds(shape, spec.hardware, engine, made.read, made.written, made.length)
     far = between(
         spec.max_response * 0.3,
         spec.max_response * 0.8,
         spec.max_response,
         "tokens",
         "assumed",
-        "the longest rollout of a step: 80% of `max_response`",
+        "the longest rollout of a round: 80% of `max_response`",
     )
     tail = tail_seconds(shape, spec.hardware, far)
     return derive(
         "s",
-        "steps x max(work, longest rollout)",
-        lambda work, tail, steps: max(work, tail * steps),
+        "steps x max(work, rounds x longest rollout)",
+        lambda work, tail, steps, rounds: max(work, tail * steps * rounds),
         work=work,
         tail=tail,
-        steps=steps,
+        steps=made.steps,
+        rounds=made.rounds,
     )

@@ -33,6 +33,7 @@ from omrlang.lints import (
     other_models_pass_rate,
     penalty_everywhere,
     prompt_mismatch,
+    refill_never_acts,
     reward_without_spread,
     shared_items,
     trained_on_test,
@@ -76,6 +77,7 @@ LINTS = (
     other_models_pass_rate,
     truncated_traces,
     judge_first,
+    refill_never_acts,
 )
 
 

@@ -17,8 +17,17 @@ from omrlang.types import Dapo
 def lint(graph: Graph) -> Iterator[Diagnostic]:
     for stage, spec in graph.of(Rl):
         if isinstance(spec.algorithm, Dapo):
-            low, high = spec.algorithm.clip
-            if low == high:
-                message = f"rl `{spec.name}`: dapo with one clip range of {low:g} on both sides"
-                hint = "DAPO clips further up than down, 0.2 and 0.28 in arXiv 2503.14476"
+            for lacking, hint in _lacking(spec.algorithm):
+                message = f"rl `{spec.name}`: dapo with {lacking}"
                 yield warning("W121", message, setting_span(stage, "algorithm"), hint)
+
+
+def _lacking(algorithm: Dapo) -> Iterator[tuple[str, str]]:
+    """What the paper has and the recipe has not, with what it says."""
+    low, high = algorithm.clip
+    if low == high:
+        hint = "DAPO clips further up than down, 0.2 and 0.28 in arXiv 2503.14476"
+        yield f"one clip range of {low:g} on both sides", hint
+    if algorithm.refill is None:
+        hint = "`refill = on_spread(reward)` draws others in their place (arXiv 2503.14476, section 3.2)"
+        yield "groups without spread that nothing takes the place of", hint

@@ -57,10 +57,14 @@ class Range(Frozen):
 
 class Assume(Frozen):
     """What a plan cannot know and the recipe declares. ``keep`` a fraction, ``response`` and ``prompt`` tokens a row,
-    ``image`` pixels an image, ``rows`` of a source whose size is published as a rounded figure. Changes no row."""
+    ``image`` pixels an image, ``rows`` of a source whose size is published as a rounded figure, ``spread`` the share of prompts whose rollouts
+    do not all have the same reward. Changes no row."""
 
     keep: Annotated[Range | None, Setting("kept share", ge=0, le=1)] = None
     response: Annotated[Range | None, Setting("of a row", unit="tokens", ge=0)] = None
     prompt: Annotated[Range | None, Setting("of a row", unit="tokens", ge=0)] = None
     image: Annotated[Range | None, Setting("of an image", unit="pixels", ge=0)] = None
     rows: Annotated[Range | None, Setting("of a source", unit="rows", ge=0)] = None
+    spread: Annotated[
+        Range | None, Setting("share of prompts whose rollouts differ in reward", ge=0, le=1)
+    ] = None

@@ -102,8 +102,26 @@ class Overlong(Frozen):
     factor: Annotated[float, Setting("penalty at the limit", cls="weights")] = 1.0
 
 
+class OnSpread(Frozen):
+    """DAPO's dynamic sampling (arXiv 2503.14476, section 3.2, eq. 11): groups whose rollouts all have the same reward are
+    replaced by those of further prompts, until the batch is full. A step that is not full after its last round ends the
+    run; ten rounds are what the authors' script allows (verl, ``max_num_gen_batches``)."""
+
+    kind: Literal["on_spread"] = "on_spread"
+    of: Annotated[
+        Literal["reward", "shaped_reward"],
+        Setting("what must differ: `reward` as set, or with the penalty of `overlong`", "weights"),
+    ]
+    generate: Annotated[
+        Amount | None,
+        Setting("prompts of one round; default the batch", "weights", units=("prompts",), ge=1),
+    ] = None
+    rounds: Annotated[int, Setting("at most so many in one step", cls="weights", ge=1)] = 10
+
+
 class Dapo(Frozen):
-    """DAPO (arXiv 2503.14476): decoupled clip, token mean over the global batch; groups without spread are left out."""
+    """DAPO (arXiv 2503.14476): decoupled clip, token mean over the global batch; groups without spread are left out, and
+    with ``refill`` replaced."""
 
     kind: Literal["dapo"] = "dapo"
     clip: Annotated[
@@ -116,6 +134,10 @@ class Dapo(Frozen):
     mean: Annotated[
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
     ] = "token"
+    refill: Annotated[
+        OnSpread | None,
+        Setting("what takes the place of groups that teach nothing", cls="weights"),
+    ] = None
     overlong: Annotated[
         Overlong | None, Setting("the penalty for responses near the limit", cls="weights")
     ] = None

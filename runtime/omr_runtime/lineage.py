@@ -41,6 +41,7 @@ _MIGRATIONS: tuple[str, ...] = (
     """create table estimate (run text, stage text, metric text, lo double, mid double, hi double, unit text,
        origin text)""",
     "create table actual (run text, stage text, metric text, value double)",
+    "alter table rollout add column left_out text",
 )
 
 _COPIED: dict[str, str] = {
@@ -51,7 +52,7 @@ _COPIED: dict[str, str] = {
     "use": '"row", step',
     "metric": "step, name, value",
     "rollout": """id, step, "row", sample_index, final_answer, finish, num_tokens, reward, parts, advantage,
-                  mean_logprob""",
+                  mean_logprob, left_out""",
     "origin": '"row", file, position',
 }
 """What is taken over from each table of a shard; the longer texts stay in the Parquet file."""
@@ -149,7 +150,7 @@ class Writer:
         for table, columns in _COPIED.items():
             if table in shard.files:
                 self.db.execute(
-                    f'insert into "{table}" select ?, {columns}, ? from read_parquet(?)',
+                    f'insert into "{table}" (stage, {columns}, shard) select ?, {columns}, ? from read_parquet(?)',
                     [stage, shard.number, str(shard.files[table])],
                 )
         self.db.execute(
@@ -343,8 +344,8 @@ class Reader:
     def rollouts_of(self, row: str) -> list[dict[str, Any]]:
         """The rollouts of a prompt row, counted by step."""
         return self.ask(
-            """select stage, step, count(*) as num, avg(reward) as mean_reward from rollout where "row" = ?
-               group by stage, step order by stage, step""",
+            """select stage, step, left_out, count(*) as num, avg(reward) as mean_reward from rollout where "row" = ?
+               group by all order by stage, step, left_out nulls first""",
             row,
         )
 

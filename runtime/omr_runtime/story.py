@@ -308,7 +308,8 @@ def _used(reader: Reader, known: dict[str, Stage], row: str) -> Iterator[Event]:
         by_stage.setdefault(rollouts["stage"], []).append(rollouts)
     for mark, steps in by_stage.items():
         for step in steps[:_MAX_LISTED]:
-            text = f"{step['num']} rollouts at step {step['step']:,}, mean reward {_figure(step['mean_reward'])}"
+            unused = f", left out: {step['left_out']}" if step["left_out"] else ""
+            text = f"{step['num']} rollouts at step {step['step']:,}, mean reward {_figure(step['mean_reward'])}{unused}"
             yield Event(known[mark], 5, text)
 
 

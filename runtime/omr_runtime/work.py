@@ -82,11 +82,12 @@ TABLES: dict[str, pa.Schema] = {
             ("parts", pa.string()),
             ("advantage", pa.float64()),
             ("mean_logprob", pa.float64()),
+            ("left_out", pa.string()),
         ]
     ),
 }
 """What a shard may hold. ``verdict.ok`` null is unknown. ``dropped`` has one line for each input row that a stage lets
-go, so that in = kept + dropped. ``tally`` is written by filters, for ``pass_rate(STAGE)``: samples of a question that ``keep`` let through, and judged. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
+go, so that in = kept + dropped. ``tally`` is written by filters, for ``pass_rate(STAGE)``: samples of a question that ``keep`` let through, and judged. ``rollout.left_out`` is why no update was made with a rollout: no_spread, reward_unknown, batch_full. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
 
 
 class InputRows(Frozen):
@@ -265,7 +266,7 @@ def finish(work: Work, summary: dict[str, Any]) -> None:
     Known keys, all optional: ``metrics`` (numbers for the result table: ``accuracy``, ``accuracy_lo``, ``accuracy_hi``,
     ``mean_response_tokens``, ``format_rate``, ``num_questions``, ``by_source``), ``rates`` (tokens a second by
     "KIND/MODEL/ENGINE"), ``tokens``, ``mean_prompt_tokens``, ``mean_response_tokens``, ``num_in`` where it is not the
-    number of input rows (times ``n``). Rows, drops and reasons are counted from the shards.
+    number of input rows (times ``n``), ``spread_share`` of the prompts that were asked in ``rl``. Rows, drops and reasons are counted from the shards.
     """
     write_atomic(Path(work.out) / "done.json", json.dumps(summary).encode())
 

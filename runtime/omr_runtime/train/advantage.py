@@ -22,6 +22,12 @@ class Advantages:
     has_spread: bool
 
 
+def spread(rewards: Sequence[float | None]) -> bool:
+    """Whether the known rewards of a group differ."""
+    known = [reward for reward in rewards if reward is not None]
+    return len(known) > 1 and max(known) - min(known) >= MIN_SPREAD
+
+
 def group_advantages(rewards: Sequence[float | None]) -> Advantages:
     """``A_i = (R_i - mean(R)) / (std(R) + 1e-4)`` over the group's known rewards; GRPO, arXiv 2402.03300, section 4.1.2.
 
@@ -31,7 +37,7 @@ def group_advantages(rewards: Sequence[float | None]) -> Advantages:
     False
     """
     known = [reward for reward in rewards if reward is not None]
-    if len(known) < 2 or max(known) - min(known) < MIN_SPREAD:
+    if not spread(rewards):
         return Advantages(tuple(None if reward is None else 0.0 for reward in rewards), False)
     mean = sum(known) / len(known)
     std = math.sqrt(sum((reward - mean) ** 2 for reward in known) / (len(known) - 1))
@@ -39,13 +45,11 @@ def group_advantages(rewards: Sequence[float | None]) -> Advantages:
     return Advantages(tuple(values), True)
 
 
-def shaped(
-    reward: float | None, num_tokens: int, max_response: int, algorithm: Algorithm
-) -> float | None:
-    """The reward with DAPO's penalty on overlong responses, where the recipe asks for it."""
-    if reward is None or not isinstance(algorithm, Dapo):
-        return reward
-    return reward + overlong_penalty(num_tokens, max_response, algorithm)
+def penalty(num_tokens: int, max_response: int, algorithm: Algorithm) -> float | None:
+    """What a response loses by its length: DAPO's soft penalty; None where the recipe has none."""
+    if not isinstance(algorithm, Dapo) or algorithm.overlong is None:
+        return None
+    return overlong_penalty(num_tokens, max_response, algorithm.overlong)
 
 
 def leaves_out_flat_groups(algorithm: Algorithm) -> bool:

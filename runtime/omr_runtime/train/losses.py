@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from omrlang.types import Algorithm, Dapo, Gspo
+from omrlang.types import Algorithm, Gspo, Overlong
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +151,8 @@ def group_advantages(rewards_PG: Tensor) -> Tensor:
     return centred_PG / (rewards_PG.std(dim=1, keepdim=True) + 1e-4)
 
 
-def overlong_penalty(num_tokens: int, max_response: int, algorithm: Dapo) -> float:
+def overlong_penalty(num_tokens: int, max_response: int, overlong: Overlong) -> float:
     """DAPO's soft penalty, arXiv 2503.14476, equation 13: 0 up to ``max_response - buffer``, then a line to -1 (times
     ``factor``) at ``max_response``."""
-    if algorithm.overlong is None:
-        return 0.0
-    over = num_tokens - (max_response - algorithm.overlong.buffer)
-    return -algorithm.overlong.factor * min(1.0, max(0.0, over / algorithm.overlong.buffer))
+    over = num_tokens - (max_response - overlong.buffer)
+    return -overlong.factor * min(1.0, max(0.0, over / overlong.buffer))

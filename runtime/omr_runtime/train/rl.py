@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,18 +13,17 @@ from typing import Any
 from omr_runtime.errors import Resumable, RunError
 from omr_runtime.models import Loaded, load
 from omr_runtime.store import ImageStore
-from omr_runtime.train.batching import order_key, steps_of
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
+from omr_runtime.train.fill import Batch, fill, reason_unused
 from omr_runtime.train.launch import num_processes
 from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder
 from omr_runtime.train.metrics import RunLog
 from omr_runtime.train.policy import Policy, UpdateFigures, open_policy
+from omr_runtime.train.prompts import Member, Prompts, plan_prompts, prompts_of_update
 from omr_runtime.train.rollout import (
-    Member,
     Questions,
     Rollout,
     Rollouts,
-    every,
     open_rollouts,
     roll_out,
 )
@@ -34,69 +33,8 @@ from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.reward import Reward
 from omr_runtime.work import Work, finish, read_rows
 from omrlang.schema import Rl
-from omrlang.types import Descending
 
 TOO_LONG = "prompt_too_long"
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """The prompts of each step, and the positions of rows that are left out as too long."""
-
-    steps: Sequence[tuple[Member, ...]]
-    too_long: Sequence[int]
-
-
-def plan_prompts(
-    ids: Sequence[str],
-    lengths: Sequence[int],
-    spec: Rl,
-    places: Sequence[float | None] | None = None,
-) -> Prompts:
-    """Which rows each step asks: epoch after epoch by sha256(seed, epoch, id), or in every epoch by ``places``, equal
-    ones by sha256(seed, id). A function of rows, lengths and settings alone, so that a resumed run goes on."""
-    fitting = [i for i in range(len(ids)) if lengths[i] <= spec.max_prompt]
-
-    def key(i: int, number: int) -> tuple[bool, float, bytes]:
-        if places is None:
-            return False, 0.0, order_key(spec.seed, f"prompts {number}", ids[i])
-        place = places[i]
-        down = isinstance(spec.order, Descending)
-        value = 0.0 if place is None else -place if down else place
-        return place is None, value, order_key(spec.seed, "prompts", ids[i])
-
-    def epoch(number: int, fraction: float) -> Iterator[tuple[int, ...]]:
-        order = sorted(fitting, key=lambda i: key(i, number))
-        yield from ((i,) for i in order[: round(fraction * len(order))])
-
-    steps = steps_of(epoch, prompts_of_step(spec), spec.steps, spec.epochs)
-    return Prompts([_members(rows) for rows in steps], sorted(set(range(len(ids))) - set(fitting)))
-
-
-def _members(rows: Sequence[int]) -> tuple[Member, ...]:
-    """Where one epoch ends and the next begins a step may ask the same row again: then it draws other rollouts."""
-    asked: Counter[int] = Counter()
-    members = []
-    for row in rows:
-        members.append(Member(row, asked[row]))
-        asked[row] += 1
-    return tuple(members)
-
-
-def prompts_of_step(spec: Rl) -> int:
-    """Prompts of one rollout step, over all processes."""
-    return round(spec.batch.value) * (
-        num_processes(spec) if spec.batch.unit.endswith("/ gpu") else 1
-    )
-
-
-def minibatches(members: Sequence[Member], spec: Rl) -> list[Sequence[Member]]:
-    """The prompts of each update of a step."""
-    if spec.minibatch is None:
-        return [members]
-    per_process = spec.minibatch.unit.endswith("/ gpu")
-    size = round(spec.minibatch.value) * (num_processes(spec) if per_process else 1)
-    return [members[start : start + size] for start in range(0, len(members), size)]
 
 
 @dataclass(slots=True)
@@ -142,12 +80,12 @@ def _prepare(work: Work, spec: Rl, trainer: Trainer, loaded: Loaded) -> Run:
     lengths = questions.lengths(trainer)
     places = _places(work, spec, trainer, rows)
     prompts = plan_prompts([row["id"] for row in rows], lengths, spec, places)
-    if not prompts.steps:
+    if not prompts.num_steps:
         raise RunError(
             f"{spec.name}: no prompt to train on "
             f"({len(prompts.too_long)} of {len(rows)} are longer than max_prompt, {spec.max_prompt} tokens)"
         )
-    return Run(work, spec, trainer, questions, prompts, RunLog(work, trainer, len(prompts.steps)))
+    return Run(work, spec, trainer, questions, prompts, RunLog(work, trainer, prompts.num_steps))
 
 
 def _places(
@@ -172,13 +110,13 @@ def _places(
 
 def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints) -> None:
     """All steps that are still to do; rollouts are published with the checkpoint that they led to."""
-    spec, num_steps = run.spec, len(run.prompts.steps)
+    spec, num_steps = run.spec, run.prompts.num_steps
     between = spec.checkpoint.every if spec.checkpoint else default_interval(num_steps)
     rollouts = open_rollouts(spec, run.trainer, loaded)
     policy = open_policy(spec, run.trainer, loaded)
     totals = checkpoints.resume()
     if totals is None:
-        totals = {"step": 0, "tokens": 0, "seconds": 0.0, "reward": None}
+        totals = {"step": 0, "asked": 0, "teaching": 0, "tokens": 0, "seconds": 0.0, "reward": None}
         _log_too_long(run)
     run.totals = totals
     cascade = cascade_for(run.work, spec.reward, spec.prompt, num_workers=1)
@@ -202,58 +140,68 @@ def _log_too_long(run: Run) -> None:
 
 
 def _step(run: Run, step: int, rollouts: Rollouts, reward: Reward, policy: Policy) -> None:
-    """Roll out one batch of prompts and make its updates."""
-    trainer, spec, start = run.trainer, run.spec, time.perf_counter()
+    """Fill one batch with rollouts and make its updates."""
+    trainer, start = run.trainer, time.perf_counter()
     if step > 0:
         rollouts.refresh(trainer)
-    members = run.prompts.steps[step]
-    mine = [part[trainer.rank :: trainer.num_ranks] for part in minibatches(members, spec)]
-    groups = roll_out(
-        run.questions, [member for part in mine for member in part], step, rollouts, reward
-    )
+    batch = _fill(run, step, rollouts, reward)
     rolled = time.perf_counter()
-    batches, at = [], 0
-    for part in mine:
-        batches.append(groups[at : at + len(part)])
-        at += len(part)
-    lr = learning_rate(spec.lr, step, len(run.prompts.steps))
-    updates = policy.update(batches, lr)
-    metrics = _figures(trainer, groups, updates)
+    lr = learning_rate(run.spec.lr, step, run.prompts.num_steps)
+    updates = policy.update(batch.parts(prompts_of_update(run.spec)), lr)
+    metrics = _figures(trainer, batch, updates)
     end = time.perf_counter()
     metrics |= {
         "lr": lr,
+        "prompts": batch.num_asked,
+        "spread_share": batch.num_teaching / max(1, batch.num_asked),
         "tokens_per_s": metrics["tokens"] / (end - start),
         "rollout_s": rolled - start,
         "update_s": end - rolled,
     }
-    _account(run, step, members, groups, metrics)
+    _account(run, step, batch, metrics)
 
 
-def _account(
-    run: Run,
-    step: int,
-    members: Sequence[Member],
-    groups: Sequence[Sequence[Rollout]],
-    metrics: dict[str, float],
-) -> None:
+def _fill(run: Run, step: int, rollouts: Rollouts, reward: Reward) -> Batch:
+    """The step's prompts go on in the stream where the step before stopped."""
+    first = run.totals["asked"]
+
+    def take(asked: int, count: int) -> Sequence[Member]:
+        return run.prompts.take(first, first + asked, count)
+
+    def roll(members: Sequence[Member]) -> Sequence[Sequence[Rollout]]:
+        return roll_out(run.questions, members, step, rollouts, reward)
+
+    return fill(run.spec, run.trainer, step + 1, take, roll)
+
+
+def _account(run: Run, step: int, batch: Batch, metrics: dict[str, float]) -> None:
     """Records, figures and totals of a step that is done."""
     totals, log = run.totals, run.log
-    fingerprint = run.work.stage.fingerprint
-    for records in run.trainer.gather([r.record(step + 1, fingerprint) for r in every(groups)]):
+    for records in run.trainer.gather(list(_records(run, step, batch))):
         log.add("rollout", records)
-    log.step(step + 1, metrics, dict.fromkeys(run.questions.rows[m.row]["id"] for m in members))
+    used = dict.fromkeys(run.questions.rows[member.row]["id"] for member in batch.members)
+    log.step(step + 1, metrics, used)
     totals["step"] = step + 1
+    totals["asked"] += batch.num_asked
+    totals["teaching"] += batch.num_teaching
     totals["tokens"] += int(metrics["tokens"])
     totals["seconds"] += metrics["rollout_s"] + metrics["update_s"]
     for name in ("reward", "response_tokens", "entropy"):
         totals[name] = metrics.get(name)
 
 
-def _figures(
-    trainer: Trainer, groups: Sequence[Sequence[Rollout]], updates: Sequence[UpdateFigures]
-) -> dict[str, float]:
-    """Means over all ranks' rollouts, and over the step's updates."""
-    sums = _sums(groups)
+def _records(run: Run, step: int, batch: Batch) -> Iterator[dict[str, Any]]:
+    """Every rollout of this rank, also of groups that are not in the batch."""
+    used = ((group, reason_unused(group, run.spec)) for _, group in sorted(batch.groups.items()))
+    for group, reason in (*used, *batch.left_out):
+        yield from (r.record(step + 1, run.work.stage.fingerprint, reason) for r in group)
+
+
+def _figures(trainer: Trainer, batch: Batch, updates: Sequence[UpdateFigures]) -> dict[str, float]:
+    """Means over all ranks' rollouts, also those that were left out, and over the step's updates. ``tokens`` are those of
+    the batch alone."""
+    sums = _sums([*batch.groups.values(), *(group for group, _ in batch.left_out)])
+    sums["tokens"] = sum(rollout.num_tokens for group in batch.groups.values() for rollout in group)
     names = sorted({name for names in trainer.gather(sorted(sums)) for name in names})
     total = dict(zip(names, trainer.total([sums.get(name, 0.0) for name in names]), strict=True))
     count = max(total["rollouts"], 1.0)
@@ -275,14 +223,13 @@ def _figures(
 def _sums(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
     """What this rank adds to each mean. A value that is unknown is left out of its mean."""
     sums: dict[str, float] = defaultdict(float)
-    for name in ("rollouts", "response_tokens", "length_stops", "tokens", "zero_variance_groups"):
+    for name in ("rollouts", "response_tokens", "length_stops", "zero_variance_groups"):
         sums[name] = 0.0
     for group in groups:
         sums["zero_variance_groups"] += bool(group) and group[0].flat
         for rollout in group:
             sums["rollouts"] += 1
             sums["response_tokens"] += len(rollout.token_ids)
-            sums["tokens"] += len(rollout.token_ids) + len(rollout.ask.input_ids)
             sums["length_stops"] += not rollout.stopped
             parts = {f"reward/{name}": value for name, value in rollout.scored.parts.items()}
             for name, value in {"reward": rollout.scored.value, **parts}.items():
@@ -303,11 +250,16 @@ def _summary(run: Run) -> dict[str, Any]:
     name = spec.model.name if spec.model.kind == "model" else spec.model.stage
     rate = totals["tokens"] / max(totals["seconds"], 1e-9)
     kept = ("reward", "response_tokens", "entropy")
-    metrics = {"steps": totals["step"], "tokens_per_s": rate}
+    metrics = {
+        "steps": totals["step"],
+        "tokens_per_s": rate,
+        "prompts": totals["asked"],
+    }
     return {
         "num_in": len(run.questions.rows),
         "tokens": int(totals["tokens"]),
         "mean_response_tokens": totals.get("response_tokens"),
+        "spread_share": totals["teaching"] / max(1, totals["asked"]),
         "rates": {f"rl/{name}/{num_processes(spec)}": rate},
         "metrics": metrics | {name: totals.get(name) for name in kept},
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch.distributed as dist
@@ -24,9 +24,10 @@ from omr_runtime.errors import RunError
 from omr_runtime.identity import order_key, sample_id
 from omr_runtime.models import Loaded, load
 from omr_runtime.store import ImageStore
-from omr_runtime.train.advantage import group_advantages, shaped
+from omr_runtime.train.advantage import group_advantages, penalty
 from omr_runtime.train.batching import Layout, Sample, make_sample
 from omr_runtime.train.loop import Trainer
+from omr_runtime.train.prompts import Member
 from omr_runtime.verify.reward import Reward, Scored
 from omrlang.schema import Rl
 from omrlang.types import OpenAI, Transformers, Vllm
@@ -37,16 +38,11 @@ CACHE_BYTES = 2 << 30
 SHARED_BATCH = 512
 """Sequences decoded at once with the trainer's own weights, unless the recipe says otherwise."""
 
+OVERLONG = "overlong"
+"""The name of the penalty for length among the parts of a reward."""
+
 
 # ---- questions ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A row of a step, by position; ``repeat`` counts how often the step has asked it before."""
-
-    row: int
-    repeat: int = 0
 
 
 @dataclass(slots=True)
@@ -192,8 +188,8 @@ def load_whole(spec: Rl, trainer: Trainer, loaded: Loaded) -> Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One response with all that is known about it. ``reward`` is what the recipe's expression gives, ``advantage`` None
-    where that is unknown. ``flat`` is set for all rollouts of a group without spread."""
+    """One response with all that is known about it. ``scored`` has what the recipe's expression gives, and the
+    penalty for length among its parts; ``advantage`` is None where that is unknown. ``flat`` is set for all rollouts of a group without spread."""
 
     row: dict[str, Any]
     index: int
@@ -211,6 +207,11 @@ class Rollout:
         """What the rollout is called in a batch and in messages."""
         return f"{self.row['id']}/{self.index}"
 
+    @property
+    def num_tokens(self) -> int:
+        """Of prompt and response."""
+        return len(self.ask.input_ids) + len(self.token_ids)
+
     def sample(self, layout: Layout) -> Sample:
         """Prompt and response as the training step takes them."""
         ask = self.ask
@@ -218,8 +219,8 @@ class Rollout:
             self.name, ask.input_ids, self.token_ids, layout, ask.pixel_values, ask.image_grid_thw
         )
 
-    def record(self, step: int, fingerprint: str) -> dict[str, Any]:
-        """A line of the table ``rollout``."""
+    def record(self, step: int, fingerprint: str, left_out: str | None = None) -> dict[str, Any]:
+        """A line of the table ``rollout``; ``left_out`` is why no update was made with it."""
         return {
             "id": sample_id(self.row["id"], f"{fingerprint}:{step}", self.index),
             "step": step,
@@ -233,6 +234,7 @@ class Rollout:
             "parts": json.dumps(self.scored.parts),
             "advantage": self.advantage,
             "mean_logprob": sum(self.logprobs) / len(self.logprobs),
+            "left_out": left_out,
         }
 
 
@@ -307,12 +309,11 @@ class _Drawn:
 def _group(
     spec: Rl, member: Member, ask: Ask, drawn: Sequence[_Drawn], scored: Sequence[Scored]
 ) -> list[Rollout]:
-    advantages = group_advantages(
-        [
-            shaped(score.value, len(one.sampled.token_ids), spec.max_response, spec.algorithm)
-            for one, score in zip(drawn, scored, strict=True)
-        ]
-    )
+    parts = [
+        _parted(score, len(one.sampled.token_ids), spec)
+        for one, score in zip(drawn, scored, strict=True)
+    ]
+    advantages = group_advantages([shaped(score) for score in parts])
     return [
         Rollout(
             one.row,
@@ -326,8 +327,19 @@ def _group(
             advantage,
             not advantages.has_spread,
         )
-        for one, score, advantage in zip(drawn, scored, advantages.values, strict=True)
+        for one, score, advantage in zip(drawn, parts, advantages.values, strict=True)
     ]
+
+
+def _parted(score: Scored, num_tokens: int, spec: Rl) -> Scored:
+    """With the penalty for length among the parts, where the recipe has one."""
+    found = penalty(num_tokens, spec.max_response, spec.algorithm)
+    return score if found is None else replace(score, parts={**score.parts, OVERLONG: found})
+
+
+def shaped(score: Scored) -> float | None:
+    """The reward that advantages are made of: with the penalty for length."""
+    return None if score.value is None else score.value + (score.parts.get(OVERLONG) or 0.0)
 
 
 def every(groups: Sequence[Sequence[Rollout]]) -> Iterator[Rollout]:
