@@ -144,6 +144,8 @@ class _Walk:
                 return [Leaf(key, path, text, text, cls)]
             case Amount() | Range():
                 return [Leaf(key, path, _plain(value), shown(value), cls)]
+            case tuple() if any(isinstance(item, RowExpr) for item in value):
+                return self.expressions(key, path, value, cls)
             case tuple() if path == "from":
                 return self.parts(key, path, value, cls)
             case str() if path == "from":
@@ -158,6 +160,15 @@ class _Walk:
                 return self.fields(key, path, value, cls)
             case _:
                 return [Leaf(key, path, _plain(value), shown(value), cls)]
+
+    def expressions(
+        self, key: str, path: str, items: tuple[RowExpr, ...], cls: SettingClass
+    ) -> list[Leaf]:
+        """A list of expressions is one value, and the code that they run."""
+        whole = Leaf(
+            key, path, [self.tree(e.tree) for e in items], ", ".join(e.text for e in items), cls
+        )
+        return [whole, *(leaf for e in items for leaf in _code(key, path, e, cls))]
 
     def stage(self, name: str) -> Canonical:
         return ["stage", self.parents[name]]

@@ -13,6 +13,7 @@ from omrlang.types import (
     Descending,
     ExprNode,
     MixPart,
+    Near,
     Prompt,
     RowExpr,
     Setting,
@@ -68,6 +69,8 @@ def expressions(spec: Spec) -> Iterator[RowExpr]:
                 yield value
             case Prompt(user=RowExpr() as found) | Ascending(by=found) | Descending(by=found):
                 yield found
+            case Near(columns=columns):
+                yield from columns
             case dict():
                 yield from (item for item in value.values() if isinstance(item, RowExpr))
             case _:

@@ -13,6 +13,7 @@ from omrlang.types import (
     Hardware,
     MixAmount,
     Range,
+    RowExpr,
     Share,
     Times,
     UpTo,
@@ -37,6 +38,8 @@ def shown(value: object) -> str:
                 if len(value) != len(value.strip()) or " " in value
                 else value
             )
+        case RowExpr(text=text):
+            return text
         case tuple() | list():
             return f"[{', '.join(shown(item) for item in value)}]"
         case Amount(value=number, unit="fraction"):

@@ -93,6 +93,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "rows": "other",
         "hardware": GPU,
         "keep": EXPRESSION,
+        "unique": t.Near(columns=(EXPRESSION,), at=0.9),
         "at_most": t.Amount(value=2, unit="per parent"),
         "assume": t.Assume(keep=t.Range(lo=0.1, hi=0.2)),
         "expect": EXPECT,

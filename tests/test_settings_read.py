@@ -132,7 +132,7 @@ HELD_BY: dict[str, SettingClass] = {
 EXPRESSIONS = {
     "keep": ("format_ok", "answer_matches"), "reward": ("answer_matches", "format_score"), "score": ("answer_matches", "format_score"),
     "where": ("len(question) > 1", "len(question) > 2"), "user": ("question", 'question + "!"'),
-    "by": ("len(question)", "len(answer)"),
+    "by": ("len(question)", "len(answer)"), "columns": ("[question]", "[answer]"),
 }  # fmt: skip
 MAPPED = {"text": ("question", "answer"), "list": ("images", "[question]"), "number": ("1", "2")}
 """Raw columns for a column of each type."""
@@ -197,7 +197,8 @@ def _plain(key: Key, branch: Any) -> tuple[str, str]:
     if branch in known:
         return known[branch]
     if branch is int:
-        return ("1", "2") if key.setting.le is not None else ("64", "128")
+        low = int(key.setting.ge or 1)
+        return (f"{low}", f"{low + 1}") if key.setting.le is not None else ("64", "128")
     if branch is float:
         return "0.5", "0.25"
     assert branch is Gpu, f"no values are known for {key.name}: {branch}"

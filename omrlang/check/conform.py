@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed, Place
@@ -48,6 +49,7 @@ _ROW_TYPES: dict[str, tuple[ExprType, ...]] = {
     "score": ("number",),
     "by": ("number",),
     "user": ("text",),
+    "columns": ("text", "list"),
 }
 _THINGS: dict[type[BaseModel], str] = {Prompt: "prompt", Hardware: "hardware", Gpu: "gpu"}
 
@@ -70,8 +72,8 @@ def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
     if Expect in branches:
         return expect_value(ctx, bound)
     if Model in branches:
-        return _model(ctx, bound, place, trained=TrainedModel in branches)
-    if len(branches) > 1 and get_origin(branches[-1]) is Literal:
+        return _model(ctx, bound, place, branches)
+    if len(branches) > 1 and any(get_origin(branch) is Literal for branch in branches):
         return _or_word(ctx, bound, branches, place)
     if len(branches) > 1 or _is_choice(branches[0]):
         return _choice(ctx, bound, branches, place)
@@ -81,7 +83,7 @@ def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
 def _single(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
     origin = get_origin(want)
     if origin is Literal:
-        return _literal(ctx, bound, get_args(want), place)
+        return _literal(ctx, bound, [want], place)
     if origin is tuple:
         return _tuple(ctx, bound, get_args(want), place)
     if want in _THINGS:
@@ -133,9 +135,11 @@ def _is_none(expr: s.Expr) -> bool:
 # ---- plain values ------------------------------------------------------------------------------
 
 
-def _literal(ctx: Context, bound: Bound, choices: tuple[Any, ...], place: Place) -> Any:
-    """One of a few words, written as a name or a text."""
+def _literal(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
+    """One of a few words, written as a name or a text; the calls that may stand there too are only named."""
     expr = bound.expr
+    choices = [w for branch in branches if get_origin(branch) is Literal for w in get_args(branch)]
+    calls = [f"{kind_word(branch)}(…)" for branch in branches if _is_choice(branch)]
     word = expr.id if isinstance(expr, s.Name) else None
     if isinstance(expr, s.Constant) and expr.value is None:
         word = "none"
@@ -146,24 +150,20 @@ def _literal(ctx: Context, bound: Bound, choices: tuple[Any, ...], place: Place)
         word = value if isinstance(value, str) else None
     if word in choices:
         return word
-    hint = did_you_mean(word or "", choices, "choices are")
+    hint = did_you_mean(word or "", [*choices, *calls], "choices are")
     return ctx.error("E211", f"`{place.label}` has no choice `{expr.span.text}`", expr.span, hint)
 
 
 def _or_word(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
-    """``3`` or ``all``, ``worst(…)`` or ``mean``: a value of the first type, or one of the words of the second."""
-    other, words = branches
-    expr = bound.expr
+    """``3`` or ``all``, ``near(…)`` or ``none``: one of the words, or a value of the other types."""
+    others = [branch for branch in branches if get_origin(branch) is not Literal]
+    expr, is_call = bound.expr, _is_choice(others[0])
     is_name = isinstance(expr, s.Name) and look_up(bound.scope, expr) is None
-    is_word = is_name or isinstance(expr, s.Text)
-    if is_word:
-        return _literal(ctx, bound, get_args(words), place)
-    read = _single if not _is_choice(other) else _one_choice
-    return read(ctx, bound, other, place)
-
-
-def _one_choice(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
-    return _choice(ctx, bound, [want], place)
+    if is_name or isinstance(expr, s.Text) or (is_call and not isinstance(expr, s.CallExpr)):
+        return _literal(ctx, bound, branches, place)
+    if is_call:
+        return _choice(ctx, bound, others, place)
+    return _single(ctx, bound, others[0], place)
 
 
 def _plain_value(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
@@ -322,15 +322,21 @@ def _thing(ctx: Context, bound: Bound, want: type[BaseModel], place: Place) -> A
     return ctx.error("E309", message, bound.expr.span, f"`{kind} NAME …` declares one")
 
 
-def _model(ctx: Context, bound: Bound, place: Place, *, trained: bool) -> Any:
+def _model(ctx: Context, bound: Bound, place: Place, branches: list[Any]) -> Any:
+    """A declared model, or where that may stand a stage that makes one, or a call."""
     value = evaluate(ctx, bound)
     if value is FAILED:
         return FAILED
     if isinstance(value, Draft) and value.kind == "model":
         return ctx.thing(value)
+    trained = TrainedModel in branches
     if isinstance(value, Draft) and value.kind in MAKES_MODEL and trained:
         return construct(TrainedModel, stage=value.name)
+    calls = [branch for branch in branches if branch not in (Model, TrainedModel)]
+    if calls and isinstance(value, Choice):
+        return _choice(ctx, bound, calls, place)
     takes = "a model or a stage that makes one" if trained else "a model"
+    takes = listed([takes, *(f"`{kind_word(call)}(…)`" for call in calls)], "or")
     hint = "`model NAME = …` declares one" if isinstance(value, Choice) else None
     message = f"`{place.label}` takes {takes}, not {describe(value)}"
     return ctx.error("E309", message, bound.expr.span, hint)
@@ -390,7 +396,7 @@ def _mix_amount(ctx: Context, bound: Bound) -> Any:
 
 def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
     """A call whose name picks one of the types."""
-    by_kind = {kind_word(branch): branch for branch in branches}
+    by_kind = {kind_word(branch): branch for branch in branches if _is_choice(branch)}
     value = evaluate(ctx, bound)
     if value is FAILED:
         return FAILED
@@ -424,7 +430,10 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
     fields = {name: info for name, info in model.model_fields.items() if name != "kind"}
     order = [*fields]
     values: dict[str, Any] = {}
-    for position, arg in enumerate(call.args):
+    args, several = _gathered(call, model)
+    if several is not None:
+        values[order[0]] = _several(ctx, bound, several, fields[order[0]], order[0])
+    for position, arg in enumerate(args):
         name = _field_of(ctx, call, arg, position, order)
         if name is None:
             values["?"] = FAILED
@@ -440,6 +449,26 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
         message = f"`{call.fn.span.text}(…)` lacks {listed(missing, 'and')}"
         return ctx.error("E308", message, call.span)
     return FAILED if FAILED in values.values() else construct(model, **values)
+
+
+def takes_several(info: FieldInfo) -> bool:
+    """Whether a call's first field takes all arguments without a name: ``near(question, images, at = 0.9)``."""
+    return get_args(info.annotation)[:1] == (RowExpr,) and get_origin(info.annotation) is tuple
+
+
+def _gathered(call: s.CallExpr, model: type[BaseModel]) -> tuple[list[s.Arg], list[s.Arg] | None]:
+    """The arguments that fill one field each, and those that fill the first together, None where it is like any."""
+    first = next((info for name, info in model.model_fields.items() if name != "kind"), None)
+    bare = [arg for arg in call.args if arg.name is None]
+    if first is None or not takes_several(first) or not bare:
+        return [*call.args], None
+    return [arg for arg in call.args if arg.name is not None], bare
+
+
+def _several(ctx: Context, bound: Bound, args: list[s.Arg], info: FieldInfo, name: str) -> Any:
+    want = get_args(info.annotation)[0]
+    values = [conform(ctx, bound.of(arg.value), want, Place(name)) for arg in args]
+    return FAILED if FAILED in values else tuple(values)
 
 
 def _field_of(

@@ -12,13 +12,14 @@ from omrlang.check.conform import conform, rows_of, without_amount
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
 from omrlang.check.length import check_length
+from omrlang.check.near import check_near
 from omrlang.check.products import check_products
 from omrlang.check.raw import raw_columns
 from omrlang.check.suits import check_suits
 from omrlang.check.values import an
 from omrlang.functions import COLUMNS
 from omrlang.hir import Provenance, Stage
-from omrlang.schema import KINDS, Spec
+from omrlang.schema import KINDS, Filter, Spec
 from omrlang.scope import Bound, Draft
 from omrlang.source import Span
 from omrlang.types import Clause, MixPart, Share, construct
@@ -54,9 +55,20 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     stage = Stage(draft.span, made, ctx.provenance)
     check_suits(ctx, draft, stage)
     check_length(ctx, stage)
+    check_near(ctx, draft, made)
+    _check_decides(ctx, draft, stage)
     if not made.unpublished:
         check_products(ctx, stage)
     return stage
+
+
+def _check_decides(ctx: Context, draft: Draft, stage: Stage) -> None:
+    """A filter says what it drops: by a condition, a cap or near duplicates."""
+    spec = stage.spec
+    if isinstance(spec, Filter) and not {"keep", "at_most", "unique"} & {*draft.settings}:
+        message = f"filter `{draft.name}` lacks `keep`"
+        hint = "keep: what stays; `unique` and `at_most` may stand without it"
+        ctx.error("E302", message, draft.span, hint)
 
 
 def _settings(

@@ -11,7 +11,7 @@ from omrlang.check.context import Context, Traits
 from omrlang.check.values import evaluate
 from omrlang.hir import Stage
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
-from omrlang.scope import Draft
+from omrlang.scope import Bound, Draft
 from omrlang.types import Col, ExprNode, Fresh, Model, TrainedModel
 from omrlang.walk import children
 
@@ -77,10 +77,13 @@ def _text_only(ctx: Context, draft: Draft, spec: Sample | Sft | Rl | Eval) -> st
     """The name of the model that a stage starts from or asks, where that sees no images for certain."""
     if isinstance(spec.model, TrainedModel):
         return ctx.traits.get(spec.model.stage, Traits()).text_only
-    declared = evaluate(ctx, ctx.follow(draft.clauses["with"]))
-    if not isinstance(declared, Draft) or spec.model.vision:
-        return None
-    return spec.model.name if _says_so(declared, spec.model) else None
+    return spec.model.name if says_no_images(ctx, draft.clauses["with"], spec.model) else None
+
+
+def says_no_images(ctx: Context, bound: Bound, model: Model) -> bool:
+    """Whether the model that ``bound`` names sees no images for certain."""
+    declared = evaluate(ctx, ctx.follow(bound))
+    return isinstance(declared, Draft) and not model.vision and _says_so(declared, model)
 
 
 def _says_so(declared: Draft, model: Model) -> bool:

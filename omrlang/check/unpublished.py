@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args, get_origin
 
+from pydantic import BaseModel
+
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Place
 from omrlang.scope import Bound, look_up
@@ -31,14 +33,26 @@ def stand_in(ctx: Context, bound: Bound, branches: list[Any], optional: bool, pl
     note(ctx, place.label)
     if optional:
         return None
-    found = _value(branches[0], place.setting or Setting()) if len(branches) == 1 else FAILED
+    found = _value(branches[0], place.setting or Setting())
+    if len(branches) > 1 and not _stands_alone(branches[0]):
+        found = FAILED
     if found is FAILED:
         message = f"`{place.label}` cannot be unpublished: nothing else can be checked without it"
         return ctx.error("E301", message, bound.expr.span)
     return found
 
 
+def _stands_alone(want: Any) -> bool:
+    """A choice without an argument that is needed: as good as any other to stand in for all of them."""
+    is_model = (
+        isinstance(want, type) and issubclass(want, BaseModel) and "kind" in want.model_fields
+    )
+    return is_model and not any(info.is_required() for info in want.model_fields.values())
+
+
 def _value(want: Any, setting: Setting) -> Any:
+    if _stands_alone(want):
+        return construct(want)
     if get_origin(want) is Literal:
         return get_args(want)[0]
     if get_origin(want) is tuple:

@@ -85,6 +85,13 @@ START_S: dict[str, Guess] = {
 }
 """A stage's process until its first row: without torch, with it, with vLLM."""
 
+COMPARED_PER_S: Guess = (20_000.0, 5_000.0, 1_000.0)
+"""Rows whose texts are hashed and compared for near duplicates; images are hashed at the rate of pictures."""
+
+ENCODED_TEXTS_PER_S: Guess = (20_000.0, 2_000.0, 30.0)
+ENCODED_IMAGES_PER_S: Guess = (100.0, 30.0, 3.0)
+"""Through an encoder on a few cores: static word vectors at best, a transformer at worst; small to large vision towers."""
+
 SYNC_S: Guess = (0.02, 0.3, 3.0)
 """Weights from the trainer to the engine, one step, up to some ten billion parameters."""
 

@@ -62,7 +62,7 @@ def cascade(expr: RowExpr, rows: Estimate, keep: Estimate | None) -> tuple[Asked
 def _share(keep: Estimate | None, num_rules: int) -> Estimate:
     if keep is None:
         return _guess()
-    if num_rules == 1:
+    if num_rules <= 1:
         return keep
     formula = f"each of {num_rules} rules lets the same share through"
     return derive("", formula, lambda keep: keep ** (1 / num_rules), keep=keep)

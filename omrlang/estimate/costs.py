@@ -13,6 +13,7 @@ from omrlang.estimate.cascade import cascade
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
 from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speeds
 from omrlang.estimate.memory import memory
+from omrlang.estimate.near import near_seconds
 from omrlang.estimate.ranges import (
     added,
     as_estimate,
@@ -55,7 +56,7 @@ from omrlang.plan import Action, Asked, Costs, Estimate, Money, Totals
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
 from omrlang.settle import DEFAULT_SCORE
 from omrlang.state import Index
-from omrlang.types import Engine, Hardware, Model, RowExpr, Scripted
+from omrlang.types import Engine, Hardware, Model, Near, RowExpr, Scripted
 
 NO_TOKENS = exact(0, "tokens", "formula", "no tokens are written")
 
@@ -135,6 +136,8 @@ def _program(stage: Lowered, spec: Source | Mix | Filter, before: Past, walk: _P
         rate=rate,
     )
     parts = {"start": start_seconds("light"), "work": work}
+    if isinstance(spec, Filter | Mix) and isinstance(spec.unique, Near):
+        parts |= near_seconds(spec.unique, rows_in)
     extra = {f"from {name}": rows for name, rows in flow.parts.items()}
     return _costs(spec, before, rows_in, flow, NO_TOKENS, parts, extra)
 

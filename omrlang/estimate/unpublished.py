@@ -7,23 +7,24 @@ from dataclasses import replace
 from omrlang.estimate.ranges import unknown
 from omrlang.estimate.rows import Flow
 from omrlang.plan import Costs, Money
-from omrlang.schema import Filter, Spec
+from omrlang.schema import Filter, Mix, Spec
 
 COSTLESS = frozenset(
     {"temperature", "top_p", "top_k", "lr", "optimizer", "max_grad_norm", "algorithm"}
-    | {"reward", "loss", "score", "shuffle", "unique", "label"}
+    | {"reward", "loss", "score", "shuffle", "label"}
 )
 """Settings that change what comes out and not what it takes."""
 
 
 def open_setting(spec: Spec) -> str | None:
-    """The first unpublished setting that rows or costs depend on; None where all of those are known."""
-    declared = isinstance(spec, Filter) and spec.assume.keep is not None
-    for path in spec.unpublished:
-        name = path.partition(".")[0]
-        if name not in COSTLESS and not (declared and name == "keep"):
-            return path
-    return None
+    """The first unpublished setting that rows or costs depend on; None where all of those are known.
+
+    What a filter keeps may be declared, and a mix counts its amounts before duplicates are dropped.
+    """
+    known = COSTLESS | ({"unique"} if isinstance(spec, Mix) else frozenset())
+    if isinstance(spec, Filter) and spec.assume.keep is not None:
+        known |= {"keep", "unique"}
+    return next((path for path in spec.unpublished if path.partition(".")[0] not in known), None)
 
 
 def without_numbers(costs: Costs, path: str) -> Costs:

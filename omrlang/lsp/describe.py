@@ -100,13 +100,11 @@ def default_text(key: Key) -> str:
 def type_text(key: Key) -> str:
     """What a value is, in a few words."""
     if RowExpr in key.branches:
-        return "an expression over the row"
+        return "an expression over the row" if not key.several else "expressions over the row"
     calls = [f"`{word}(…)`" for word in key.choices]
-    if key.words:
+    if key.words or calls:
         other = [_WORDS[branch] for branch in key.branches if branch in _WORDS]
         return " | ".join([*other, *(f"`{word}`" for word in key.words), *calls])
-    if calls:
-        return " | ".join(calls)
     named = [_WORDS.get(branch, "") for branch in key.branches]
     return " or ".join(word for word in named if word)
 
@@ -122,7 +120,9 @@ def choice_text(word: str, model: type[BaseModel]) -> str:
 def signature(word: str, model: type[BaseModel]) -> str:
     """``cosine(peak, warmup = 0 steps, floor = 0)``."""
     given = [
-        key.name if key.required else f"{key.name} = {default_text(key)}"
+        f"{key.name}{'…' if key.several else ''}"
+        if key.required
+        else f"{key.name} = {default_text(key)}"
         for key in arguments(model).values()
     ]
     return f"{word}({', '.join(given)})"

@@ -19,6 +19,7 @@ from omrlang.scope import STAGES
 from omrlang.types import (
     Clause,
     Model,
+    RowExpr,
     Setting,
     TrainedModel,
 )
@@ -40,6 +41,11 @@ class Key:
     required: bool
     default: object = None
     is_setting: bool = True
+
+    @property
+    def several(self) -> bool:
+        """Whether a call's arguments without a name all belong here."""
+        return bool(self.annotation == tuple[RowExpr, ...])
 
     @property
     def branches(self) -> list[Any]:
@@ -165,7 +171,9 @@ def _mapped(want: Any) -> dict[str, Key]:
 
 
 def _plain(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    """Without what a declaration adds; of a list of expressions each."""
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return RowExpr if plain == tuple[RowExpr, ...] else plain
 
 
 def _is_model(branch: Any) -> bool:

@@ -64,7 +64,9 @@ def _argument(frame: Frame, outer: Wanted) -> Wanted:
     known = places.arguments(outer.key.choices[word])
     in_order = list(known.values())
     key = known.get("".join(frame.key)) if frame.key else None
-    if not frame.key and frame.index < len(in_order):
+    if not frame.key and in_order and in_order[0].several:
+        key = in_order[0]
+    elif not frame.key and frame.index < len(in_order):
         key = in_order[frame.index]
     return Wanted({} if frame.key else known, key)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from omrlang.schema.stage import StageSpec
-from omrlang.types import Clause, MixPart, Setting, Share
+from omrlang.types import Clause, MixPart, Near, Setting, Share
 
 
 class Mix(StageSpec):
@@ -17,10 +17,11 @@ class Mix(StageSpec):
         Setting(cls="rows", unit="rows", ge=1, doc="how many rows the shares are shares of"),
     ] = None
     unique: Annotated[
-        Literal["exact", "none"],
+        Literal["exact", "none"] | Near,
         Setting(
             cls="rows",
-            doc="exact: of rows with the same content and response the first in the order of the parts stays",
+            doc="exact: of rows with the same content and response the first in the order of the parts stays; "
+            "near: near duplicates go before amounts are taken, whichever part they are in",
         ),
     ] = "exact"
     shuffle: Annotated[

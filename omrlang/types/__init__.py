@@ -36,6 +36,7 @@ from omrlang.types.models import (
     Vllm,
     WheelModel,
 )
+from omrlang.types.near import Minhash, Near, Phash, is_images
 from omrlang.types.places import (
     Csv,
     Folder,
@@ -147,16 +148,19 @@ __all__ = [
     "Lit",
     "LrSchedule",
     "Metric",
+    "Minhash",
     "MixAmount",
     "MixPart",
     "Model",
     "ModelRef",
     "ModelSource",
+    "Near",
     "OnSpread",
     "OpenAI",
     "Order",
     "Overlong",
     "Parquet",
+    "Phash",
     "Place",
     "Prompt",
     "Python",
@@ -185,4 +189,5 @@ __all__ = [
     "Worst",
     "Zero",
     "construct",
+    "is_images",
 ]

@@ -69,7 +69,10 @@ class Relations:
                                   thinking text)"""
         )
         self.db.execute(
-            "create table dropped (part integer, id text, source text, reason text, first text)"
+            "create table dropped (part integer, id text, source text, reason text, first text, via text, alike double)"
+        )
+        self.db.execute(
+            "create table near (file text, spot bigint, id text, stays text, via text, alike double)"
         )
 
     def close(self) -> None:
@@ -78,10 +81,10 @@ class Relations:
     def add(
         self, part: int, spec: MixPart, rows: InputRows, picked: Picked, seed: int, unique: bool
     ) -> None:
-        """Pick a part's rows among those that no earlier part gave."""
+        """Pick a part's rows among those that no earlier part gave, or that repeat none (``know``)."""
         self._load(rows)
         self._mark(seed, unique)
-        self._check(spec, picked, unique)
+        self._check(spec, picked)
         n = -1 if picked.n is None else picked.n
         self.db.execute(
             """insert into kept select ?, 0, file, spot, id, content, response, thinking from marked
@@ -90,7 +93,7 @@ class Relations:
         )
         self.db.execute(
             f"""insert into dropped select ?, id, source,
-                  case when first is not null then '{DUPLICATE}' else '{UNPICKED}' end, first from marked
+                  case when first is not null then '{DUPLICATE}' else '{UNPICKED}' end, first, via, alike from marked
                 where first is not null or (? >= 0 and place > ?)""",
             [part, n, n],
         )
@@ -100,10 +103,14 @@ class Relations:
                 [again, part],
             )
 
+    def know(self, repeats: pa.Table) -> None:
+        """Take over which rows are near duplicates of which."""
+        self.db.register("found", repeats)
+        self.db.execute("insert into near select * from found")
+        self.db.unregister("found")
+
     def _load(self, rows: InputRows) -> None:
-        files = [
-            str(shard.files["row"]) for shard in Shards(rows.folder).read() if "row" in shard.files
-        ]
+        files = [str(file) for file in row_files([rows])]
         self.db.execute(
             "create or replace table part (file text, spot bigint, id text, content text, source text, response text, thinking text)"
         )
@@ -127,7 +134,8 @@ class Relations:
             self.db.execute(
                 """create or replace table repeated as
                    with earlier as (select content, response, thinking, arg_min(id, (part, spot)) as id from kept group by all)
-                   select ordered.*, coalesce(earlier.id, case when number > 1 then lead end) as first from (
+                   select ordered.*, coalesce(earlier.id, case when number > 1 then lead end) as first,
+                          null::text as via, null::double as alike from (
                      select *, row_number() over same as number, first_value(id) over same as lead from ordered
                      window same as (partition by content, response, thinking order by key, spot)) ordered
                    left join earlier on earlier.content = ordered.content
@@ -136,7 +144,8 @@ class Relations:
             )
         else:
             self.db.execute(
-                "create or replace table repeated as select *, null::text as first from ordered"
+                """create or replace table repeated as select ordered.*, near.stays as first, near.via, near.alike
+                   from ordered left join near on near.file = ordered.file and near.spot = ordered.spot"""
             )
         self.db.execute(
             """create or replace table marked as select *,
@@ -144,14 +153,14 @@ class Relations:
                from repeated"""
         )
 
-    def _check(self, spec: MixPart, picked: Picked, unique: bool) -> None:
+    def _check(self, spec: MixPart, picked: Picked) -> None:
         found = self.db.execute(
             "select count(*), count(*) filter (first is null) from marked"
         ).fetchone()
         assert found is not None, "a count gives a row"
         there, distinct = found
         if picked.exactly and picked.n is not None and picked.n > distinct:
-            less = f", {distinct:,} of them no duplicates" if unique and distinct < there else ""
+            less = f", {distinct:,} of them no duplicates" if distinct < there else ""
             raise RunError(
                 f"{spec.rows}: {picked.n:,} rows are asked for, there are {there:,}{less}; up_to({picked.n}) takes what there is"
             )
@@ -220,18 +229,33 @@ class Relations:
     def dropped(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Dropped rows ``start`` to ``stop`` with their reason and what they repeat."""
         found = self.db.execute(
-            "select id, source, reason, first from gone where number >= ? and number < ? order by number",
+            "select id, source, reason, first, via, alike from gone where number >= ? and number < ? order by number",
             [start, stop],
         ).fetchall()
-        return [dict(zip(("row", "source", "reason", "first"), row, strict=True)) for row in found]
+        names = ("row", "source", "reason", "first", "via", "alike")
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def row_files(inputs: Sequence[InputRows]) -> list[Path]:
+    """The Parquet files with the rows of artifacts, in order."""
+    return [
+        shard.files["row"]
+        for entry in inputs
+        for shard in Shards(entry.folder).read()
+        if "row" in shard.files
+    ]
 
 
 @contextmanager
-def mixed(spec: Mix, inputs: Sequence[InputRows], folder: Path) -> Iterator[Relations]:
-    """The relations of a mix, arranged; closed at the end."""
+def mixed(
+    spec: Mix, inputs: Sequence[InputRows], folder: Path, near: pa.Table | None = None
+) -> Iterator[Relations]:
+    """The relations of a mix, arranged; closed at the end. ``near`` are the near duplicates among all inputs."""
     by_name = {entry.name: entry for entry in inputs}
     relations = Relations(folder)
     try:
+        if near is not None:
+            relations.know(near)
         for number, (part, picked) in enumerate(zip(spec.parts, amounts(spec), strict=True)):
             relations.add(
                 number, part, by_name[part.rows], picked, spec.seed, spec.unique == "exact"

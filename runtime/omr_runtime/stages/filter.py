@@ -6,20 +6,26 @@ the next run asks again.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omr_runtime.errors import Resumable
-from omr_runtime.identity import order_key
+from omr_runtime.near import FORMS, measures
 from omr_runtime.verify.asking import cascade_for
+from omr_runtime.verify.cap import Cap, group_of_parent
 from omr_runtime.verify.cascade import Cascade, Outcome, Verdict
 from omr_runtime.verify.interpret import Row
 from omr_runtime.verify.slices import Decided, Slice, decided, slices, slicing
 from omr_runtime.work import ROW, Progress, Shards, Work, finish
 from omrlang.schema import Filter
-from omrlang.types import Amount
+from omrlang.types import Near
+
+JUDGED = "judged"
+"""Where rows wait that `keep` let through, until it is known which of them are near duplicates."""
 
 
 @dataclass(slots=True)
@@ -33,43 +39,31 @@ class Tables:
     undecided: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
-class Cap:
-    """``at_most = N per parent``: of a group's rows that pass, those with the lowest sha256(seed, id) stay."""
-
-    limit: int
-    seed: int
-
-    @property
-    def text(self) -> str:
-        return f"at_most = {self.limit} per parent"
-
-    def key(self, row: str) -> str:
-        return order_key(self.seed, "at_most", row)
-
-
 def run(work: Work) -> None:
-    """Decide all rows that no shard has decided yet. Raises Resumable when some stay undecided."""
+    """Decide all rows that no shard has decided yet. Raises Resumable when some stay undecided.
+
+    Near duplicates are looked for among all rows that `keep` lets through, so those wait in a folder of their own.
+    """
     spec = work.stage.spec
     assert isinstance(spec, Filter), "the driver starts the module of the stage's kind"
-    cap = _cap(spec.at_most, spec.seed)
-    shards = Shards(work.out)
+    cap = Cap(int(spec.at_most.value), spec.seed) if spec.at_most else None
+    near = spec.unique if isinstance(spec.unique, Near) else None
+    compared = measures(near, work) if near else []
+    shards = Shards(Path(work.out) / JUDGED if near else work.out)
     with cascade_for(work, spec.keep) as cascade:
-        undecided = _decide_all(work, cascade, cap, shards)
+        undecided = _decide_all(work, cascade, None if near else cap, shards)
     if undecided:
         number, why = undecided.total(), undecided.most_common(1)[0][0]
         raise Resumable(
             f"{number:,} rows are undecided, mostly because: {why}; all others are committed"
         )
+    if near:
+        from omr_runtime.near.thin import thin
+
+        thin(work, near, compared, cap, shards)
     finish(work, {})
-
-
-def _cap(amount: Amount | None, seed: int) -> Cap | None:
-    return None if amount is None else Cap(int(amount.value), seed)
-
-
-def _group_of_parent(row: Row) -> str:
-    return str(row["parent"] or row["id"])
+    for folder in (JUDGED, FORMS):
+        shutil.rmtree(Path(work.out) / folder, ignore_errors=True)
 
 
 def _group_of_row(row: Row) -> str:
@@ -77,7 +71,7 @@ def _group_of_row(row: Row) -> str:
 
 
 def _decide_all(work: Work, cascade: Cascade, cap: Cap | None, shards: Shards) -> Counter[str]:
-    group_of = _group_of_parent if cap else _group_of_row
+    group_of = group_of_parent if cap else _group_of_row
     cut = slicing(work.inputs, group_of)
     known = decided(shards, group_of)
     taken = shards.numbers()
@@ -136,7 +130,7 @@ def _add(tables: Tables, outcome: Outcome, cap: Cap | None, over: bool) -> None:
     tables.verdict += outcome.verdicts
     reason = outcome.reason
     if cap and outcome.value is True:
-        tables.verdict.append(_cap_verdict(outcome.row["id"], cap, over))
+        tables.verdict.append(cap.verdict(outcome.row["id"], over))
         reason = cap.text if over else None
     if reason is None:
         tables.row.append(outcome.row)
@@ -145,15 +139,11 @@ def _add(tables: Tables, outcome: Outcome, cap: Cap | None, over: bool) -> None:
         tables.dropped.append(dropped)
 
 
-def _cap_verdict(row: str, cap: Cap, over: bool) -> Verdict:
-    return {"row": row, "rule": cap.text, "ok": not over, "reason": None, "score": None}
-
-
 def _over_cap(outcomes: Sequence[Outcome], cap: Cap, known: Decided) -> dict[str, bool | None]:
     """For each row that passes: whether the cap drops it; None while that hangs on undecided rows of its group."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        groups.setdefault(_group_of_parent(outcome.row), []).append(outcome)
+        groups.setdefault(group_of_parent(outcome.row), []).append(outcome)
     kept_before = _kept_by_group(known, groups)
     result: dict[str, bool | None] = {}
     for group, members in groups.items():
