@@ -97,6 +97,13 @@ _ALL = (
         "0 for A or a, 1 for B or b, …; null for anything else",
     ),
     Function(
+        "list",
+        ("text",),
+        "list",
+        "row",
+        "the items of a list that a set keeps as text, in Python's or JSON's form; a row whose text is no list is a bad row",
+    ),
+    Function(
         "shuffled",
         ("list",),
         "list",

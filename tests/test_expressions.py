@@ -383,6 +383,51 @@ def test_raw_columns_of_any_kind() -> None:
     assert evaluate(Binary(op="and", left=col("on"), right=lit(True)), row) is True
 
 
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("['a', \"it's\", 3]", ["a", "it's", 3]),
+        ('["a", null, 2.5]', ["a", None, 2.5]),
+        ("('$6', '$7')", ["$6", "$7"]),
+        ("['\\d']", ["\\d"]),
+        ("[]", []),
+    ],
+)
+def test_list_reads_a_list_that_is_kept_as_text(text: str, items: list[Any]) -> None:
+    assert evaluate(call("list", col("options")), {"options": text}) == items
+
+
+def test_list_of_a_list_or_of_nothing_is_that() -> None:
+    assert evaluate(call("list", col("options")), {"options": ["a"]}) == ["a"]
+    assert evaluate(call("list", col("options")), {}) is None
+
+
+NO_LISTS = {
+    "nothing": "",
+    "words": "a, b",
+    "record": "{'a': 1}",
+    "lists": "['a', ['b']]",
+    "code": "[__import__('os').system('true')]",
+    "nan": "[NaN]",
+    "deep": "[" * 90_000,
+    "digits": "[" + "9" * 5_000 + "]",
+    "long": "['" + "a" * 100_000 + "']",
+}
+
+
+@pytest.mark.parametrize("text", NO_LISTS.values(), ids=NO_LISTS)
+def test_a_text_that_is_no_list_is_said_and_not_run(text: str) -> None:
+    with pytest.raises(ExpressionError, match="`list` takes the text of a list"):
+        evaluate(call("list", col("options")), {"options": text})
+    assert to_sql(call("list", col("question"))) is None
+
+
+@given(st.lists(st.one_of(texts, st.integers(), st.booleans(), st.none()), max_size=6))
+def test_list_reads_back_what_python_and_json_print(items: list[Any]) -> None:
+    for text in (repr(items), json.dumps(items), json.dumps(items, ensure_ascii=False)):
+        assert evaluate(call("list", col("options")), {"options": text}) == items
+
+
 def test_shuffled_depends_on_the_seed_and_the_row_only() -> None:
     def order(seed: int, row: str) -> Any:
         tree = Call(fn="shuffled", args=(col("options"),), named=(("seed", lit(seed)),))

@@ -22,6 +22,7 @@ from omr_runtime.work import Shards, read_rows
 from omrlang.schema import Source
 from omrlang.types import (
     Binary,
+    Call,
     Col,
     Csv,
     Folder,
@@ -312,6 +313,32 @@ def test_puzzlevqa(tmp_path: Path, shared_data: Path) -> None:
     rows, _ = read(tmp_path, plans.source("s", path, columns=columns, take=30))
     assert len(rows) == 30
     assert all(row["answer"] in row["options"] for row in rows)
+
+
+def test_options_that_a_set_keeps_as_the_text_of_a_list(tmp_path: Path) -> None:
+    """As MMMU has them: a letter for an answer, an empty list for an open question, up to seven pictures."""
+    lines(
+        tmp_path,
+        {"question": "q", "options": "['$6', \"it's 7\"]", "answer": "B", "a": None, "b": "b.png"},
+        {"question": "open", "options": "[]", "answer": "24"},
+        {"question": "bad", "options": "$6 or $7", "answer": "A"},
+    )
+    (tmp_path / "b.png").write_bytes(png())
+    columns = {
+        "question": plans.column("question"),
+        "answer": plans.column("answer"),
+        "options": plans.expression(Call(fn="list", args=(Col(name="options"),)), "list(options)"),
+        "images": plans.expression(ListOf(items=(Col(name="a"), Col(name="b"))), "[a, b]"),
+    }
+    spec = plans.source("s", "data.jsonl", columns=columns)
+    with pytest.raises(RunError, match=r"data\.jsonl:3: a column cannot be made: `list` takes"):
+        read(tmp_path, spec)
+    rows, dropped = read(tmp_path, spec.model_copy(update={"bad_rows": "drop"}))
+    assert [(row["answer"], row["options"], len(row["images"])) for row in rows] == [
+        ("it's 7", ["$6", "it's 7"], 1),
+        ("24", None, 0),
+    ]
+    assert len(dropped) == 1
 
 
 def test_indexing_options(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, assert_never
 
 from omr_runtime.errors import RunError
+from omr_runtime.verify.text_lists import read_list
 from omrlang.expressions import NUMBER_PATTERN, WHITE_SPACE
 from omrlang.functions import FUNCTIONS, IN_THE_ROW
 from omrlang.types import Between, Binary, Call, Col, ExprNode, Index, ListOf, Lit, ModelRef, Unary
@@ -419,6 +420,15 @@ def _as_number(x: Value) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _as_list(x: Value) -> list[Value] | None:
+    if x is None or isinstance(x, list | tuple):
+        return None if x is None else list(x)
+    found = read_list(_text_arg(x))
+    if found is None:
+        raise ExpressionError(f"`list` takes the text of a list, not {_shown(x)}")
+    return found
+
+
 def _choose(condition: Value, first: Value, second: Value) -> Value:
     return first if _truth(condition) else second
 
@@ -452,5 +462,6 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "text": as_text,
     "number": _as_number,
     "choose": _choose,
+    "list": _as_list,
     "letter_index": _texts(_letter_index),
 }
