@@ -31,11 +31,11 @@ from omrlang.plan import (
 from omrlang.plan_pins import plan_pins
 from omrlang.provenance import placed
 from omrlang.references import calls
-from omrlang.select import Asked, check_names, select
+from omrlang.select import Wanted, check_names, select
 from omrlang.state import Index, read_index
 from omrlang.types import Verifier
 
-EVERYTHING = Asked()
+EVERYTHING = Wanted()
 
 
 def make_plan(
@@ -45,17 +45,17 @@ def make_plan(
     found: Sequence[Diagnostic] = (),
     overrides: Sequence[str] = (),
     pins: Pins | None = None,
-    asked: Asked = EVERYTHING,
+    wanted: Wanted = EVERYTHING,
 ) -> Plan:
     """``path`` is the recipe's file as given; ``state`` the folder of earlier runs, which need not exist; ``found`` what
     the front has to say and ``overrides`` what ``--set`` said, which the plan carries on. ``pins`` are for who plans
-    often: by default those that the state folder keeps. Raises ``Unselectable`` where ``asked`` means no stage."""
+    often: by default those that the state folder keeps. Raises ``Unselectable`` where ``wanted`` means no stage."""
     pins = pins or Pins.open(recipe.folder, state)
     index = read_index(state)
     lowered = lower(recipe, pins)
     pins.save()
     costs = estimate(lowered, index, path)
-    stages = _plan_stages(recipe, lowered, _decisions(lowered, index, path, asked), costs, asked)
+    stages = _plan_stages(recipe, lowered, _decisions(lowered, index, path, wanted), costs, wanted)
     expected = tuple(_expectations(stages, recipe))
     linted = map(plan_diagnostic, [*found, *_revealed(recipe, costs)])
     said = (*linted, *_diagnostics(lowered, index, path), *expected)
@@ -69,8 +69,8 @@ def make_plan(
         recipe=str(path),
         folder=str(recipe.folder.resolve()),
         overrides=tuple(overrides),
-        selection=asked.select,
-        forced=asked.force,
+        selection=wanted.select,
+        forced=wanted.force,
         seed=recipe.seed,
         stages=stages,
         models=recipe.models,
@@ -96,10 +96,10 @@ def _revealed(recipe: Recipe, costs: Mapping[str, Costs]) -> Iterator[Diagnostic
 
 
 def _decisions(
-    lowered: tuple[Lowered, ...], index: Index, path: Path, asked: Asked
+    lowered: tuple[Lowered, ...], index: Index, path: Path, wanted: Wanted
 ) -> dict[str, Decision]:
-    check_names(lowered, asked.force, "--force")
-    return decide(lowered, index, path, asked.force)
+    check_names(lowered, wanted.force, "--force")
+    return decide(lowered, index, path, wanted.force)
 
 
 def _plan_stages(
@@ -107,9 +107,9 @@ def _plan_stages(
     lowered: tuple[Lowered, ...],
     decisions: Mapping[str, Decision],
     costs: Mapping[str, Costs],
-    asked: Asked,
+    wanted: Wanted,
 ) -> tuple[PlanStage, ...]:
-    chosen = select(lowered, decisions, asked.select)
+    chosen = select(lowered, decisions, wanted.select)
     found: dict[str, PlanStage] = {}
     for stage in lowered:
         made = _plan_stage(stage, decisions[stage.name], costs[stage.name], recipe)

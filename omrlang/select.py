@@ -41,7 +41,7 @@ class Unselectable(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Wanted:
     """What a command asks of a plan: ``select`` some stages (none given: all), ``force`` some to be made again."""
 
     select: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import made_recipes as made
 from omrlang.plan import Plan, PlanStage
 from omrlang.planning import make_plan
 from omrlang.schema import Spec
-from omrlang.select import Asked
+from omrlang.select import Wanted
 
 
 def planned(
@@ -22,7 +22,7 @@ def planned(
 ) -> Plan:
     """The plan of these stages (none: the quickstart)."""
     recipe = made.recipe(*(specs or made.quickstart()), path=path)
-    return make_plan(recipe, state, path, asked=Asked(select, force))
+    return make_plan(recipe, state, path, wanted=Wanted(select, force))
 
 
 def write_index(state: Path, plan: Plan, records: dict[str, dict[str, object]]) -> None:

@@ -137,7 +137,7 @@ def test_stages_that_are_gone_are_named(tmp_path: Path) -> None:
     write_index(tmp_path, plan, finished(plan))
     again = planned(*made.quickstart()[:-1], state=tmp_path)
     assert [(gone.name, gone.reasons) for gone in again.removed] == [("after", ("removed",))]
-    assert "  - after  is no longer in the recipe" in plan_text(again, 100)
+    assert "  - eval after  no longer in the recipe" in plan_text(again, 100)
 
 
 def test_two_names_for_one_thing_are_made_once() -> None:

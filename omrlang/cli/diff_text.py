@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from omrlang.cli.figures import spread, text
-from omrlang.cli.plan_text import listing, wrapped
+from omrlang.cli.plan_view.layout import listing, wrapped
 from omrlang.diff import Diff, Effect, StageDiff
 from omrlang.factors import Factor
 from omrlang.plan import Estimate, Money, Totals

@@ -17,7 +17,7 @@ from omrlang.plan import Exit, Plan
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
     from omrlang.hir import Recipe
-    from omrlang.select import Asked
+    from omrlang.select import Wanted
 
 USAGE = 64
 Made: TypeAlias = "list[tuple[Recipe, Plan]]"
@@ -33,6 +33,10 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     add_deny(parser)
     parser.add_argument("--json", action="store_true", help="print the plan itself")
     parser.add_argument("--summary", action="store_true", help="print two lines")
+    parser.add_argument("--md", action="store_true", help="print Markdown, for a pull request")
+    parser.add_argument(
+        "--html", action="store_true", help="print one page with pictures that loads nothing"
+    )
     add_width(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE.omrplan", help="save the plan, to be run as it is"
@@ -45,16 +49,27 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Make the plans and print them; the exit code of ``plan_and_diff.md``."""
-    from omrlang.cli.saved import is_saved, show_saved
+    from omrlang.cli.saved import is_saved
 
     if is_saved(args.file):
-        return show_saved(args.file, as_json=args.json)
-    made = make_plans(args.file, args.state, args.set, asked(args), as_json=args.json)
+        return _show_saved(args)
+    made = make_plans(args.file, args.state, args.set, wanted(args), as_json=args.json)
     if args.out is not None and (wrong := _not_savable(args, made)):
         print(f"omr: {wrong}", file=sys.stderr)
         return USAGE
     codes = [_show(recipe, plan, args) for recipe, plan in made]
     return worst(codes or [1])
+
+
+def _show_saved(args: argparse.Namespace) -> int:
+    """Print a saved plan as it was saved. Reads nothing else, so that it shows on any machine."""
+    from omrlang.cli.saved import open_saved
+
+    plan = open_saved(args.file)
+    if plan is None:
+        return 1
+    print(view(plan, args, str(args.file)), end="")
+    return 0
 
 
 def _not_savable(args: argparse.Namespace, made: Made) -> str | None:
@@ -68,7 +83,7 @@ def _not_savable(args: argparse.Namespace, made: Made) -> str | None:
 
 
 def _show(recipe: Recipe, plan: Plan, args: argparse.Namespace) -> int:
-    """Print one plan, and save it where that is asked for."""
+    """Print one plan, and save it where that is wanted for."""
     plan = with_exit(with_denied(plan, args.deny), args.detailed_exitcode)
     if args.out is not None:
         from omrlang.cli.saved import save
@@ -84,56 +99,56 @@ def worst(codes: Sequence[int]) -> int:
     return min(codes, key=PRECEDENCE.index)
 
 
-def asked(args: argparse.Namespace) -> Asked:
+def wanted(args: argparse.Namespace) -> Wanted:
     """What ``--select`` and ``--force`` say."""
-    from omrlang.select import Asked
+    from omrlang.select import Wanted
 
-    return Asked(tuple(args.select), tuple(args.force))
+    return Wanted(tuple(args.select), tuple(args.force))
 
 
 def load_plan(
-    target: Path, state: Path, overrides: list[str], asked: Asked | None = None
+    target: Path, state: Path, overrides: list[str], wanted: Wanted | None = None
 ) -> Plan | None:
     """The plan of one recipe or variant, or None after its errors were printed. The plan carries the warnings.
 
-    Raises ``Unselectable`` where ``asked`` means no stage."""
+    Raises ``Unselectable`` where ``wanted`` means no stage."""
     from omrlang.compiler import load
     from omrlang.planning import make_plan
-    from omrlang.select import Asked
+    from omrlang.select import Wanted
 
     recipe, diagnostics = load(target, overrides)
     if recipe is None:
         _print_errors(target, diagnostics, as_json=False)
         return None
-    return make_plan(recipe, state, target, diagnostics, overrides, asked=asked or Asked())
+    return make_plan(recipe, state, target, diagnostics, overrides, wanted=wanted or Wanted())
 
 
 def load_plans(
     target: Path,
     state: Path,
     overrides: list[str],
-    asked: Asked | None = None,
+    wanted: Wanted | None = None,
     as_json: bool = False,
 ) -> list[Plan]:
     """A plan for each variant of a file; none after its errors were printed. Raises ``Unselectable``."""
-    return [plan for _, plan in make_plans(target, state, overrides, asked, as_json)]
+    return [plan for _, plan in make_plans(target, state, overrides, wanted, as_json)]
 
 
 def make_plans(
-    target: Path, state: Path, overrides: list[str], asked: Asked | None, as_json: bool
+    target: Path, state: Path, overrides: list[str], wanted: Wanted | None, as_json: bool
 ) -> Made:
     """As ``load_plans``, each with its recipe."""
     from omrlang.compiler import load_all, variant_path
     from omrlang.planning import make_plan
-    from omrlang.select import Asked
+    from omrlang.select import Wanted
 
     recipes, found = load_all(target, overrides)
     if not recipes:
         _print_errors(target, found, as_json)
-    asked = asked or Asked()
+    wanted = wanted or Wanted()
     paths = [variant_path(target, recipe) for recipe in recipes]
     return [
-        (recipe, make_plan(recipe, state, path, found, overrides, asked=asked))
+        (recipe, make_plan(recipe, state, path, found, overrides, wanted=wanted))
         for recipe, path in zip(recipes, paths, strict=True)
     ]
 
@@ -181,7 +196,7 @@ def with_denied(plan: Plan, denied: Sequence[str]) -> Plan:
 
 
 def with_exit(plan: Plan, detailed: bool) -> Plan:
-    """Code 2 says that something would run; asked for, and weaker than any other."""
+    """Code 2 says that something would run; wanted for, and weaker than any other."""
     if not detailed or plan.exit.code != 0 or not plan.due:
         return plan
     return plan.model_copy(
@@ -191,12 +206,24 @@ def with_exit(plan: Plan, detailed: bool) -> Plan:
 
 def print_plan(plan: Plan, args: argparse.Namespace) -> None:
     """In the form that was asked for."""
+    saved = None if args.out is None else str(args.out)
+    print(view(plan, args, saved), end="")
+
+
+def view(plan: Plan, args: argparse.Namespace, saved: str | None) -> str:
+    """The plan as JSON, two lines, Markdown, a page or a text; ``saved`` is the plan file that holds it."""
+    if args.json:
+        return plan.model_dump_json(indent=1) + "\n"
+    if args.md:
+        from omrlang.cli.plan_view.markdown import markdown
+
+        return markdown(plan, saved)
+    if args.html:
+        from omrlang.cli.plan_view.html import page
+
+        return page(plan, saved)
     from omrlang.cli.plan_text import plan_text, summary
 
-    if args.json:
-        print(plan.model_dump_json(indent=1))
-    elif args.summary:
-        print(summary(plan, saved=args.out and str(args.out)), end="")
-    else:
-        width = args.width or shutil.get_terminal_size((100, 24)).columns
-        print(plan_text(plan, width, saved=args.out and str(args.out)), end="")
+    if args.summary:
+        return summary(plan, saved)
+    return plan_text(plan, args.width or shutil.get_terminal_size((100, 24)).columns, saved)

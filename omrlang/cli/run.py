@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omrlang.cli.arguments import add_selection, add_set, add_state
-from omrlang.cli.plan import asked, load_plan
+from omrlang.cli.plan import load_plan, wanted
 from omrlang.diagnostics import UsageError
 from omrlang.plan import Plan
 
@@ -72,7 +72,7 @@ def _plan(args: argparse.Namespace) -> Plan | None:
     from omrlang.cli.saved import is_saved, load_saved
 
     if not is_saved(args.file):
-        return load_plan(args.file, args.state, args.set, asked(args))
+        return load_plan(args.file, args.state, args.set, wanted(args))
     if args.set or args.select or args.force:
         raise UsageError(
             "a saved plan is run as it is; --set, --select and --force belong to `omr plan`"

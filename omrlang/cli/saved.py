@@ -62,15 +62,15 @@ def load_saved(path: Path, state: Path) -> Plan:
     """The plan to run: the saved one, with ``exit`` 4 where what it was made of is not what is there; then it was said
     what moved. Raises ``BadPlanFile``."""
     from omrlang.cli.plan import load_plan
-    from omrlang.select import Asked, Unselectable
+    from omrlang.select import Unselectable, Wanted
     from omrlang.stale import moved_since, without_done
 
     saved = read_plan(path)
     check_hashes(saved, path)
     recipe = _recipe(saved)
     try:
-        asked = Asked(saved.selection, saved.forced)
-        now = load_plan(recipe, state, list(saved.overrides), asked)
+        wanted = Wanted(saved.selection, saved.forced)
+        now = load_plan(recipe, state, list(saved.overrides), wanted)
     except Unselectable as error:
         return _stale(saved, path, (str(error),))
     if now is None:

@@ -1,0 +1,1 @@
+"""The views of a plan: text, Markdown, one page of HTML. They show what the plan holds and decide nothing."""
