@@ -18,7 +18,9 @@ from omrlang.cli.plan_text import plan_text, summary
 from omrlang.cli.plan_view.graph import graph
 from omrlang.cli.plan_view.html import page
 from omrlang.cli.plan_view.markdown import markdown
+from omrlang.compiler import load
 from omrlang.plan import Plan
+from omrlang.planning import make_plan
 from omrlang.schema import Source, Spec
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +68,10 @@ def test_every_action_has_its_sign_and_reason(edited: Plan) -> None:
 
 
 def test_rows_that_only_sampling_settles_are_marked() -> None:
-    text = plan_text(planned(*made.cluster()), 110)
+    path = ROOT / "pipelines" / "openmmreasoner" / "openmmreasoner.omr"
+    recipe, _ = load(path)
+    assert recipe is not None
+    text = plan_text(make_plan(recipe, Path("nowhere"), path), 110)
     assert "? known only after sampling" in text
     [line] = [line for line in text.splitlines() if " filter accepted " in line]
     assert re.search(r"→ [\d,]+ [da]\?", line)
