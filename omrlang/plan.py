@@ -137,13 +137,16 @@ class Money(Frozen):
         return self
 
 
+Verdict: TypeAlias = Literal["fits", "uncertain", "does not fit", "unknown"]
+
+
 class Memory(Frozen):
     """Per GPU (or per process without one), in bytes, by part."""
 
     parts: dict[str, Estimate]
     total: Estimate
     capacity_bytes: float | None
-    verdict: Literal["fits", "uncertain", "does not fit", "unknown"]
+    verdict: Verdict
     flips: tuple[str, ...] = ()
 
 

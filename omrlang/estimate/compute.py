@@ -7,7 +7,7 @@ FLOPs count causal attention at the length of a document, the vision tower apart
 from __future__ import annotations
 
 from omrlang.estimate import assumptions
-from omrlang.estimate.memory import on_cpu
+from omrlang.estimate.jobs import on_cpu
 from omrlang.estimate.ranges import derive, exact, product, ratio, setting, unknown
 from omrlang.estimate.rows import guess
 from omrlang.estimate.shapes import kv_bytes_per_token, origin_of, text_params

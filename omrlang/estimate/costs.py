@@ -12,7 +12,7 @@ from omrlang.estimate import assumptions
 from omrlang.estimate.cascade import cascade
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
 from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speeds
-from omrlang.estimate.memory import memory
+from omrlang.estimate.jobs import memory
 from omrlang.estimate.near import near_seconds
 from omrlang.estimate.ranges import (
     added,
@@ -312,7 +312,8 @@ def _training(spec: Sft | Rl, before: Past, walk: _Pass) -> Costs:
     walk.flows[spec.name] = flow
     parts = _like(spec, root, walk, work.tokens) or {"work": work.seconds}
     costs = _costs(spec, before, parent.rows, flow, work.tokens, parts, work.extra)
-    return costs.model_copy(update={"memory": memory(spec, shape)})
+    engine = engine_of(spec, root, spec.hardware) if isinstance(spec, Rl) else None
+    return costs.model_copy(update={"memory": memory(spec, shape, work.images, engine)})
 
 
 def _work(spec: Sft | Rl, parent: Flow, before: Past, walk: _Pass, root: Model | None) -> Work:

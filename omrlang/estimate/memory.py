@@ -1,201 +1,276 @@
-"""A training stage's shape becomes bytes per device by part, and a verdict with the settings that would turn it."""
+"""A training job becomes bytes per device by part, and a verdict with the settings that would turn it.
+
+Sources: Rajbhandari et al. (arXiv 1910.02054) for what ZeRO shards; Korthikanti et al. (arXiv 2205.05198) for activations
+and recomputation. The constants beside them are fitted to prime-rl's published measurements (its ``benchmarks/baselines``),
+against which ``tests/test_memory_grid.py`` holds the ranges.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import Literal, assert_never
+from dataclasses import dataclass, replace
 
 from omrlang.estimate import assumptions
-from omrlang.estimate.ranges import added, between, unknown
+from omrlang.estimate.ranges import added, between, derive, exact, product, unknown
 from omrlang.estimate.rows import guess
-from omrlang.estimate.shapes import kv_bytes_per_token, mlp_width, origin_of
-from omrlang.plan import Estimate, Memory
-from omrlang.schema import Rl, Sft
-from omrlang.settle import num_devices, settled_amount
-from omrlang.types import Shape, Zero
+from omrlang.estimate.shapes import (
+    adapter_params,
+    inner_width,
+    is_untied,
+    layer_params,
+    origin_of,
+)
+from omrlang.plan import Estimate, Memory, Verdict
+from omrlang.types import Shape
 
 GIB = 2.0**30
+MOMENTS_FP32, MOMENTS_8BIT = 8.0, 2.0
+"""Bytes a parameter of Adam's two moments."""
 
 
-def memory(spec: Sft | Rl, shape: Shape | None) -> Memory:
-    """Per device, at its peak: states + activations + logits + context (in RL also the engine)."""
-    if shape is None:
-        nothing = unknown("bytes", "the model's shape is not declared")
-        return Memory(parts={}, total=nothing, capacity_bytes=capacity(spec), verdict="unknown")
-    found = _measure(spec, shape)
-    return found.model_copy(update={"flips": _flips(spec, shape, found)})
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the memory of one training process hangs on.
+
+    ``tokens`` are of one forward pass, of which a share ``images`` stands for images. ``zero`` is the ZeRO stage, 0 none,
+    over ``processes``. ``lora`` is the rank of adapters on every matrix, 0 where all weights are trained. ``engine`` is
+    what rolls out in the same place: ``engine_bytes`` are set aside for it where it is vLLM.
+    """
+
+    shape: Shape
+    tokens: int
+    processes: int = 1
+    zero: int = 0
+    precision: str = "bf16"
+    recompute: bool = False
+    fused: bool = True
+    moments: float = MOMENTS_FP32
+    lora: int = 0
+    images: float = 0.0
+    on_cpu: bool = False
+    engine: str | None = None
+    engine_bytes: float = 0.0
+    capacity: float | None = None
 
 
-def _measure(spec: Sft | Rl, shape: Shape) -> Memory:
-    parts = _parts(spec, shape)
-    total = added("bytes", "sum of the parts", parts)
-    limit = capacity(spec)
-    return Memory(parts=parts, total=total, capacity_bytes=limit, verdict=_verdict(total, limit))
+def measure(job: Job) -> Memory:
+    """Per device, at its peak. The verdict is ``fits`` where the whole range is below what can be used of the device."""
+    parts = dict(_states(job))
+    parts |= {name: part for name, part in _passing(job).items() if part.hi}
+    parts["context"] = guess(
+        assumptions.CPU_PROCESS_BYTES if job.on_cpu else assumptions.CONTEXT_BYTES,
+        "bytes",
+        "libraries, kernels and buffers before the model",
+    )
+    parts["fragments"] = _fragments(dict(parts))
+    if job.engine is not None:
+        parts |= _engine(job, _passing(job))
+    total = added("bytes", " + ".join(parts), parts)
+    return Memory(
+        parts=parts,
+        total=total,
+        capacity_bytes=job.capacity,
+        verdict=verdict(total, job.capacity),
+    )
 
 
-def _parts(spec: Sft | Rl, shape: Shape) -> dict[str, Estimate]:
-    context = assumptions.CPU_PROCESS_BYTES if on_cpu(spec) else assumptions.CONTEXT_BYTES
-    tokens = pass_tokens(spec)
-    parts = {
-        "states": _states(spec, shape),
-        "activations": _activations(spec, shape, tokens),
-        "logits": _logits(spec, shape, tokens),
-        "context": guess(context, "bytes", "libraries and buffers"),
-    }
-    if isinstance(spec, Rl):
-        parts["engine"] = between(
-            2.0 * shape.num_params,
-            2.0 * shape.num_params,
-            2.4 * shape.num_params,
-            "bytes",
-            origin_of(shape),
-            "its weights in bf16",
-        )
-        parts["cache"] = _cache(
-            spec, shape, (parts["activations"].mid or 0.0) + (parts["logits"].mid or 0.0)
-        )
-    return parts
+def no_shape(capacity: float | None) -> Memory:
+    """Nothing can be said of a model whose shape nobody declared."""
+    nothing = unknown("bytes", "the model's shape is not declared")
+    return Memory(parts={}, total=nothing, capacity_bytes=capacity, verdict="unknown")
 
 
-def on_cpu(spec: Sft | Rl) -> bool:
-    return spec.hardware is None or spec.hardware.gpu is None
-
-
-def capacity(spec: Sft | Rl) -> float | None:
-    """Bytes of a device; without a GPU this machine's memory, shared by its processes."""
-    if spec.hardware is not None and spec.hardware.gpu is not None:
-        return spec.hardware.gpu.memory_gib * GIB
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / num_devices(spec)
-    except (OSError, ValueError):
-        return None
-
-
-def _verdict(
-    total: Estimate, limit: float | None
-) -> Literal["fits", "uncertain", "does not fit", "unknown"]:
-    if limit is None or total.lo is None or total.hi is None:
+def verdict(total: Estimate, capacity: float | None) -> Verdict:
+    """``uncertain`` where the range lies on both sides of what can be used."""
+    if capacity is None or total.lo is None or total.hi is None:
         return "unknown"
-    usable = limit * assumptions.USABLE
+    usable = capacity * assumptions.USABLE
     if total.hi <= usable:
         return "fits"
     return "does not fit" if total.lo > usable else "uncertain"
 
 
-def _states(spec: Sft | Rl, shape: Shape) -> Estimate:
-    """Weights and gradients in the compute precision, fp32 master weights and two Adam moments; ZeRO shards them."""
-    compute = 2.0 if spec.precision == "bf16" else 0.0
-    sharded_weights, gradients, optimiser = compute, compute or 4.0, 12.0
-    n = num_devices(spec)
-    stage = spec.sharding.stage if spec.sharding is not None else 0
-    per_param = (
-        sharded_weights / (n if stage >= 3 else 1)
-        + gradients / (n if stage >= 2 else 1)
-        + optimiser / (n if stage >= 1 else 1)
-    )  # fmt: skip
-    value = per_param * shape.num_params
-    formula = f"{per_param:.3g} bytes a parameter (weights, gradients, fp32 master, Adam) x {shape.num_params:,} parameters"
-    return between(value, value, value * 1.1, "bytes", origin_of(shape), formula)
+# ---- what stays: weights, gradients, optimiser -----------------------------------------------------------------------
 
 
-def pass_tokens(spec: Sft | Rl) -> int:
-    """Tokens of one forward pass: ``micro_batch`` where it is set, else a pack, else the longest rollout."""
-    match spec:
-        case Sft():
-            return max(spec.pack, spec.micro_batch or 0)
-        case Rl():
-            return max(spec.max_prompt + spec.max_response, spec.micro_batch or 0)
-        case _:
-            assert_never(spec)
+def _states(job: Job) -> dict[str, Estimate]:
+    """In bf16 fp32 masters stand beside the weights and count with the optimiser; gradients are summed up in fp32 and
+    for a moment there in bf16 too. Adapters are trained in fp32 on frozen weights."""
+    shape, whole = job.shape, job.precision == "fp32"
+    trained = adapter_params(shape, job.lora) if job.lora else float(shape.num_params)
+    split = [1 / job.processes if job.zero >= stage else 1.0 for stage in (3, 2, 1)]
+    master = 0.0 if whole else 4.0
+    gradients = (4.0, 4.0, 4.0) if whole or job.lora else (2.0, 4.0, 6.0)
+    weights = exact(4.0 if whole else 2.0, "bytes", "formula", f"a parameter in {job.precision}")
+    return {
+        "weights": _sharded(shape, shape.num_params, weights, split[0]),
+        "gradients": _sharded(
+            shape, trained, between(*gradients, "bytes", "assumed", "a parameter"), split[1]
+        ),
+        "optimiser": _sharded(
+            shape,
+            trained,
+            exact(master + job.moments, "bytes", "formula", "a parameter: fp32 masters, moments"),
+            split[2],
+        ),
+    }
 
 
-def _activations(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
-    """Without recomputation all layers' inner values, with it one checkpoint a layer and one layer's inner values."""
-    width = 2.0 if spec.precision == "bf16" else 4.0
-    inner = 6 * shape.hidden + 2 * shape.kv_heads * shape.head_dim + 4 * mlp_width(shape)
-    per_token = (
-        width * (shape.layers * shape.hidden + inner)
-        if spec.recompute
-        else width * shape.layers * inner
-    )
-    mode = (
-        "one checkpoint a layer and one layer" if spec.recompute else "every layer's inner values"
-    )
-    value = per_token * tokens
-    return between(
-        value * 0.7,
-        value,
-        value * 1.5,
+def _sharded(shape: Shape, params: float, each: Estimate, split: float) -> Estimate:
+    return derive(
         "bytes",
-        origin_of(shape),
-        f"{mode}: {per_token:,.0f} bytes a token x {tokens:,} tokens",
+        "parameters x bytes of one x share of a process",
+        product,
+        parameters=exact(params, "parameters", origin_of(shape), "of the shape"),
+        each=each,
+        share=exact(split, "", "formula", "what ZeRO leaves to a process"),
     )
 
 
-def _logits(spec: Sft | Rl, shape: Shape, tokens: int) -> Estimate:
-    fused = spec.loss.fused if isinstance(spec, Sft) else True
-    count, per_logit = (min(tokens, assumptions.LOGIT_CHUNK), 8.0) if fused else (tokens, 10.0)
-    value = count * shape.vocab * per_logit
-    text = "fused: one chunk of" if fused else "not fused: all"
-    return between(
-        value * 0.8,
-        value,
-        value * 1.5,
+# ---- what comes and goes with a pass ---------------------------------------------------------------------------------
+
+
+def _passing(job: Job) -> dict[str, Estimate]:
+    return {
+        "gathered": _gathered(job),
+        "checkpoints": _checkpoints(job),
+        "layer": _layer(job),
+        "vision": _vision(job),
+        "logits": _logits(job),
+    }
+
+
+def _gathered(job: Job) -> Estimate:
+    """ZeRO-3 gathers layers as they are needed, one ahead, with the embedding or head, and their gradients until they are
+    sent; ZeRO-1 and 2 pass gradients and weights through buckets."""
+    shape = job.shape
+    if job.zero == 0:
+        return exact(0.0, "bytes", "formula", "nothing is gathered without ZeRO")
+    if job.zero < 3:
+        lo, mid, hi = (min(size, 4.0 * shape.num_params) for size in assumptions.ZERO_BUCKETS)
+        return between(lo, mid, hi, "bytes", "assumed", "buckets of gradients and weights")
+    layer, head = layer_params(shape) / shape.layers, float(shape.vocab * shape.hidden)
+    heads = 1 + is_untied(shape)
+    lo, mid, hi = ((layer + head) * 2, (2 * layer + head) * 6, (3 * layer + heads * head) * 8)
+    formula = "two layers and the embedding in use: weights, and gradients until they are sent"
+    return between(lo, mid, hi, "bytes", "assumed", formula)
+
+
+def _per_token(job: Job, width: float, spread: assumptions.Guess, formula: str) -> Estimate:
+    """``width`` numbers of a token, in the precision of the pass, times what was measured of such."""
+    return derive(
         "bytes",
-        origin_of(shape),
-        f"{text} {count:,} tokens x {shape.vocab:,} logits x {per_logit:.0f} bytes",
+        "tokens x width x bytes of a number x factor",
+        product,
+        tokens=exact(job.tokens, "tokens", "formula", "of a forward pass"),
+        width=exact(width, "numbers", origin_of(job.shape), formula),
+        each=exact(2.0 if job.precision == "bf16" else 4.0, "bytes", "formula", job.precision),
+        factor=guess(spread, "", "measured over counted"),
     )
 
 
-def _cache(spec: Rl, shape: Shape, training: float) -> Estimate:
-    """Keys and values while rollouts are written, beyond what training takes at other times in the same place."""
-    each = kv_bytes_per_token(shape) * (spec.max_prompt + spec.max_response)
-    rollouts = settled_amount(spec.batch, num_devices(spec)).value * spec.group / num_devices(spec)
-    lo, mid, hi = (max(0.0, each * min(rollouts, count) - training) for count in (1, 16, 64))
-    return between(
-        lo,
-        mid,
-        hi,
-        "bytes",
+def _checkpoints(job: Job) -> Estimate:
+    """With recomputation a layer keeps its input, without it all that its backward pass reads."""
+    shape = job.shape
+    if job.recompute:
+        text = "layers x hidden: the input of each layer"
+        return _per_token(job, shape.layers * shape.hidden, assumptions.CHECKPOINTS, text)
+    text = "layers x what a layer computes inside"
+    return _per_token(job, shape.layers * inner_width(shape), assumptions.KEPT, text)
+
+
+def _layer(job: Job) -> Estimate:
+    """The layer whose backward pass runs: its inner values once more where they are recomputed, and their gradients."""
+    spread = assumptions.LAYER_AGAIN if job.recompute else assumptions.LAYER
+    text = "queries, keys, values, MLP and residuals of one layer"
+    return _per_token(job, inner_width(job.shape), spread, text)
+
+
+def _vision(job: Job) -> Estimate:
+    """The tower's blocks over the patches of the image tokens; its width is not declared and taken for 1,152."""
+    if not job.shape.vision_params:
+        return exact(0.0, "bytes", "formula", "no vision tower")
+    width = job.shape.vision_params / (12 * assumptions.VISION_WIDTH) * job.shape.merge**2
+    spread = assumptions.CHECKPOINTS if job.recompute else assumptions.VISION_KEPT
+    whole = _per_token(job, width, spread, "layers x width of the tower, for a token's patches")
+    share = between(
+        0.7 * job.images,
+        job.images,
+        min(1.0, 1.3 * job.images),
+        "",
         "assumed",
-        "cache of 1 .. 64 sequences at full length, beyond activations and logits",
+        "image tokens of a pass",
+    )
+    return derive("bytes", "a pass of image tokens x share", product, whole=whole, share=share)
+
+
+def _logits(job: Job) -> Estimate:
+    """Whole, logits stand there in the precision of the pass, in fp32, as probabilities and as gradients."""
+    count = float(job.tokens * job.shape.vocab)
+    what = "all tokens x vocabulary"
+    if job.fused:
+        count, what = min(count, float(assumptions.LOGITS_OF_A_CHUNK)), "one chunk"
+    return derive(
+        "bytes",
+        "logits x bytes of one",
+        product,
+        logits=exact(count, "logits", origin_of(job.shape), what),
+        each=guess(assumptions.LOGIT_BYTES, "bytes", "value, fp32 copy, probability, gradient"),
     )
 
 
-def _flips(spec: Sft | Rl, shape: Shape, found: Memory) -> tuple[str, ...]:
-    """Single settings that would change the verdict, each with the peak it gives: out of a bad one, or into one."""
-    bad = found.verdict != "fits"
-    peak = found.total.mid or 0.0
+def _fragments(parts: dict[str, Estimate]) -> Estimate:
+    """What the allocator holds and nobody uses."""
+    whole = added("bytes", " + ".join(parts), parts)
+    share = guess(assumptions.FRAGMENTS, "", "held and not in use")
+    return derive("bytes", "all of it x share", product, whole=whole, share=share)
+
+
+# ---- the engine beside it --------------------------------------------------------------------------------------------
+
+
+def _engine(job: Job, passing: dict[str, Estimate]) -> dict[str, Estimate]:
+    """vLLM takes its share of the device while it writes. If it sleeps while the model learns only what goes beyond a
+    pass counts; if it stays awake all of it does."""
+    learning = added("bytes", " + ".join(passing), passing)
+    lo, mid = (max(0.0, job.engine_bytes - (end or 0.0)) for end in (learning.hi, learning.mid))
+    formula = "the engine's share of the device beyond a pass, all of it if the engine never sleeps"
+    return {
+        "engine": between(lo, max(lo, mid), job.engine_bytes, "bytes", "assumed", formula)
+        if job.engine == "vllm"
+        else between(0.0, 0.0, job.engine_bytes, "bytes", "assumed", "cache beyond a pass")
+    }
+
+
+def flips(job: Job, found: Memory) -> tuple[str, ...]:
+    """Single settings that would change the verdict, each with the peak it gives and by how much it moves: out of a bad
+    verdict, or into one."""
+    bad, peak = found.verdict != "fits", found.total.mid or 0.0
     options: list[tuple[float, str]] = []
-    for text, other in _alternatives(spec).items():
-        measured = _measure(other, shape)
+    for text, other in _alternatives(job).items():
+        measured = measure(other)
         mid = measured.total.mid or 0.0
         if measured.verdict != found.verdict and (mid < peak) == bad:
-            options.append((mid, f"{text}: {mid / GIB:,.1f} GiB, {measured.verdict}"))
+            moved = f"{'+' if mid > peak else '-'}{abs(mid - peak) / GIB:,.1f}"
+            options.append((mid, f"{text}: {mid / GIB:,.1f} GiB ({moved}), {measured.verdict}"))
     return tuple(text for _, text in sorted(options, reverse=not bad)[:3])
 
 
-def _alternatives(spec: Sft | Rl) -> Mapping[str, Sft | Rl]:
-    """The same stage with one memory setting another way."""
-    options: dict[str, Sft | Rl] = {
-        "recompute = " + str(not spec.recompute).lower(): spec.model_copy(
-            update={"recompute": not spec.recompute}
-        )
+def _alternatives(job: Job) -> dict[str, Job]:
+    """The same job with one memory setting another way."""
+    options = {
+        f"recompute = {str(not job.recompute).lower()}": replace(job, recompute=not job.recompute)
     }
-    if num_devices(spec) > 1:
-        stage = spec.sharding.stage if spec.sharding is not None else 0
-        for other in {0, 3} - {stage}:
-            sharding = Zero(stage=other) if other else None
-            options[f"sharding = {f'zero({other})' if other else 'none'}"] = spec.model_copy(
-                update={"sharding": sharding}
-            )
-    if isinstance(spec, Sft):
-        fused = not spec.loss.fused
-        options[f"cross_entropy(fused = {str(fused).lower()})"] = spec.model_copy(
-            update={"loss": spec.loss.model_copy(update={"fused": fused})}
-        )
-        options[f"pack = {spec.pack // 2:_}"] = spec.model_copy(
-            update={"pack": max(8, spec.pack // 2)}
-        )
+    if job.processes > 1:
+        for zero in {0, 2, 3} - {job.zero}:
+            name = f"sharding = {f'zero({zero})' if zero else 'none'}"
+            options[name] = replace(job, zero=zero)
+    if job.engine is None:
+        fused = str(not job.fused).lower()
+        options[f"cross_entropy(fused = {fused})"] = replace(job, fused=not job.fused)
+        options[f"pack = {job.tokens // 2:_}"] = replace(job, tokens=max(8, job.tokens // 2))
+    if job.engine == "vllm" and job.capacity and not job.on_cpu:
+        for share in (0.3, 0.5):
+            if share * job.capacity < job.engine_bytes:
+                name = f"engine = vllm(gpu_memory = {share})"
+                options[name] = replace(job, engine_bytes=share * job.capacity)
     return options

@@ -93,6 +93,20 @@ def mlp_width(shape: Shape) -> int:
     return max(1, shape.experts_per_token) * shape.intermediate
 
 
+def inner_width(shape: Shape) -> int:
+    """Numbers that a layer computes for one token: queries, keys, values, their output, gate, up, product, residuals."""
+    attention = 2 * shape.heads * shape.head_dim + 2 * shape.kv_heads * shape.head_dim
+    return attention + 3 * mlp_width(shape) + 4 * shape.hidden
+
+
+def adapter_params(shape: Shape, rank: int) -> float:
+    """Parameters of LoRA (arXiv 2106.09685) of that rank on every matrix of the layers, experts included."""
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    attention = 2 * (shape.hidden + q) + 2 * (shape.hidden + kv)
+    mlp = 3 * (shape.hidden + shape.intermediate) * max(1, shape.experts)
+    return float(shape.layers * rank * (attention + mlp))
+
+
 def origin_of(shape: Shape) -> Origin:
     """What a number is that follows from a shape."""
     return "formula" if shape.verified else "declared"

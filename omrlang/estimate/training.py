@@ -14,7 +14,7 @@ from omrlang.estimate.compute import (
     train_seconds,
 )
 from omrlang.estimate.disk import checkpoints_on_disk
-from omrlang.estimate.memory import on_cpu, pass_tokens
+from omrlang.estimate.jobs import on_cpu, pass_tokens
 from omrlang.estimate.ranges import (
     added,
     between,
@@ -39,12 +39,13 @@ ONE_PASS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """``tokens`` go through the trainer; ``rows_out`` is what it learns from; ``response`` how long the model then writes."""
+    """``tokens`` go through the trainer, of which ``images`` stand for images; ``rows_out`` is what it learns from; ``response`` how long the model then writes."""
 
     tokens: Estimate
     seconds: Estimate
     rows_out: Estimate
     response: Estimate | None
+    images: Estimate
     extra: dict[str, Estimate]
 
 
@@ -61,7 +62,7 @@ def sft_work(spec: Sft, flow: Flow, shape: Shape | None) -> Work:
         "tokens_per_row": each,
         "checkpoints": checkpoints_on_disk(spec.checkpoint, steps, shape),
     }
-    return Work(tokens, seconds, flow.rows, flow.response, extra)
+    return Work(tokens, seconds, flow.rows, flow.response, share, extra)
 
 
 def _sft_length(spec: Sft, flow: Flow, each: Estimate) -> tuple[Estimate, Estimate, Estimate]:
@@ -160,13 +161,15 @@ def rl_work(
         **made.extra,
         "checkpoints": checkpoints_on_disk(spec.checkpoint, made.steps, shape),
     }
+    share = _image_share(spec, flow, shape, "image tokens of a rollout", made.length)
     if shape is None:
         why = unknown("s", "the model's shape is not declared")
-        return Work(made.tokens, why, made.learned, made.response, extra)
-    parts = _rl_parts(spec, flow, shape, engine, made)
+        return Work(made.tokens, why, made.learned, made.response, share, extra)
+    parts = _rl_parts(spec, shape, engine, made, share)
     longest = max(ONE_PASS, pass_tokens(spec))
     seconds = _with_start(spec, parts, passes(spec, made.tokens, longest))
-    return Work(made.tokens, seconds, made.learned, made.response, {**extra, **_named(parts)})
+    extra |= _named(parts)
+    return Work(made.tokens, seconds, made.learned, made.response, share, extra)
 
 
 def _rollouts(
@@ -211,10 +214,9 @@ def _rollouts(
 
 
 def _rl_parts(
-    spec: Rl, flow: Flow, shape: Shape, engine: str, made: _Rollouts
+    spec: Rl, shape: Shape, engine: str, made: _Rollouts, share: Estimate
 ) -> dict[str, Estimate]:
     """The seconds of each part of a step, over all steps."""
-    share = _image_share(spec, flow, shape, "image tokens of a rollout", made.length)
     update = train_seconds(spec, shape, made.tokens, made.length, share)
     generation = _generation(spec, shape, engine, made)
     parts = {"generation": generation, "update": update, "sync": _sync(made.steps)}
