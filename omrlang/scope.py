@@ -14,6 +14,7 @@ from omrlang import syntax as s
 from omrlang.diagnostics import Reporter, did_you_mean
 from omrlang.files import library_modules
 from omrlang.hir import Layer
+from omrlang.imports import use_of
 from omrlang.schema import KINDS
 from omrlang.source import SourceFile, Span
 
@@ -185,10 +186,11 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
         return
     if scope.has_lost(expr.id):
         return
-    hint = did_you_mean(expr.id, scope.names())
-    if hint is None and expr.id in library_modules():
+    hint, fix = did_you_mean(expr.id, scope.names()), None
+    if expr.id in library_modules():
         hint = f"`use std.{expr.id}` at the top of the file brings it in"
-    reporter.error("E201", f"unknown name `{expr.id}`", expr.span, hint)
+        fix = use_of(expr.id, expr.span.file)
+    reporter.error("E201", f"unknown name `{expr.id}`", expr.span, hint, fix=fix)
 
 
 def _with_chosen(node: Tree, chosen: Mapping[Span, s.Expr]) -> Tree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,13 @@ def test_nothing_is_left_to_fix_and_only_lines_that_were_fixed_moved() -> None:
     assert not [item for item in left if item.fix]
     edits = [edit for fix in made for edit in fix.edits]
     fixed = {edit.span.file.position(edit.span.start)[0] for edit in edits}
-    pairs = zip(before.splitlines(), after.splitlines(), strict=True)
-    assert {number for number, (old, new) in enumerate(pairs, 1) if old != new} <= fixed
+    added = {line for edit in edits for line in edit.text.splitlines()}
+    old, new = before.splitlines(), after.splitlines()
+    for tag, start, end, new_start, new_end in SequenceMatcher(None, old, new, False).get_opcodes():
+        if tag == "insert":
+            assert set(new[new_start:new_end]) <= added
+        elif tag != "equal":
+            assert set(range(start + 1, end + 1)) <= fixed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
