@@ -200,6 +200,29 @@ def _letter_place(options: Sequence[str], text: str) -> int | None:
     return place if not rest or exact(options[place], rest) else None
 
 
+_LETTERS = re.compile(r"[A-J](?:\s*(?:,|;|&|and)\s*[A-J])*")
+
+
+def same_letters(truth: str, given: str) -> bool | None:
+    """Whether the answer names the same letters, where the truth is letters of options that only the question shows.
+
+    Order counts as little as brackets; what stands after one letter is its option's text, which nobody can compare
+    here. None where one of them names no letters.
+
+    >>> same_letters("B", "(B)"), same_letters("B", "B. 35 cm"), same_letters("A, C", "C and A"), same_letters("B", "Blue")
+    (True, True, True, None)
+    """
+    right, named = _letters(truth), _letters(given)
+    if right is not None and named is None and (found := _LETTER.fullmatch(given)):
+        named = frozenset(found[1].upper())
+    return None if right is None or named is None else right == named
+
+
+def _letters(text: str) -> frozenset[str] | None:
+    bare = re.sub(r"[()\[\]]", "", text).strip()
+    return frozenset(re.findall(r"[A-J]", bare)) if _LETTERS.fullmatch(bare) else None
+
+
 # ---- mathematics -----------------------------------------------------------------------------------------------
 
 _FUNCTIONS = frozenset(
@@ -249,6 +272,8 @@ def decide(truth: str, given: str, question: str = "") -> Decision:
         return False
     if _same_text(truth, given):
         return True
+    if (named := same_letters(truth, given)) is not None:
+        return named
     same = _same_number(truth, given, question)
     if same is not None:
         return same
