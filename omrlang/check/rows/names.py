@@ -28,7 +28,7 @@ def name(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
     if isinstance(expr, s.Attr) and isinstance(expr.base, s.Name) and expr.base.id == "extra":
         return column(ctx, f"extra.{expr.name.id}", expr.span)
     if isinstance(expr, s.Name):
-        if _has_column(ctx, expr.id):
+        if _has_column(rows, expr.id):
             return column(ctx, expr.id, expr.span)
         if expr.id in FUNCTIONS and look_up(rows.bound.scope, expr) is None:
             return call(rows, s.CallExpr(expr.span, expr, ()))
@@ -57,9 +57,13 @@ def _let(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
             return rows.ctx.error("E301", message, expr.span)
 
 
-def _has_column(ctx: Context, name: str) -> bool:
-    names = ctx.columns.names
-    return ctx.columns.raw if names is None and ctx.columns.raw else name in (names or COLUMNS)
+def _has_column(rows: Reading, name: str) -> bool:
+    """Where nobody has seen the data yet, any name is a column, unless the file has a ``let`` of that name: then only
+    ``raw["…"]`` means the column."""
+    columns = rows.ctx.columns
+    if columns.names is None and columns.raw:
+        return name not in rows.bound.scope.lets
+    return name in (columns.names or COLUMNS)
 
 
 def column(ctx: Context, name: str, span: Span) -> Typed | Failed:

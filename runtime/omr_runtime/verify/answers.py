@@ -152,7 +152,7 @@ _BRACKETED = re.compile(
 
 
 def choice(options: Sequence[str], truth: str, given: str) -> bool | None:
-    """Whether the answer names the right option, by letter, by whole text, or by both if they agree.
+    """Whether the answer names the right option, by letter, by whole text, or by both; False where these differ.
 
     None if it names no option at all: then it is no choice, but may still be equal to the true answer.
 
@@ -164,7 +164,7 @@ def choice(options: Sequence[str], truth: str, given: str) -> bool | None:
         return None
     chosen = chosen_option(options, given)
     if chosen is None:
-        return None
+        return False if _names_two(options, clean(given)) else None
     right = _place_of(options, clean(truth))
     if right is None:
         right = _letter_place(options, clean(truth))
@@ -186,6 +186,12 @@ def _place_of(options: Sequence[str], text: str) -> int | None:
         if exact(option, text):
             return place
     return None
+
+
+def _names_two(options: Sequence[str], text: str) -> bool:
+    """A letter before the text of another option: ``C. blue`` where blue is B."""
+    found = _LETTER.fullmatch(text) or _BRACKETED.fullmatch(text)
+    return found is not None and _place_of(options, clean(found[2])) is not None
 
 
 def _letter_place(options: Sequence[str], text: str) -> int | None:
