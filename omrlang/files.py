@@ -12,11 +12,11 @@ from omrlang.unsaved import unsaved_text
 
 def read_source(path: Path, shown: Path, at: Span | None, reporter: Reporter) -> SourceFile | None:
     """A file's text, or None after a report at ``at`` (at the file itself if there is no such place)."""
-    text = unsaved_text(path, shown)
-    if text is not None:
-        return SourceFile(shown, text)
     span = at or Span(SourceFile(shown, ""), 0, 0)
     try:
+        text = unsaved_text(path, shown)
+        if text is not None:
+            return SourceFile(shown, text)
         if path.stat().st_size > 4 * MAX_CHARACTERS:
             reporter.error("E106", f"{shown} is over {MAX_CHARACTERS // 10**6} MB", span)
             return None

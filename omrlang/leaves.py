@@ -93,10 +93,13 @@ class Leaf:
         return replace(self, path=path, shown=shown, parent=new)
 
 
-def leaves(spec: Spec, parents: Parents, revision: str | None) -> tuple[Leaf, ...]:
-    """Every value of a stage: clauses, settings, seed, version and revision, whatever their class."""
+def leaves(
+    spec: Spec, parents: Parents, revision: str | None, *, as_written: bool = False
+) -> tuple[Leaf, ...]:
+    """Every value of a stage: clauses, settings, seed, version and revision, whatever their class. Derived values stand
+    in the place of what they were derived from, unless they are wanted ``as_written``."""
     cls: SettingClass = "weights" if isinstance(spec, Sft | Rl) else "rows"
-    settled = settle(spec)
+    settled = spec if as_written else settle(spec)
     found = [
         Leaf("kind", "kind", spec.kind, spec.kind, cls),
         Leaf("version", "version", KINDS[spec.kind].version, str(KINDS[spec.kind].version), cls),
@@ -139,7 +142,8 @@ class _Walk:
             case TrainedModel():
                 return [Leaf(key, path, self.stage(value.stage), value.stage, cls, value.stage)]
             case Hardware():
-                return [Leaf(key, path, _plain(value), shown_hardware(value), cls)]
+                nameless = value.model_copy(update={"name": ""})
+                return [Leaf(key, path, _plain(nameless), shown_hardware(value), cls)]
             case Expect(text=text):
                 return [Leaf(key, path, text, text, cls)]
             case Amount() | Range():

@@ -1,4 +1,4 @@
-"""Texts that an editor holds and has not saved: they stand in for files while a recipe is read."""
+"""Texts that an editor holds and has not saved, or that a commit has: they stand in for files while a recipe is read."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omrlang import types as t
-from omrlang.cli.diff_text import diff_text
-from omrlang.diff import Diff, diff
+from omrlang.cli.diff_view.text import diff_text
+from omrlang.diff import Diff, Side
+from omrlang.diff import diff as diff_of_sides
 from omrlang.plan import Plan
 from omrlang.planning import make_plan
 from omrlang.schema import Spec
@@ -21,6 +22,10 @@ STATE = Path("nowhere")
 
 def planned(*specs: Spec, name: str = "a.omr") -> Plan:
     return make_plan(made.recipe(*(specs or made.quickstart()), path=Path(name)), STATE, Path(name))
+
+
+def diff(a: Plan, b: Plan) -> Diff:
+    return diff_of_sides(Side(a.recipe, a), Side(b.recipe, b))
 
 
 def edited(**by: dict[str, object]) -> tuple[Spec, ...]:
@@ -53,7 +58,7 @@ def test_a_plan_does_not_differ_from_itself(names: set[str]) -> None:
     plan = planned(*edited(**{name: EDITS[name] for name in names}))
     found = diff(plan, plan)
     assert found.is_empty
-    assert (found.verdict, found.redo, found.after.tokens.mid) == ("no change", (), 0)
+    assert (found.verdict.text, found.redo, found.price.after.tokens.mid) == ("no change", (), 0)
 
 
 @settings(max_examples=20, deadline=None)
@@ -80,6 +85,17 @@ def test_the_other_way_round_has_the_same_factors_turned(names: set[str]) -> Non
     assert sorted(turned) == sorted(factors(diff(a, b)))
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.sampled_from(sorted(EDITS)), min_size=1))
+def test_the_other_way_round_the_same_moves_and_turned(names: set[str]) -> None:
+    a, b = planned(), planned(*edited(**{name: EDITS[name] for name in names}))
+    there, back = diff(a, b), diff(b, a)
+    assert {(m.stage, m.what, m.old_text, m.new_text, m.matters) for m in there.moves} == {
+        (m.stage, m.what, m.new_text, m.old_text, m.matters) for m in back.moves
+    }
+    assert there.verdict.kind == back.verdict.kind
+
+
 def test_json_round_trips() -> None:
     found = against(traces={"n": 4})
     assert Diff.model_validate_json(found.model_dump_json()) == found
@@ -95,7 +111,7 @@ def test_speed_and_names_are_no_factors() -> None:
         ("recompute", "speed"),
         ("licence", "meta"),
     }
-    assert found.verdict == "no change in meaning: 2 settings that decide no result"
+    assert found.verdict.text == "no change in meaning: 2 settings that decide no result"
 
 
 def test_a_renamed_stage_is_no_factor() -> None:
@@ -107,7 +123,7 @@ def test_a_renamed_stage_is_no_factor() -> None:
     assert [(stage.name, stage.old_name) for stage in found.stages if stage.old_name] == [
         ("drawn", "traces")
     ]
-    assert found.verdict == "no change in meaning: 1 stage renamed"
+    assert found.verdict.text == "no change in meaning: 1 stage renamed"
 
 
 def test_a_renamed_and_changed_parent_is_followed() -> None:
@@ -158,19 +174,19 @@ def test_another_prompt_is_one_factor_over_its_stages() -> None:
 
 def test_a_clip_that_cannot_act_is_no_effect_and_still_redone() -> None:
     found = against(reasoner={"algorithm": t.Gspo(clip=(0.1, 0.2))})
-    assert found.verdict.startswith("no effect: algorithm.clip cannot act")
+    assert found.verdict.text.startswith("no effect: reasoner.algorithm.clip cannot act")
     assert found.redo == ("reasoner", "after")
     small = t.Amount(value=8, unit="prompts")
     a = planned(*edited(reasoner={"minibatch": small}))
     b = planned(*edited(reasoner={"minibatch": small, "algorithm": t.Gspo(clip=(0.1, 0.2))}))
-    assert [factor.note for factor in diff(a, b).factors] == [""]
+    assert [factor.role for factor in diff(a, b).factors] == ["acts"]
 
 
 def test_stages_added_and_removed_are_no_factors() -> None:
     found = diff(planned(), planned(*made.quickstart()[:-1]))
-    assert (found.factors, found.verdict) == ((), "no factor; 1 stage removed")
+    assert (found.factors, found.verdict.text) == ((), "no factor; 1 stage removed")
     found = diff(planned(*made.quickstart()[:-1]), planned())
-    assert (found.redo, found.verdict) == (("after",), "no factor; 1 stage added")
+    assert (found.redo, found.verdict.text) == (("after",), "no factor; 1 stage added")
 
 
 def test_the_order_of_parts_is_a_factor() -> None:
@@ -194,7 +210,7 @@ def test_a_machine_of_the_same_name_that_is_set_up_otherwise() -> None:
     a, b = (planned(*edited(reasoner={"hardware": machine})) for machine in (first, second))
     found = diff(a, b)
     assert [factor.path for factor in found.others] == ["on"]
-    assert "~ on 1 processes, set up otherwise" in " ".join(diff_text(found, 100).split())
+    assert "reasoner.on 1 processes, set up otherwise" in " ".join(diff_text(found, 100).split())
 
 
 # ---- what moves along, what it costs -----------------------------------------------------------------------------------
@@ -202,7 +218,7 @@ def test_a_machine_of_the_same_name_that_is_set_up_otherwise() -> None:
 
 def test_fixed_epochs_over_more_rows_are_more_steps() -> None:
     found = against(traces={"n": 4})
-    assert [(move.stage, move.what) for move in found.moves] == [("cold_start", "steps")]
+    assert [(move.stage, move.what) for move in found.confounds] == [("cold_start", "steps")]
     assert not found.clean
 
 
@@ -214,8 +230,8 @@ def test_fixed_steps_over_fewer_rows_are_more_epochs_with_the_setting_that_holds
             for spec in made.cluster()
         )
     )
-    moves = diff(a, b).moves
-    assert [(move.what, move.hold) for move in moves] == [("epochs", "cold_start.steps = 2_150")]
+    moves = [(move.what, move.hold and move.hold.text) for move in diff(a, b).confounds]
+    assert moves == [("epochs", "cold_start.steps = 2_150")]
 
 
 def test_a_dropped_source_shifts_every_share() -> None:
@@ -230,18 +246,18 @@ def test_a_dropped_source_shifts_every_share() -> None:
 
 def test_one_clean_factor_is_called_clean() -> None:
     found = against(reasoner={"group": 16})
-    assert (found.clean, found.moves) == (True, ())
-    assert found.verdict == "1 factor (group 8 -> 16), clean; 2 stages to redo"
+    assert (found.clean, found.confounds) == (True, ())
+    assert found.verdict.text == "clean: 1 factor (reasoner.group 8 -> 16); 2 stages to redo"
 
 
 def test_b_after_a_pays_for_what_is_new() -> None:
     found = against(traces={"n": 4})
     assert (
-        found.cost_a.rows_sampled.mid,
-        found.cost_b.rows_sampled.mid,
-        found.after.rows_sampled.mid,
+        found.price.a.rows_sampled.mid,
+        found.price.b.rows_sampled.mid,
+        found.price.after.rows_sampled.mid,
     ) == (6000, 12000, 6000)
-    assert against(traces={"n": 1}).after.rows_sampled.mid == 0
+    assert against(traces={"n": 1}).price.after.rows_sampled.mid == 0
 
 
 # ---- views -------------------------------------------------------------------------------------------------------------

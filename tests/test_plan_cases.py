@@ -1,4 +1,4 @@
-"""Plans and diffs as files: every recipe in ``cases/plans`` beside its plan, every folder of ``cases/diffs``.
+"""Plans as files: every recipe in ``cases/plans`` beside its plan.
 
 ``pytest tests/test_plan_cases.py --update`` rewrites what is expected; the change is then reviewed. What depends on the
 machine (times, its memory) stands in no file. A fingerprint that moves here would make everybody run everything again.
@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from omrlang.cli.diff_text import diff_text
 from omrlang.compiler import load
-from omrlang.diff import diff
 from omrlang.plan import Estimate, Plan, PlanStage
 from omrlang.planning import make_plan
 
@@ -73,23 +71,3 @@ def test_plan(path: Path, update: bool) -> None:
         "stages": {stage.address: stage_shown(stage) for stage in plan.stages},
     }
     check(path.with_suffix(".plan.json"), json.dumps(found, indent=1) + "\n", update)
-
-
-def without_times(text: str) -> str:
-    """The lines of costs in time are this machine's."""
-    return (
-        "\n".join(
-            line
-            for line in text.splitlines()
-            if not line.startswith(("  time", "  B ", "  GPU-hours", "  dollars"))
-        )
-        + "\n"
-    )
-
-
-@pytest.mark.parametrize(
-    "folder", sorted((CASES / "diffs").iterdir()), ids=lambda folder: folder.name
-)
-def test_diff(folder: Path, update: bool) -> None:
-    found = diff(planned(folder / "a.omr"), planned(folder / "b.omr"))
-    check(folder / "diff.txt", without_times(diff_text(found, 96)), update)

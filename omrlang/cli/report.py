@@ -65,7 +65,7 @@ def _write(path: Path, text: str) -> int:
 def _against(ran: Ran, other: Ran) -> Against:
     from omr_runtime.report.comparison import across
     from omr_runtime.report.page import Against
-    from omrlang.cli.diff_text import diff_text
+    from omrlang.cli.diff_view.text import diff_text
     from omrlang.diff import diff
 
     return Against(

@@ -19,7 +19,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "what",
         nargs="?",
-        help="a stage kind, a thing such as `model`, `plan`, or `findings` (of omr check --format json); "
+        help="a stage kind, a thing such as `model`, `plan`, `diff`, `study` (of several recipes), or `findings` (of omr check --format json); "
         "default all kinds and things",
     )
     parser.set_defaults(run=run)
@@ -51,10 +51,11 @@ def declared() -> dict[str, type[BaseModel]]:
 
 def written() -> dict[str, type[BaseModel]]:
     """What commands write as JSON."""
+    from omrlang.diff.report import Diff, Study
     from omrlang.plan import Plan
     from omrlang.render.data import Findings
 
-    return {"plan": Plan, "findings": Findings}
+    return {"plan": Plan, "diff": Diff, "study": Study, "findings": Findings}
 
 
 def one(model: type[BaseModel]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Views of a diff and of a study, all drawn from the same sections."""

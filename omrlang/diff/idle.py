@@ -1,0 +1,34 @@
+"""A setting that differs becomes the reason why it cannot act under these plans, where there is one."""
+
+from __future__ import annotations
+
+from omrlang.changes import Moved
+from omrlang.diff.pairs import Pair
+from omrlang.schema import Eval, Rl, Sample, Spec
+from omrlang.settle import num_devices, settled_amount
+
+
+def why_idle(pair: Pair, moved: Moved) -> str:
+    """Empty where the setting acts on either side."""
+    if pair.a is None or pair.b is None:
+        return ""
+    reasons = [_why(stage.spec, moved.path) for stage in (pair.a, pair.b)]
+    return reasons[1] if all(reasons) else ""
+
+
+def _why(spec: Spec, path: str) -> str:
+    match spec:
+        case Rl() if path == "algorithm.clip" and updates_per_batch(spec) == 1:
+            return "one update for each rollout batch, so the ratio is 1 and nothing is clipped"
+        case Sample() | Eval() if path in ("top_p", "top_k") and spec.temperature == 0:
+            return "at temperature 0 only the likeliest token is taken"
+        case _:
+            return ""
+
+
+def updates_per_batch(spec: Rl) -> float:
+    """Optimiser steps on the rollouts of one batch: 1 means that the policy is never older than its rollouts."""
+    devices = num_devices(spec)
+    batch = settled_amount(spec.batch, devices).value
+    mini = settled_amount(spec.minibatch, devices).value if spec.minibatch else batch
+    return max(1.0, batch / mini)
