@@ -66,8 +66,7 @@ def _against(ran: Ran, other: Ran) -> Against:
     from omr_runtime.report.comparison import across
     from omr_runtime.report.page import Against
     from omrlang.cli.diff_view.text import diff_text
-    from omrlang.diff import diff
+    from omrlang.diff import Side, diff
 
-    return Against(
-        other.plan.recipe, diff_text(diff(other.plan, ran.plan), 100), across(other, ran)
-    )
+    found = diff(Side(other.plan.recipe, other.plan), Side(ran.plan.recipe, ran.plan))
+    return Against(other.plan.recipe, diff_text(found, 100), across(other, ran))
