@@ -324,6 +324,14 @@ class Plan(Frozen):
     diagnostics: tuple[PlanDiagnostic, ...] = ()
     budget_p50_usd: Decimal | None = None
     budget_p90_usd: Decimal | None = None
+    usd_p50: Decimal | None = Field(
+        default=None,
+        description="dollars that half of the simulated cases stay below; only with a budget",
+    )
+    usd_p90: Decimal | None = Field(
+        default=None,
+        description="dollars that nine of ten simulated cases stay below; only with a budget",
+    )
     applyable: bool = True
     complete: bool = True
     errored: bool = False

@@ -295,7 +295,7 @@ def test_the_budget_is_a_limit() -> None:
     over = Recipe(recipe.path, recipe.folder, 7, recipe.stages, budget=Budget(p50_usd=100.0))
     plan = make_plan(over, Path("nowhere"), Path("made.omr"))
     assert (plan.exit.code, plan.exit.reason) == (3, "over_budget_p50")
-    assert "OVER BUDGET $100" in verdict(plan)
+    assert "is OVER BUDGET $100" in verdict(plan)
     assert "--accept-limits" in plan_text(plan, 100)
 
 

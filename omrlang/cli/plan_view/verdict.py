@@ -93,8 +93,11 @@ def _limits(plan: Plan) -> Iterator[str]:
     elif verdicts == {"fits"}:
         yield "memory fits"
     if plan.exit.reason.startswith("over_budget"):
-        limit = plan.budget_p50_usd if plan.exit.reason.endswith("p50") else plan.budget_p90_usd
-        yield f"OVER BUDGET {dollars(float(limit or 0))}"
+        name = plan.exit.reason.removeprefix("over_budget_")
+        limit, value = getattr(plan, f"budget_{name}_usd"), getattr(plan, f"usd_{name}")
+        yield f"{name} {dollars(float(value))} is OVER BUDGET {dollars(float(limit))}"
+    elif plan.usd_p90 is not None:
+        yield f"p90 {dollars(float(plan.usd_p90))} within the budget"
     if plan.exit.reason == "unexpected":
         yield "an `expect` BREAKS"
     if plan.exit.reason == "denied":
