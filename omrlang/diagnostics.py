@@ -159,6 +159,10 @@ class UsageError(Exception):
     """A command line that asks for what there is not. ``str(error)`` is the whole message; the exit code is 64."""
 
 
+class InputError(Exception):
+    """A file or service that a command needs is not as it must be. ``str(error)`` is the whole message; the exit code is 1."""
+
+
 @dataclass(slots=True)
 class Reporter:
     """Collects diagnostics; the same one at the same place is kept once."""

@@ -50,6 +50,7 @@ class Pin:
     num_rows: int | None = None
     num_bytes: int | None = None
     problem: str | None = None
+    on_a_hub: bool = False
 
 
 @dataclass(slots=True)
@@ -139,7 +140,7 @@ class Pins:
 
 def _on_a_hub(kind: Kind, name: str, revision: str | None, risk: str) -> Pin:
     problem = None if revision else f"the revision of {name} is not pinned, so {risk}"
-    return Pin(kind, name, revision, problem=problem)
+    return Pin(kind, name, revision, problem=problem, on_a_hub=True)
 
 
 def _files(base: Path) -> Iterator[Path]:

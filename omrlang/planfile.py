@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from omrlang.diagnostics import InputError
 from omrlang.fingerprint import fingerprint
 from omrlang.hir import Recipe
 from omrlang.plan import FORMAT_VERSION, Plan
@@ -44,8 +45,8 @@ _BROKEN = (
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-class BadPlanFile(Exception):
-    """Not a plan file, or not as it was saved. ``str(error)`` is the whole message and names the file."""
+class BadPlanFile(InputError):
+    """Not a plan file, or not as it was saved."""
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from omrlang.estimate.expectations import shown, verdicts
 from omrlang.estimate.simulate import percentile
 from omrlang.hir import Budget, Recipe
 from omrlang.lints import lint
+from omrlang.lock import lock_of, pinned
 from omrlang.lower import Lowered, lower
 from omrlang.pins import Pins
 from omrlang.plan import (
@@ -53,6 +54,8 @@ def make_plan(
     often: by default those that the state folder keeps. Raises ``Unselectable`` where ``wanted`` means no stage."""
     pins = pins or Pins.open(recipe.folder, state)
     index = read_index(state)
+    lock = lock_of(recipe)
+    recipe = pinned(recipe, lock)
     lowered = lower(recipe, pins)
     pins.save()
     costs = estimate(lowered, index, path)
@@ -77,7 +80,7 @@ def make_plan(
         stages=stages,
         models=recipe.models,
         code=_code(stages),
-        pins=plan_pins(lowered, index, path),
+        pins=plan_pins(lowered, index, path, lock),
         removed=_removed(stages, index, path),
         totals=whole,
         diagnostics=tuple(item for item in said if item.code not in recipe.allowed),

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from omrlang import __version__
 from omrlang.cli.exits import EXIT_CODES
-from omrlang.diagnostics import UsageError
+from omrlang.diagnostics import InputError, UsageError
 
 COMMANDS: dict[str, str] = {
     "check": "find what is wrong with a recipe, without running anything",
@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "fix": "mend mistakes that only one thing can be meant by",
     "explain": "say what a code means, with an example and why",
     "plan": "show what a run would do and what it takes",
+    "lock": "write down what a recipe reads from outside, so that a change is noticed",
     "diff": "compare two recipes as an ablation",
     "run": "run a recipe: only what is not there yet",
     "show": "list runs, stages or rows",
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"omr: {error}", file=sys.stderr)
         return USAGE
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:  # noqa: BLE001 - the last boundary: a person gets a message and a file

@@ -44,6 +44,15 @@ def add_selection(parser: ArgumentParser) -> None:
     )
 
 
+def add_locked(parser: ArgumentParser) -> None:
+    """``--locked``."""
+    parser.add_argument(
+        "--locked",
+        action="store_true",
+        help="exit 4 where an input is not what the lock says, or not in it",
+    )
+
+
 def add_deny(parser: ArgumentParser) -> None:
     """``--deny CODE``, as often as needed."""
     parser.add_argument(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from omrlang.cli.arguments import add_deny, add_selection, add_set, add_state, add_width
+from omrlang.cli.arguments import add_deny, add_locked, add_selection, add_set, add_state, add_width
 from omrlang.cli.exits import PRECEDENCE
 from omrlang.plan import Exit, Plan
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from omrlang.select import Wanted
 
 USAGE = 64
+DRIFT = 4
 Made: TypeAlias = "list[tuple[Recipe, Plan]]"
 
 
@@ -30,6 +31,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     add_state(parser)
     add_set(parser)
     add_selection(parser)
+    add_locked(parser)
     add_deny(parser)
     parser.add_argument("--json", action="store_true", help="print the plan itself")
     parser.add_argument("--summary", action="store_true", help="print two lines")
@@ -63,12 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_saved(args: argparse.Namespace) -> int:
     """Print a saved plan as it was saved. Reads nothing else, so that it shows on any machine."""
-    from omrlang.cli.saved import open_saved
+    from omrlang.planfile import read_plan
 
-    plan = open_saved(args.file)
-    if plan is None:
-        return 1
-    print(view(plan, args, str(args.file)), end="")
+    print(view(read_plan(args.file), args, str(args.file)), end="")
     return 0
 
 
@@ -84,7 +83,8 @@ def _not_savable(args: argparse.Namespace, made: Made) -> str | None:
 
 def _show(recipe: Recipe, plan: Plan, args: argparse.Namespace) -> int:
     """Print one plan, and save it where that is wanted for."""
-    plan = with_exit(with_denied(plan, args.deny), args.detailed_exitcode)
+    plan = held_to_lock(with_denied(plan, args.deny), locked=args.locked)
+    plan = with_exit(plan, args.detailed_exitcode)
     if args.out is not None:
         from omrlang.cli.saved import save
 
@@ -193,6 +193,22 @@ def with_denied(plan: Plan, denied: Sequence[str]) -> Plan:
         return plan
     stop = {"errored": True, "applyable": False, "exit": Exit(code=1, reason="denied")}
     return plan.model_copy(update={"diagnostics": found, **stop})
+
+
+def held_to_lock(plan: Plan, *, locked: bool) -> Plan:
+    """With ``--locked`` an input that is not what the lock says, or that it does not know, ends in 4."""
+    if not locked or not told_drift(plan) or plan.exit.code == 1:
+        return plan
+    return plan.model_copy(update={"applyable": False, "exit": Exit(code=DRIFT, reason="drift")})
+
+
+def told_drift(plan: Plan) -> str:
+    """The inputs that are not as locked; empty where all are."""
+    moved = [p.what for p in plan.pins if any(drift.since == "lock" for drift in p.drift)]
+    unknown = [pin.what for pin in plan.pins if not pin.locked]
+    parts = [f"{', '.join(moved)}: not what the lock says"] if moved else []
+    parts += [f"{', '.join(unknown)}: not in the lock"] if unknown else []
+    return "; ".join([*parts, "`omr lock` updates it"]) if parts else ""
 
 
 def with_exit(plan: Plan, detailed: bool) -> Plan:

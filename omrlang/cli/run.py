@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omrlang.cli.arguments import add_selection, add_set, add_state
-from omrlang.cli.plan import load_plan, wanted
+from omrlang.cli.arguments import add_locked, add_selection, add_set, add_state
+from omrlang.cli.plan import held_to_lock, load_plan, told_drift, wanted
 from omrlang.diagnostics import UsageError
 from omrlang.plan import Plan
 
@@ -27,6 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     add_state(parser)
     add_set(parser)
     add_selection(parser)
+    add_locked(parser)
     parser.add_argument(
         "--accept-limits", action="store_true", help="run although the plan breaks a limit (exit 3)"
     )
@@ -42,7 +43,6 @@ def run(args: argparse.Namespace) -> int:
     from omr_runtime.executor import prepare
     from omr_runtime.lock import hold
     from omr_runtime.store import State
-    from omrlang.planfile import BadPlanFile
 
     state = State(args.state)
     try:
@@ -62,9 +62,6 @@ def run(args: argparse.Namespace) -> int:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except BadPlanFile as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
 
 
 def _plan(args: argparse.Namespace) -> Plan | None:
@@ -72,7 +69,8 @@ def _plan(args: argparse.Namespace) -> Plan | None:
     from omrlang.cli.saved import is_saved, load_saved
 
     if not is_saved(args.file):
-        return load_plan(args.file, args.state, args.set, wanted(args))
+        plan = load_plan(args.file, args.state, args.set, wanted(args))
+        return held_to_lock(plan, locked=args.locked) if plan else None
     if args.set or args.select or args.force:
         raise UsageError(
             "a saved plan is run as it is; --set, --select and --force belong to `omr plan`"
@@ -88,6 +86,8 @@ def _refusal(plan: Plan, args: argparse.Namespace) -> int | None:
     if plan.exit.code == LIMIT and args.accept_limits:
         return None
     if plan.exit.code == STALE:
+        if plan.exit.reason == "drift":
+            print(f"error: the plan cannot be run: {told_drift(plan)}", file=sys.stderr)
         return STALE
     if plan.errored or not plan.applyable or plan.exit.code not in (0, 2):
         advice = "; --accept-limits runs it nevertheless" if plan.exit.code == LIMIT else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omrlang.hir import Recipe
 from omrlang.plan import Exit, Plan
-from omrlang.planfile import SUFFIX, BadPlanFile, check_hashes, packed, read_plan
+from omrlang.planfile import SUFFIX, check_hashes, packed, read_plan
 
 STALE = 4
 
@@ -35,20 +35,9 @@ def save(path: Path, plan: Plan, recipe: Recipe) -> bool:
     return True
 
 
-def open_saved(path: Path) -> Plan | None:
-    """The plan of the file as it was saved, or None after saying why it cannot be had."""
-    try:
-        return read_plan(path)
-    except BadPlanFile as error:
-        print(f"error: {error}", file=sys.stderr)
-        return None
-
-
 def show_saved(path: Path, *, as_json: bool = False) -> int:
-    """Print a saved plan. Reads nothing else, so that it shows on any machine."""
-    plan = open_saved(path)
-    if plan is None:
-        return 1
+    """Print a saved plan. Reads nothing else, so that it shows on any machine. Raises ``BadPlanFile``."""
+    plan = read_plan(path)
     if as_json:
         print(plan.model_dump_json(indent=1))
         return 0
