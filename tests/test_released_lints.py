@@ -44,7 +44,9 @@ filter clean_sft from sft_data {{ keep = not seen_in(benchmarks.mathvista) }}
 
 cold_start from clean_sft {{ max_pixels = 2_007_040 }}
 
-rl_data {{ unique = none }}
+rl_data {{
+  unique = near(question, images, at = 0.99, across = mean, text = models.potion_8m, image = models.mobilenet_v3)
+}}
 
 filter clean_rl from rl_data {{ keep = not seen_in(benchmarks.mathvista) }}
 """
