@@ -174,8 +174,8 @@ _ALL = (
         (),
         "bool",
         "rows",
-        "the question shares `n` words in a row (13 unless said) with a question of the named sets, or an image with one of their rows",
-        named=(("n", "number"),),
+        "the question shares `n` words in a row (13 unless said) with a question of the named sets, or an image with one of their rows: byte for byte, or with `image` at least that alike by perceptual hash",
+        named=(("n", "number"), ("image", "number")),
     ),
 )
 

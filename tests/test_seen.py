@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from verify_parts import condition, row, table, work_order
 
+from omr_runtime.near import pictures
 from omr_runtime.stages import filter as filter_stage
-from omr_runtime.verify.seen import Seen
+from omr_runtime.store import ImageStore
+from omr_runtime.verify.seen import Looks, Seen
 from omrlang.schema import Filter
 from omrlang.types import Call, Lit, Unary
 
@@ -103,3 +107,28 @@ def test_a_filter_leaves_out_what_a_benchmark_has_and_names_the_row(tmp_path: Pa
     assert reasons["old", "seen_in(bench, n = 4)"] == (True, why)
     assert reasons["old", "not seen_in(bench, n = 4)"] == (False, why)
     assert reasons["new", "seen_in(bench, n = 4)"] == (False, None)
+
+
+def test_an_image_that_looks_like_one_of_theirs(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    drawn = Image.effect_mandelbrot((120, 90), (-2.0, -1.5, 1.0, 1.5), 40).convert("RGB")
+    other = Image.radial_gradient("L").convert("RGB")
+    digests = {
+        name: store.put(_bytes(image))
+        for name, image in {"whole": drawn, "small": drawn.resize((80, 60)), "new": other}.items()
+    }
+    looks = Looks(0.9, pictures(tmp_path))
+    seen = Seen(13, looks)
+    seen.add("bench", [asked("What is x?", digests["whole"], id=name) for name in ("b2", "b1")])
+    found = seen.look(asked("something else", digests["small"]))
+    assert found is not None
+    assert found.startswith("an image in common (0.9") or "(1.00 alike)" in found
+    assert found.endswith("with row b1 of bench")
+    assert seen.look(asked("something else", digests["new"])) is None
+    assert index(asked("What is x?", digests["whole"])).look(asked("", digests["small"])) is None
+
+
+def _bytes(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format="PNG")
+    return out.getvalue()

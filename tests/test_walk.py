@@ -1,4 +1,4 @@
-"""The walk in the documentation, command by command, as a reader types it.
+"""The pages of the documentation that run a recipe, command by command, as a reader types it.
 
 A fence with a file name is a file that the reader writes; a ``console`` fence is what is typed; the ``text`` fence after
 it is what is printed, where numbers, times and identifiers count only as such. ``pytest --update`` rewrites the prints.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "walk.md"
+DOCS = Path(__file__).parents[1] / "docs"
 FENCE = re.compile(r"^```(\w+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"\b[0-9a-f]{10,32}\b")
 
@@ -24,7 +24,7 @@ def typed(line: str, folder: Path) -> str:
     """What a command prints; it must succeed."""
     program, *arguments = shlex.split(line)
     command = {"omr": [sys.executable, "-m", "omrlang"], "python": [sys.executable]}[program]
-    roots = [str(PAGE.parents[1]), str(PAGE.parents[1] / "runtime")]
+    roots = [str(DOCS.parent), str(DOCS.parent / "runtime")]
     env = {**os.environ, "COLUMNS": "110", "PYTHONPATH": os.pathsep.join(roots)}
     done = subprocess.run(
         [*command, *arguments], cwd=folder, env=env, capture_output=True, text=True
@@ -42,11 +42,24 @@ def shape(text: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_walk(tmp_path: Path, update: bool) -> None:
-    page, new, at, printed, row = PAGE.read_text(), "", 0, "", ""
+    walk(DOCS / "walk.md", tmp_path, update)
+
+
+def test_duplicates(tmp_path: Path, update: bool) -> None:
+    walk(DOCS / "duplicates.md", tmp_path, update)
+
+
+def walk(file: Path, tmp_path: Path, update: bool) -> None:
+    """Type what a page has typed, and hold what is printed against what stands there."""
+    page, new, at, printed, row = file.read_text(), "", 0, "", ""
     for fence in FENCE.finditer(page):
         language, name, body = fence.groups()
         if name:
             (tmp_path / name).write_text(body)
+        if language == "omr":
+            (tmp_path / (name or "recipe.omr")).write_text(body)
+            typed(f"omr check {name or 'recipe.omr'}", tmp_path)
+            typed(f"omr fmt --check {name or 'recipe.omr'}", tmp_path)
         elif language == "console":
             line = body.strip().removeprefix("$ ")
             asked = ROW.search(line)
@@ -66,4 +79,4 @@ def test_walk(tmp_path: Path, update: bool) -> None:
             at = fence.end(3)
             assert update or shape(body) == shape(printed)
     if update:
-        PAGE.write_text(new + page[at:])
+        file.write_text(new + page[at:])

@@ -160,6 +160,8 @@ def _named_value(
         return _sees(rows.ctx, arg)
     if name == "n":
         return _n(rows, arg)
+    if name == "image":
+        return _alike(rows, arg)
     typed = rows.typed(arg.value)
     if isinstance(typed, Failed):
         return FAILED
@@ -178,6 +180,17 @@ def _n(rows: Reading, arg: s.Arg) -> ExprNode | Failed:
     if isinstance(typed, Failed):
         return FAILED
     return rows.ctx.error("E305", "`n` is a whole number from 1 on", arg.value.span)
+
+
+def _alike(rows: Reading, arg: s.Arg) -> ExprNode | Failed:
+    """From which likeness on two images count as one: over 0, at most 1."""
+    typed = rows.typed(arg.value)
+    value = typed[0].value if isinstance(typed, tuple) and isinstance(typed[0], Lit) else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+        return construct(Lit, value=value)
+    if isinstance(typed, Failed):
+        return FAILED
+    return rows.ctx.error("E305", "`image` is a number over 0, at most 1", arg.value.span)
 
 
 def _sees(ctx: Context, arg: s.Arg) -> ExprNode | Failed:

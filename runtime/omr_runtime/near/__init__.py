@@ -6,6 +6,8 @@ rows' contents and the seed alone: not on their order, their files, threads, or 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from omrlang.types import Minhash, Model, Near, Phash, is_images
 
 if TYPE_CHECKING:
     from omr_runtime.near.measure import Measure
+    from omr_runtime.near.pictures import Pictures
 
 FORMS = "forms"
 """The folder beside a stage's shards where forms wait; nothing of it is needed once the stage is done."""
@@ -27,12 +30,31 @@ def like(via: str, stays: str) -> str:
 
 def measures(near: Near, work: Work) -> list[Measure]:
     """How each column is compared, with models loaded. RunError when a package or a model is missing."""
-    try:
+    with _packages():
         return [_images(near, work) if is_images(c) else _texts(near, work) for c in near.columns]
+
+
+def pictures(state: str | Path) -> Pictures:
+    """Images of a state folder by their perceptual hash. RunError when a package is missing."""
+    with _packages():
+        return _hashed(Phash(), state)
+
+
+@contextmanager
+def _packages() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise RunError(
             f'near duplicates need `pip install "omrlang[near]"`: {error.name} is not installed'
         ) from error
+
+
+def _hashed(spec: Phash, state: str | Path) -> Pictures:
+    from omr_runtime.near.pictures import Pictures
+    from omr_runtime.store import ImageStore
+
+    return Pictures(spec, ImageStore(state).open)
 
 
 def _texts(near: Near, work: Work) -> Measure:
@@ -47,17 +69,14 @@ def _texts(near: Near, work: Work) -> Measure:
 
 
 def _images(near: Near, work: Work) -> Measure:
-    from omr_runtime.store import ImageStore
-
-    store = ImageStore(work.state)
     if isinstance(near.image, Phash):
-        from omr_runtime.near.pictures import Pictures
-
-        return Pictures(near.image, store.open)
+        return _hashed(near.image, work.state)
     from omr_runtime.near.encoders import image_encoder
     from omr_runtime.near.vectors import Vectors
+    from omr_runtime.store import ImageStore
 
-    return Vectors(image_encoder(_folder(near.image, work), store.open))
+    open_image = ImageStore(work.state).open
+    return Vectors(image_encoder(_folder(near.image, work), open_image))
 
 
 def _folder(model: Model, work: Work) -> Path:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BLOCK = 50_000
 AT_HAND = 100_000
 Bits = npt.NDArray[np.bool_]
+Packed = npt.NDArray[np.uint8]
 
 
 class Pictures:
@@ -35,14 +36,25 @@ class Pictures:
         self.num_bits = spec.size * spec.size
         self.num_bytes = -(-self.num_bits // 8)
         self._open = open_image
-        self._hash = lru_cache(AT_HAND)(self._hash_of)
+        self.hash = lru_cache(AT_HAND)(self._hash_of)
 
     def encode(self, values: Sequence[Sequence[str] | None]) -> list[bytes | None]:
-        return [b"".join(self._hash(digest) for digest in images or ()) for images in values]
+        return [b"".join(self.hash(digest) for digest in images or ()) for images in values]
 
     def _hash_of(self, digest: str) -> bytes:
+        """The packed hash of one image, by its digest."""
         found: Any = imagehash.phash(self._open(digest), hash_size=self.size)
         return np.packbits(found.hash.ravel()).tobytes()
+
+    def matrix(self, hashes: Sequence[bytes]) -> Packed:
+        """[hashes, bytes]"""
+        return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, self.num_bytes)
+
+    def alike(self, one: bytes, others: Packed) -> Floats:
+        """How like each of the others one hash is, [others]."""
+        differ = np.bitwise_count(others ^ np.frombuffer(one, np.uint8)).sum(axis=1, dtype=np.int64)
+        like: Floats = 1 - differ / self.num_bits
+        return like
 
     def pairs(self, forms: Forms, at: float, meet: Meet) -> Iterator[Pairs]:
         lengths = forms.lengths()

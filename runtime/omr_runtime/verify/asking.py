@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from omr_runtime.near import pictures
 from omr_runtime.verify.cascade import Cascade, OpenJudge
 from omr_runtime.verify.judge import DECODING, Judge, judge_name
 from omr_runtime.verify.math import MathPool
 from omr_runtime.verify.passrates import read_pass_rates
 from omr_runtime.verify.plugin import Plugin
-from omr_runtime.verify.seen import NUM_WORDS, Seen
+from omr_runtime.verify.seen import NUM_WORDS, Looks, Seen
 from omr_runtime.verify.tokens import TokenCounter
 from omr_runtime.work import Work, read_rows
 from omrlang.types import Call, Lit, Model, ModelRef, Prompt, RowExpr
@@ -47,7 +48,9 @@ def cascade_for(
 def _seen(work: Work, call: Call) -> Seen:
     """The index of a ``seen_in``."""
     named = {name: node.value for name, node in call.named if isinstance(node, Lit)}
-    found = Seen(int(named.get("n") or NUM_WORDS))
+    alike = named.get("image")
+    looks = Looks(float(alike), pictures(work.state)) if alike else None
+    found = Seen(int(named.get("n") or NUM_WORDS), looks)
     for name in call.stages:
         found.add(name, read_rows([work.rows_of(name)], ["id", "question", "images"]))
     return found
