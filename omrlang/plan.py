@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, RootModel
 
 from omrlang.functions import Asks
 from omrlang.schema import Spec
@@ -349,3 +349,19 @@ class Plan(Frozen):
             if stage.name == name:
                 return stage
         raise KeyError(name)
+
+
+class PlanFailure(Frozen):
+    """What stands in the place of a plan that could not be made."""
+
+    format_version: str = FORMAT_VERSION
+    recipe: str
+    applyable: Literal[False] = False
+    complete: Literal[False] = False
+    errored: Literal[True] = True
+    diagnostics: tuple[PlanDiagnostic, ...]
+    exit: Exit = construct(Exit, code=1, reason="errors")
+
+
+class Planned(RootModel[Plan | PlanFailure | tuple[Plan, ...]]):
+    """What ``omr plan --json`` prints: a plan, an array of them where a recipe has several variants, or why there is none."""

@@ -12,8 +12,7 @@ from made_recipes import cluster, quickstart
 
 from omrlang.cli import main
 from omrlang.cli.schema import declared, one, recipe_schema, written
-from omrlang.compiler import load_all
-from omrlang.planning import make_plan
+from omrlang.plan import FORMAT_VERSION, Planned
 from omrlang.schema import KINDS
 from omrlang.types import Clause, Setting
 
@@ -69,16 +68,36 @@ def test_specifications_fit_the_schema(spec: Any) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_plans_of_shipped_recipes_fit_the_schema(path: Path, tmp_path: Path) -> None:
-    from omrlang.plan import Plan
+def test_plans_of_shipped_recipes_fit_the_schema(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = validator(one(Planned))
+    code = main(["plan", str(path), "--json", "--state", str(tmp_path)])
+    found = json.loads(capsys.readouterr().out)
+    check.validate(found)
+    for plan in found if isinstance(found, list) else [found]:
+        assert plan["format_version"] == FORMAT_VERSION
+        assert {"applyable", "complete", "errored"} <= plan.keys()
+        assert isinstance(plan["totals"]["usd"]["mid"], str | None)
+    if not isinstance(found, list):
+        assert found["exit"]["code"] == code
 
-    check = validator(
-        {"$schema": one(Plan)["$schema"], **Plan.model_json_schema(mode="serialization")}
-    )
-    recipes, found = load_all(path)
-    assert recipes, found
-    plan = make_plan(recipes[0], tmp_path, path, found)
-    check.validate(json.loads(plan.model_dump_json()))
+
+def test_a_sweep_and_a_plan_that_failed_fit_the_schema(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = validator(one(Planned))
+    path = tmp_path / "a.omr"
+    text = 'omr 1\n\nseed = 1\n\nsource a from synthetic("shapes", n = sweep(3, 4), seed = 1)\n'
+    for recipe, code, kind in ((text, 0, list), (text.replace("seed = 1)", "sed = 1)"), 1, dict)):
+        path.write_text(recipe)
+        assert main(["plan", str(path), "--json"]) == code
+        found = json.loads(capsys.readouterr().out)
+        check.validate(found)
+        assert isinstance(found, kind)
+    assert found["exit"] == {"code": 1, "reason": "errors"}
+    assert (found["applyable"], found["complete"], found["errored"]) == (False, False, True)
+    assert found["diagnostics"][0]["code"].startswith("E")
 
 
 def test_a_wrong_value_does_not_fit() -> None:

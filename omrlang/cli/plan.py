@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -51,7 +50,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Make the plans and print them; the exit code of ``plan_and_diff.md``."""
-    from omrlang.cli.saved import is_saved
+    from omrlang.cli.saved import is_saved, save
 
     if is_saved(args.file):
         return _show_saved(args)
@@ -59,8 +58,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and (wrong := _not_savable(args, made)):
         print(f"omr: {wrong}", file=sys.stderr)
         return USAGE
-    codes = [_show(recipe, plan, args) for recipe, plan in made]
-    return worst(codes or [1])
+    plans = [(recipe, _judged(plan, args)) for recipe, plan in made]
+    if args.out is not None and not all(save(args.out, plan, recipe) for recipe, plan in plans):
+        return 1
+    print_plans([plan for _, plan in plans], args)
+    return worst([plan.exit.code for _, plan in plans] or [1])
 
 
 def _show_saved(args: argparse.Namespace) -> int:
@@ -81,17 +83,10 @@ def _not_savable(args: argparse.Namespace, made: Made) -> str | None:
     return None
 
 
-def _show(recipe: Recipe, plan: Plan, args: argparse.Namespace) -> int:
-    """Print one plan, and save it where that is wanted for."""
+def _judged(plan: Plan, args: argparse.Namespace) -> Plan:
+    """The plan with the exit code that the options ask for."""
     plan = held_to_lock(with_denied(plan, args.deny), locked=args.locked)
-    plan = with_exit(plan, args.detailed_exitcode)
-    if args.out is not None:
-        from omrlang.cli.saved import save
-
-        if not save(args.out, plan, recipe):
-            return 1
-    print_plan(plan, args)
-    return plan.exit.code
+    return with_exit(plan, args.detailed_exitcode)
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -165,22 +160,11 @@ def _print_errors(file: Path, diagnostics: Sequence[Diagnostic], as_json: bool) 
 
 def print_failure(file: Path, diagnostics: Sequence[Diagnostic]) -> None:
     """What a plan that could not be made is in JSON: the same outer fields, and the errors."""
-    from omrlang.plan import FORMAT_VERSION
+    from omrlang.plan import PlanFailure
     from omrlang.planning import plan_diagnostic
 
-    found = [plan_diagnostic(item).model_dump() for item in diagnostics]
-    outer = {
-        "format_version": FORMAT_VERSION,
-        "recipe": str(file),
-        "applyable": False,
-        "complete": False,
-        "errored": True,
-    }
-    print(
-        json.dumps(
-            {**outer, "diagnostics": found, "exit": {"code": 1, "reason": "errors"}}, indent=1
-        )
-    )
+    found = tuple(plan_diagnostic(item) for item in diagnostics)
+    print(PlanFailure(recipe=str(file), diagnostics=found).model_dump_json(indent=1))
 
 
 def with_denied(plan: Plan, denied: Sequence[str]) -> Plan:
@@ -220,10 +204,14 @@ def with_exit(plan: Plan, detailed: bool) -> Plan:
     )
 
 
-def print_plan(plan: Plan, args: argparse.Namespace) -> None:
-    """In the form that was asked for."""
+def print_plans(plans: Sequence[Plan], args: argparse.Namespace) -> None:
+    """In the form that was asked for; several in JSON are one array."""
     saved = None if args.out is None else str(args.out)
-    print(view(plan, args, saved), end="")
+    if args.json and len(plans) > 1:
+        inside = ",\n".join(plan.model_dump_json(indent=1) for plan in plans)
+        print(f"[\n{inside}\n]")
+    else:
+        print("".join(view(plan, args, saved) for plan in plans), end="")
 
 
 def view(plan: Plan, args: argparse.Namespace, saved: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -52,15 +52,20 @@ def declared() -> dict[str, type[BaseModel]]:
 def written() -> dict[str, type[BaseModel]]:
     """What commands write as JSON."""
     from omrlang.diff.report import Diff, Study
-    from omrlang.plan import Plan
+    from omrlang.plan import Planned
     from omrlang.render.data import Findings
 
-    return {"plan": Plan, "diff": Diff, "study": Study, "findings": Findings}
+    return {"plan": Planned, "diff": Diff, "study": Study, "findings": Findings}
 
 
 def one(model: type[BaseModel]) -> dict[str, Any]:
     """The schema of one model, with those of its parts."""
-    return {"$schema": DIALECT, **model.model_json_schema()}
+    return {"$schema": DIALECT, **model.model_json_schema(mode=_mode(model))}
+
+
+def _mode(model: type[BaseModel]) -> Literal["validation", "serialization"]:
+    """Of what commands write, as it is written: dollars are text there."""
+    return "serialization" if model in written().values() else "validation"
 
 
 def recipe_schema() -> dict[str, Any]:
