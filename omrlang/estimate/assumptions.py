@@ -21,6 +21,11 @@ SPREAD_SHARE: Guess = (0.2, 0.5, 0.8)
 CHARACTERS_PER_TOKEN: Guess = (3.0, 4.0, 5.0)
 """English text under vocabularies of 32k and more."""
 
+JUDGE_INSTRUCTION_TOKENS = 75.0
+JUDGE_ANSWER_TOKENS: Guess = (1.0, 2.0, 4.0)
+ANSWER_TOKENS: Guess = (1.0, 6.0, 40.0)
+"""What a judge is told (283 characters and headings), what it may write, and a final answer without its reasoning."""
+
 TEMPLATE_TOKENS = 12.0
 """Role marks and newlines of a chat template with one user turn."""
 

@@ -13,6 +13,7 @@ from omrlang.estimate.cascade import cascade
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
 from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speeds
 from omrlang.estimate.jobs import memory
+from omrlang.estimate.judges import judge_costs, token_dollars
 from omrlang.estimate.near import near_seconds
 from omrlang.estimate.ranges import (
     added,
@@ -56,7 +57,7 @@ from omrlang.plan import Action, Asked, Costs, Estimate, Money, Totals
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
 from omrlang.settle import DEFAULT_SCORE
 from omrlang.state import Index
-from omrlang.types import Engine, Hardware, Model, Near, RowExpr, Scripted
+from omrlang.types import Engine, Hardware, Model, Near, OpenAI, RowExpr, Scripted
 
 NO_TOKENS = exact(0, "tokens", "formula", "no tokens are written")
 
@@ -81,12 +82,29 @@ def estimate(stages: tuple[Lowered, ...], index: Index, recipe: Path) -> dict[st
 
 def _stage(stage: Lowered, walk: _Pass) -> Costs:
     costs = _known(stage, walk)
-    costs = costs.model_copy(update={"asked": _asking(stage, costs, walk)})
+    costs = _with_judges(
+        stage, costs.model_copy(update={"asked": _asking(stage, costs, walk)}), walk
+    )
     path = open_setting(stage.spec)
     if path is None:
         return costs
     walk.flows[stage.name] = without_rows(walk.flows[stage.name], path)
     return without_numbers(costs, path)
+
+
+def _with_judges(stage: Lowered, costs: Costs, walk: _Pass) -> Costs:
+    """Judges' calls, tokens and dollars beside the stage's own; their time in it, where it is known and none was measured."""
+    found = judge_costs(stage.decided, costs.asked, walk.flows[stage.name], walk.specs)
+    if not found:
+        return costs
+    update: dict[str, object] = {"extra": {**costs.extra, **found}}
+    if found["judge_seconds"].mid is not None and costs.seconds.origin != "measured":
+        hardware: Hardware | None = getattr(stage.spec, "hardware", None)
+        parts = {"stage": costs.seconds, "judges": found["judge_seconds"]}
+        seconds = added("s", "stage + judges", parts)
+        hours = gpu_hours(seconds, hardware)
+        update |= {"seconds": seconds, "gpu_hours": hours, "usd": _usd(hours, hardware)}
+    return costs.model_copy(update=update)
 
 
 def _asking(stage: Lowered, costs: Costs, walk: _Pass) -> tuple[Asked, ...]:
@@ -217,9 +235,13 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
     engine = engine_of(spec, root, spec.hardware)
     parts = _writing_time(engine, root, spec.hardware, read, written, context, flow.rows)
     extra = {"prompt_tokens": read, "tokens_per_prompt": prompt, "tokens_per_response": response}
-    return _costs(
-        spec, before, parent.rows, flow, written, _like(spec, root, walk, written) or parts, extra
-    )
+    parts = _like(spec, root, walk, written) or parts
+    costs = _costs(spec, before, parent.rows, flow, written, parts, extra)
+    chosen = spec.engine or (root.engine if root is not None else None)
+    if spec.hardware is None and isinstance(chosen, OpenAI):
+        usd = dollars(token_dollars(root, chosen, read, written))
+        return costs.model_copy(update={"usd": usd})
+    return costs
 
 
 def _rows_asked(spec: Sample | Eval, walk: _Pass) -> Flow:
@@ -400,16 +422,29 @@ def totals(
         tokens=summed("tokens", "tokens", due),
         seconds=summed("s", "seconds", due),
         gpu_hours=summed("GPU-hours", "gpu_hours", rented),
-        usd=total_money({name: cost.usd for name, cost in rented.items()}),
+        usd=total_money(_spent(due, rented)),
         not_estimated=sum(_is_open(cost) for cost in due.values()),
     )
+
+
+def _spent(due: Mapping[str, Costs], rented: Mapping[str, Costs]) -> dict[str, Money]:
+    """What each stage pays for its machines or its provider, and to its judges'."""
+    stages = {name: cost.usd for name, cost in due.items() if name in rented or cost.usd.mid != 0}
+    judges = {
+        f"judges of {name}": dollars(cost.extra["judge_usd"])
+        for name, cost in due.items()
+        if "judge_usd" in cost.extra and cost.extra["judge_usd"].mid != 0
+    }
+    return stages | judges
 
 
 def _is_open(cost: Costs) -> bool:
     """Whether any number of a stage is unknown."""
     numbers = (cost.rows_out, cost.tokens, cost.seconds, cost.gpu_hours, cost.usd)
     memory_open = cost.memory is not None and cost.memory.total.mid is None
-    return memory_open or any(number.mid is None for number in numbers)
+    judge = cost.extra.get("judge_usd")
+    judge_open = judge is not None and judge.mid is None
+    return memory_open or judge_open or any(number.mid is None for number in numbers)
 
 
 def _remaining(cost: Costs, action: Action) -> Costs:
@@ -423,4 +458,6 @@ def _remaining(cost: Costs, action: Action) -> Costs:
         return derive(number.unit, formula, product, whole=number, share=share)
 
     parts = {name: left(getattr(cost, name)) for name in ("tokens", "seconds", "gpu_hours")}
-    return cost.model_copy(update={**parts, "usd": dollars(left(as_estimate(cost.usd)))})
+    extra = {n: left(item) if n == "judge_usd" else item for n, item in cost.extra.items()}
+    usd = dollars(left(as_estimate(cost.usd)))
+    return cost.model_copy(update={**parts, "usd": usd, "extra": extra})

@@ -46,6 +46,14 @@ class OpenAI(Frozen):
         "OPENAI_API_KEY"
     )
     concurrency: Annotated[int, Setting("requests at once", cls="speed")] = 32
+    price_in: Annotated[
+        float | None,
+        Setting("of a million tokens that it reads", cls="meta", unit="usd / Mtoken", ge=0),
+    ] = None
+    price_out: Annotated[
+        float | None,
+        Setting("of a million tokens that it writes", cls="meta", unit="usd / Mtoken", ge=0),
+    ] = None
 
 
 Engine: TypeAlias = Annotated[Vllm | Transformers | OpenAI, Field(discriminator="kind")]

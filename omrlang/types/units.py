@@ -54,5 +54,5 @@ UNITS: dict[str, Unit] = {
 }
 """The closed table of units."""
 
-DENOMINATORS = ("gpu_hour", "gpu", "hour", "node", "row", "step", "image", "s")
+DENOMINATORS = ("gpu_hour", "gpu", "hour", "node", "row", "step", "image", "Mtoken", "s")
 """What may stand after the `/` of a unit; the grammar's NUMBER has the same list."""

@@ -10,7 +10,7 @@ from omrlang.cli.plan_view.funnel import funnel, rows_of
 from omrlang.cli.plan_view.inputs import drifted, revision, rows
 from omrlang.cli.plan_view.memory import said
 from omrlang.cli.plan_view.stages import flow, named, price, time, tokens, why
-from omrlang.cli.plan_view.verdict import has_gpus, next_command, verdict
+from omrlang.cli.plan_view.verdict import is_priced, next_command, verdict
 from omrlang.plan import SYMBOL, Plan
 
 
@@ -53,7 +53,7 @@ def _folded(title: str, inside: str) -> str:
 
 
 def _stages(plan: Plan) -> str:
-    prices = has_gpus(plan)
+    prices = is_priced(plan)
     head = ["", "stage", "rows", "tokens", "time", *(["price"] if prices else []), "why"]
     lines = [
         [SYMBOL[stage.action], named(stage), flow(stage), tokens(stage), time(stage),

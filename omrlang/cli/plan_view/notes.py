@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from omrlang.cli.figures import LETTER
+from omrlang.cli.figures import LETTER, whole
 from omrlang.cli.plan_view.layout import wrapped
-from omrlang.cli.plan_view.verdict import has_gpus
+from omrlang.cli.plan_view.verdict import is_priced
 from omrlang.plan import Origin, Plan, PlanDiagnostic, PlanStage
 
 
@@ -47,6 +47,9 @@ def unknowns(stage: PlanStage) -> Iterator[tuple[str, str]]:
     ):
         if item.mid is None:
             yield metric, item.formula
+    judges = costs.extra.get("judge_usd")
+    if judges is not None and judges.mid is None:
+        yield "judge price", f"{judges.formula} ({whole(costs.extra['judge_tokens'])})"
     if costs.memory is not None and costs.memory.total.mid is None:
         yield "memory", costs.memory.total.formula
 
@@ -97,7 +100,7 @@ def origins(plan: Plan) -> list[Origin]:
             used |= {
                 costs.rows_out.origin,
                 costs.seconds.origin,
-                costs.usd.origin if has_gpus(plan) else costs.seconds.origin,
+                costs.usd.origin if is_priced(plan) else costs.seconds.origin,
             }
             used |= {costs.tokens.origin} if costs.tokens.mid != 0 else set()
             used |= {costs.memory.total.origin} if costs.memory is not None else set()

@@ -10,7 +10,7 @@ from omrlang.cli.plan_view.graph import Box, graph
 from omrlang.cli.plan_view.layout import plural
 from omrlang.cli.plan_view.stages import flow, named, why
 from omrlang.cli.plan_view.svg import Markup, block, element, joined, picture, shortened, words
-from omrlang.cli.plan_view.verdict import has_gpus
+from omrlang.cli.plan_view.verdict import is_priced
 from omrlang.plan import SYMBOL, Estimate, Memory, Money, Plan, PlanStage
 
 PAGE = 1068.0
@@ -157,7 +157,7 @@ def cost_picture(plan: Plan) -> Markup | None:
 
 def unit_of(plan: Plan) -> str:
     """What the bars show."""
-    priced = has_gpus(plan) and plan.totals.usd.mid is not None
+    priced = is_priced(plan) and plan.totals.usd.mid is not None
     return "dollars" if priced else "time"
 
 

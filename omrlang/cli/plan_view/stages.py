@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from omrlang.cli.figures import marked, text
 from omrlang.cli.plan_view.layout import listing, widths, wrapped
-from omrlang.cli.plan_view.verdict import WORDS, has_gpus
+from omrlang.cli.plan_view.verdict import WORDS, is_priced
 from omrlang.plan import SYMBOL, UNSETTLED, Plan, PlanStage
 
 REASON_WIDTH = 24
@@ -76,7 +76,7 @@ def _table(plan: Plan, width: int) -> Iterator[str]:
 
 
 def _cells(plan: Plan) -> list[list[str]]:
-    prices = has_gpus(plan)
+    prices = is_priced(plan)
     lines = [["", "stage", "rows", "tokens", "time", *(["price"] if prices else []), "why"]]
     for stage in plan.stages:
         cells = [

@@ -79,6 +79,7 @@ def _takes(plan: Plan) -> Iterator[str]:
             if totals.gpu_hours.mid is not None
             else "GPU-hours unknown"
         )
+    if is_priced(plan):
         yield spread(totals.usd) if totals.usd.mid is not None else "price unknown"
 
 
@@ -102,6 +103,14 @@ def _limits(plan: Plan) -> Iterator[str]:
         yield "an `expect` BREAKS"
     if plan.exit.reason == "denied":
         yield "REFUSED by --deny"
+
+
+def is_priced(plan: Plan) -> bool:
+    """Whether anything of the plan costs dollars, known or not: rented devices, a provider, a judge's provider."""
+    costs = [stage.costs for stage in plan.stages if stage.costs is not None]
+    return any(
+        cost.usd.mid != 0 or cost.extra.get("judge_usd", cost.usd).mid != 0 for cost in costs
+    )
 
 
 def has_gpus(plan: Plan) -> bool:
