@@ -109,9 +109,9 @@ def _digits(value: float, unit: str) -> str:
         return _formed(value, unit)
     if abs(value) >= 1e15:
         return f"{value:.3g}"
-    if value == round(value) and abs(value) < 1e6:
+    if value == round(value) and abs(value) < 1e7:
         return f"{value:,.0f}"
-    return f"{value:,.3g}" if abs(value) < 1000 else count(value)
+    return f"{value:,.4g}" if abs(value) < 1000 else count(value)
 
 
 def marked(item: Estimate | Money) -> str:

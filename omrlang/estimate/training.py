@@ -59,9 +59,12 @@ def sft_work(spec: Sft, flow: Flow, shape: Shape | None) -> Work:
     extra = {
         "steps": steps,
         "epochs": epochs,
+        "warmup": _warmup(spec, steps),
         "tokens_per_row": each,
         "checkpoints": checkpoints_on_disk(spec.checkpoint, steps, shape),
     }
+    if flow.pixels is not None:
+        extra["image_rows"] = flow.pictured
     return Work(tokens, seconds, flow.rows, flow.response, share, extra)
 
 
@@ -77,6 +80,15 @@ def _sft_length(spec: Sft, flow: Flow, each: Estimate) -> tuple[Estimate, Estima
     epochs = setting(spec.epochs or 0.0, "epochs", "epochs")
     tokens = derive("tokens", "epochs x tokens of the rows", product, epochs=epochs, rows=rows)
     return tokens, _at_least_one("tokens / tokens of a batch", tokens, per_step), epochs
+
+
+def _warmup(spec: Sft | Rl, steps: Estimate) -> Estimate:
+    """Steps until the learning rate is at its peak."""
+    warmup = spec.lr.warmup
+    if warmup.unit == "steps":
+        return setting(warmup.value, "steps", "warmup")
+    share = setting(warmup.value, "", "warmup")
+    return derive("steps", "steps x share that warms up", product, steps=steps, share=share)
 
 
 def _at_least_one(formula: str, work: Estimate, batch: Estimate) -> Estimate:
@@ -157,8 +169,13 @@ def rl_work(
 ) -> Work:
     """Steps x (generation with its tail + old log-probs where they are needed + update + weights to the engine)."""
     made = _rollouts(spec, flow, shape, past, like)
+    prompts = setting(settled_amount(spec.batch, num_devices(spec)).value, "prompts", "batch")
+    a_pass = ratio("steps", "rows / prompts of a batch", flow.rows, prompts)
     extra = {
         **made.extra,
+        "warmup": _warmup(spec, made.steps),
+        "steps_per_epoch": a_pass,
+        "epochs": ratio("epochs", "steps / steps of a pass over the rows", made.steps, a_pass),
         "checkpoints": checkpoints_on_disk(spec.checkpoint, made.steps, shape),
     }
     share = _image_share(spec, flow, shape, "image tokens of a rollout", made.length)
