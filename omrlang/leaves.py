@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from omrlang.functions import FUNCTIONS
 from omrlang.references import declarations, nodes
-from omrlang.schema import KINDS, Eval, Rl, Sft, Spec
+from omrlang.schema import KINDS, Rl, Sft, Spec
 from omrlang.settle import settle
 from omrlang.shown import shown, shown_amount, shown_hardware
 from omrlang.types import (
@@ -111,9 +111,6 @@ def leaves(
         found += _Walk(parents, revision is not None).value(
             path, path, getattr(settled, name), declared.cls
         )
-    if isinstance(spec, Eval):
-        walk = _Walk(parents, pinned=False)
-        found += walk.value("aggregate", "aggregate", spec.own_aggregates, "rows")
     return tuple(_as_published(leaf, spec) for leaf in found)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from omrlang.compiler import load
-from omrlang.diff import diff
+from omrlang.diff import Diff, Side
+from omrlang.diff import diff as diff_of_sides
 from omrlang.plan import Plan
 from omrlang.planning import make_plan
 from omrlang.schema import Eval
@@ -70,6 +71,10 @@ def ways(plan: Plan) -> dict[str, object]:
     return {name: spec.aggregate_of(name) for name in spec.rows}
 
 
+def diff(a: Plan, b: Plan) -> Diff:
+    return diff_of_sides(Side("a", a), Side("b", b))
+
+
 WORST = "aggregate = worst(by = variant)"
 
 
@@ -87,13 +92,15 @@ def test_the_eval_goes_before_the_benchmark(tmp_path: Path) -> None:
     assert set(ways(planned(tmp_path, after="aggregate = majority")).values()) == {"majority"}
 
 
-def test_a_changed_way_of_counting_redoes_the_eval_and_nothing_else(tmp_path: Path) -> None:
+def test_a_changed_way_of_counting_is_one_factor(tmp_path: Path) -> None:
     mean, own = planned(tmp_path), planned(tmp_path, varied=WORST)
     found = diff(mean, own)
     assert [(f.path, f.cls, f.old, f.new) for f in found.factors] == [
-        ("aggregate.varied", "rows", "none", "worst")
+        ("aggregate", "rows", "mean", "worst")
     ]
-    assert found.redo == ("after",)
+    assert (found.factors[0].stages, found.redo) == (("varied",), ("varied", "after"))
+    said = planned(tmp_path, after="aggregate = majority")
+    assert [(f.path, f.stages) for f in diff(mean, said).factors] == [("aggregate", ("after",))]
     # A benchmark that says what holds anyway changes nothing that is run.
     same = diff(mean, planned(tmp_path, plain="aggregate = mean"))
     assert (same.factors, same.redo) == ((), ())
@@ -108,7 +115,7 @@ def test_a_changed_way_of_counting_redoes_the_eval_and_nothing_else(tmp_path: Pa
         ({"after": "aggregate = worst()"}, "`worst(…)` lacks `by`"),
         ({"after": "aggregate = worst(by = source)"}, "`by` has no choice `source`"),
         ({"after": "aggregate = best(by = variant)"}, "`aggregate` has no choice `best(…)`"),
-        ({"after": "aggregate = 3"}, "`aggregate` takes `worst(…)`, not the number 3"),
+        ({"after": "aggregate = 3"}, "`aggregate` has no choice `3`"),
     ],
 )
 def test_what_cannot_be_counted(tmp_path: Path, lines: dict[str, str], message: str) -> None:

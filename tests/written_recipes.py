@@ -139,6 +139,8 @@ GIVEN: dict[str, list[str]] = {
     "score": ["answer_matches", "0.5 * answer_matches"],
     "prompt": ["@own", "formats.think_answer", "formats.think_answer_short"],
     "columns": ["{ question = question, answer = answer }", '{ question = question + "?", answer = text(answer), extra.level = text(len(question)) }'],
+    "unique": ["near(question, at = 0.9)", "near(question, images, at = 0.95, across = mean)"],
+    "aggregate": ["mean", "majority"],
     "engine": ["none", "transformers(batch = 2)", "vllm(max_num_seqs = 8)"],
     "expect": ["rows >= 1", "none"],
 }  # fmt: skip

@@ -35,7 +35,8 @@ class Eval(Decoding):
     ] = None
     own_aggregates: dict[str, Aggregate] = Field(
         default={},
-        description="where `aggregate` is not given: what the row sets of `from` say themselves, by name",
+        description="where `aggregate` is not given: what row sets of `from` say that is not the mean; "
+        "their fingerprints hold it",
     )
 
     def aggregate_of(self, rows: str) -> Aggregate:

@@ -58,12 +58,12 @@ class Source(StageSpec):
     ] = "stop"
     licence: Annotated[str | None, Setting(cls="meta", doc="the licence of the data")] = None
     aggregate: Annotated[
-        Aggregate | None,
+        Aggregate,
         Setting(
-            cls="meta",
-            doc="how an `eval` of these rows makes one number of them where it does not say itself; default `mean`",
+            cls="rows",
+            doc="how an `eval` of these rows makes one number of them where it does not say itself",
         ),
-    ] = None
+    ] = "mean"
     contains: Annotated[
         tuple[str, ...],
         Setting(
