@@ -14,6 +14,7 @@ from omrlang.diff.price import cheapest_order, marginal, price, scratch, togethe
 from omrlang.diff.report import Column, Diff, Effect, Factor, StageDiff, Study
 from omrlang.diff.verdict import verdict
 from omrlang.plan import Plan, PlanStage
+from omrlang.types import construct
 
 __all__ = ["Diff", "Side", "Study", "diff", "study"]
 
@@ -37,7 +38,8 @@ def diff(a: Side, b: Side) -> Diff:
     factors = with_holding(found.deciding, pairs)
     moves = find_moves(pairs, (a.plan, b.plan)) if factors or found.others else ()
     stages = tuple(_stage_diff(pair, factors) for pair in pairs)
-    return Diff(
+    return construct(
+        Diff,
         a=a.name,
         b=b.name,
         verdict=verdict(factors, found.others, moves, stages),
@@ -58,7 +60,8 @@ def study(sides: Sequence[Side]) -> Study:
     order = cheapest_order(plans)
     added = {n: marginal(plans[n], [plans[k] for k in order[:at]]) for at, n in enumerate(order)}
     columns = tuple(
-        Column(
+        construct(
+            Column,
             name=side.name,
             values=tuple(row[number] for row in table.values()),
             scratch=scratch(side.plan),
@@ -66,7 +69,8 @@ def study(sides: Sequence[Side]) -> Study:
         )
         for number, side in enumerate(sides)
     )
-    return Study(
+    return construct(
+        Study,
         design=design_note(table, len(sides)),
         factors=tuple(table),
         columns=columns,
@@ -91,11 +95,16 @@ def _stage_diff(pair: Pair, factors: Sequence[Factor]) -> StageDiff:
         stage = pair.b or pair.a
         assert stage is not None, "a pair has one side at least"
         effect: Effect = "added" if pair.a is None else "removed"
-        return StageDiff(name=stage.name, kind=stage.spec.kind, effect=effect)
+        return construct(StageDiff, name=stage.name, kind=stage.spec.kind, effect=effect)
     effect, why = _effect(pair, pair.a, pair.b, factors)
     old_name = pair.a.name if pair.a.name != pair.b.name else None
-    return StageDiff(
-        name=pair.b.name, kind=pair.b.spec.kind, effect=effect, why=why, old_name=old_name
+    return construct(
+        StageDiff,
+        name=pair.b.name,
+        kind=pair.b.spec.kind,
+        effect=effect,
+        why=why,
+        old_name=old_name,
     )
 
 

@@ -11,7 +11,7 @@ from omrlang.diff.report import Factor, Hold, Matters, Move
 from omrlang.diff.shares import share_moves, shares_are_held
 from omrlang.plan import Plan, PlanDiagnostic, PlanStage
 from omrlang.schema import Eval, Filter, Mix, Sample, Source
-from omrlang.types import Count, Hardware, Share, UpTo
+from omrlang.types import Count, Hardware, Share, UpTo, construct
 
 NOTICEABLE = 0.02
 """A move under two percent is not told."""
@@ -56,7 +56,8 @@ def _move(pair: Pair, quantity: Quantity, *, held: bool) -> Move | None:
         return None
     elif quantity.name == "warm-up steps" and (held or not written(pair) & LENGTH):
         matters = "follows"  # the schedule keeps its shape over a run whose length was held, or moved itself
-    return Move(
+    return construct(
+        Move,
         stage=pair.name,
         quantity=quantity.name,
         subject=quantity.subject,
@@ -140,7 +141,8 @@ def _picked(pair: Pair) -> Iterator[Move]:
     a, b = pair.a, pair.b
     if a is None or b is None or "seed" not in written(pair) or not _takes_some(b):
         return
-    yield Move(
+    yield construct(
+        Move,
         stage=pair.name,
         quantity="rows picked",
         old_text=f"by seed {a.spec.seed}",
@@ -169,7 +171,8 @@ def _kept(pair: Pair, pairs: Sequence[Pair]) -> Iterator[Move]:
     if origins == {"measured"} or (moved and origins <= {"measured", "declared"}):
         return
     if why := _why_share(pair, pairs):
-        yield Move(
+        yield construct(
+            Move,
             stage=pair.name,
             quantity="share kept",
             old_text=_share(a),
@@ -213,7 +216,8 @@ def _other_questions(pair: Pair, pairs: Sequence[Pair]) -> Iterator[Move]:
     model = getattr(spec.model, "stage", None)
     if rows and model in changed and "from" not in written(pair):
         counts = [_questions(stage) for stage in (pair.a, pair.b)]
-        yield Move(
+        yield construct(
+            Move,
             stage=pair.name,
             quantity="evaluation set",
             old_text=counts[0],
@@ -251,7 +255,8 @@ def _prices(pairs: Sequence[Pair]) -> Iterator[Move]:
             continue
         told.add((old, new))
         machine = _machine(pair.b)
-        yield Move(
+        yield construct(
+            Move,
             stage=pair.name,
             quantity="price",
             old=old,
@@ -260,7 +265,8 @@ def _prices(pairs: Sequence[Pair]) -> Iterator[Move]:
             new_text=f"${new:.2f} / GPU-hour",
             why="it is rented from another place or on another day",
             matters="cost",
-            hold=machine and Hold(stage=machine.name, key="price", value=f"${old:.2f} / gpu_hour"),
+            hold=machine
+            and construct(Hold, stage=machine.name, key="price", value=f"${old:.2f} / gpu_hour"),
         )
 
 
@@ -286,7 +292,8 @@ def _misfits(plans: tuple[Plan, Plan]) -> Iterator[Move]:
     )
     for message in [*(m for m in new if m not in old), *(m for m in old if m not in new)]:
         item = new.get(message) or old[message]
-        yield Move(
+        yield construct(
+            Move,
             stage="",
             quantity=CODES[item.code].slug.replace("-", " "),
             old_text="does not fit" if message in old else "fits",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from omrlang.diff.report import Place
 from omrlang.hir import Provenance, Recipe
 from omrlang.provenance import origin_of, where
+from omrlang.types import construct
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,6 @@ class Origins:
 
 def _place(found: Provenance | None) -> Place:
     if found is None or found.span is None:
-        return Place(layer="default")
+        return construct(Place, layer="default")
     at = where(found.span)
-    return Place(layer=found.layer, path=at.file, line=at.line, column=at.column)
+    return construct(Place, layer=found.layer, path=at.file, line=at.line, column=at.column)

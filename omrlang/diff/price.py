@@ -10,11 +10,14 @@ from omrlang.estimate.ranges import scaled, scaled_money
 from omrlang.fingerprint import fingerprint
 from omrlang.plan import Costs, Plan, PlanStage, Totals
 from omrlang.schema import Sample
+from omrlang.types import construct
 
 
 def price(a: Plan, b: Plan) -> Price:
     """Costs as if nothing had been run before A."""
-    return Price(a=scratch(a), b=scratch(b), reused=_taken_over(b, a), after=marginal(b, [a]))
+    return construct(
+        Price, a=scratch(a), b=scratch(b), reused=_taken_over(b, a), after=marginal(b, [a])
+    )
 
 
 def scratch(plan: Plan) -> Totals:

@@ -16,6 +16,7 @@ from omrlang.diff.report import Hold, Matters
 from omrlang.plan import PlanStage
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, settled_amount
+from omrlang.types import construct
 
 Numbers: TypeAlias = tuple[float | None, float | None]
 LENGTH = frozenset({"steps", "epochs"})
@@ -115,7 +116,9 @@ def _batch(a: PlanStage, b: PlanStage, old: Sft, new: Sft) -> Iterator[Quantity]
     hold = None
     packs = before / new.pack if in_packs and before else 0
     if packs and packs % devices[1] == 0:  # every GPU has the same work
-        hold = Hold(stage=b.name, key="batch", value=f"{packs:g} pack{'' if packs == 1 else 's'}")
+        hold = construct(
+            Hold, stage=b.name, key="batch", value=f"{packs:g} pack{'' if packs == 1 else 's'}"
+        )
     yield Quantity(
         "tokens of a batch",
         before,
@@ -139,12 +142,12 @@ def _length(a: PlanStage, b: PlanStage, old: Sft | Rl, new: Sft | Rl) -> Iterato
         value = None
         if by_steps and new.steps and passes[0] and passes[1]:
             value = f"{max(1, round(new.steps * passes[0] / passes[1])):_}"
-        hold = Hold(stage=b.name, key="steps", value=value) if value else None
+        hold = construct(Hold, stage=b.name, key="steps", value=value) if value else None
         why = _why_length(passes, "steps are fixed", batches)
         yield Quantity("epochs", *passes, LENGTH, why, lambda v: f"{v:.2g}", hold)
     if not by_steps or old.steps is None:
         value = f"{max(1, round(steps[0])):_}" if steps[0] else None
-        hold = Hold(stage=b.name, key="steps", value=value) if value else None
+        hold = construct(Hold, stage=b.name, key="steps", value=value) if value else None
         why = _why_length((steps[1], steps[0]), "epochs are fixed", batches)
         yield Quantity("steps", *steps, LENGTH, why, hold=hold)
 
@@ -164,7 +167,7 @@ def _schedule(a: PlanStage, b: PlanStage, old: Sft | Rl, new: Sft | Rl) -> Itera
     before, after = warmup_steps(a), warmup_steps(b)
     if new.lr.warmup.unit == "fraction" or old.lr.warmup.unit == "fraction":
         value = f"{round(before)} steps" if before else None
-        hold = Hold(stage=b.name, key="lr.warmup", value=value) if value else None
+        hold = construct(Hold, stage=b.name, key="lr.warmup", value=value) if value else None
         why = "the warm-up is a share of the steps"
         levers = frozenset({"lr", "lr.warmup", "lr.kind"})
         yield Quantity("warm-up steps", before, after, levers, why, hold=hold)
@@ -222,7 +225,7 @@ def _updates(stage: str, old: Rl, new: Rl) -> Quantity:
     why = "the batch changed and the minibatch did not"
     if after > 1 and before == 1:
         why += "; from two updates on, the clip range acts"
-    hold = Hold(stage=stage, key="minibatch", value=f"{prompts:g} prompts")
+    hold = construct(Hold, stage=stage, key="minibatch", value=f"{prompts:g} prompts")
     levers = frozenset({"minibatch"})
     return Quantity(
         "updates of a rollout batch", before, after, levers, why, lambda v: f"{v:g}", hold

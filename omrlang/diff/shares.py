@@ -9,6 +9,7 @@ from omrlang.diff.report import Hold, Move
 from omrlang.plan import PlanStage
 from omrlang.schema import Mix
 from omrlang.shown import shown_amount
+from omrlang.types import construct
 
 NOTICEABLE_SHARE = 0.01
 """Of the whole mix: a move under one point is not told."""
@@ -27,7 +28,8 @@ def share_moves(pair: Pair) -> Iterator[Move]:
     for name in both:
         before, after = old[name] / sum(old.values()), new[name] / sum(new.values())
         if name not in written and abs(after - before) >= NOTICEABLE_SHARE:
-            yield Move(
+            yield construct(
+                Move,
                 stage=pair.name,
                 quantity="share",
                 subject=name,
@@ -114,4 +116,6 @@ def _hold(
         text = shown_amount(part.amount) if is_whole else f"{round(wanted):_}"
         parts.append(f"{part.rows}: {text}")
     drops = spec.expect is not None
-    return Hold(stage=pair.name, key="from", value=f"[{', '.join(parts)}]", drops_expect=drops)
+    return construct(
+        Hold, stage=pair.name, key="from", value=f"[{', '.join(parts)}]", drops_expect=drops
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omrlang.diff.report import Factor, Kind, Move, StageDiff, Verdict
+from omrlang.types import construct
 
 MAX_NAMED = 3
 
@@ -24,7 +25,9 @@ def verdict(
         kind, text = "not clean", f"not clean: no factor, and yet {_along(confounds)}"
     else:
         return _without_factors(others, stages, shape)
-    return Verdict(kind=kind, text="; ".join([text, ", ".join(shape)] if shape else [text]))
+    return construct(
+        Verdict, kind=kind, text="; ".join([text, ", ".join(shape)] if shape else [text])
+    )
 
 
 def _of_factors(
@@ -50,7 +53,7 @@ def _without_factors(
     others: Sequence[Factor], stages: Sequence[StageDiff], shape: list[str]
 ) -> Verdict:
     if shape:
-        return Verdict(kind="stages only", text=f"no factor; {', '.join(shape)}")
+        return construct(Verdict, kind="stages only", text=f"no factor; {', '.join(shape)}")
     renamed = sum(stage.old_name is not None for stage in stages)
     count = len(others)
     said = (
@@ -60,8 +63,10 @@ def _without_factors(
     )
     said += [f"{_n(renamed, 'stage')} renamed"] if renamed else []
     if not said:
-        return Verdict(kind="no change", text="no change")
-    return Verdict(kind="no change in meaning", text=f"no change in meaning: {', '.join(said)}")
+        return construct(Verdict, kind="no change", text="no change")
+    return construct(
+        Verdict, kind="no change in meaning", text=f"no change in meaning: {', '.join(said)}"
+    )
 
 
 def _but(unknown: Sequence[Factor], moves: Sequence[Move]) -> str:
