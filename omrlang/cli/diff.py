@@ -6,6 +6,7 @@ import argparse
 import difflib
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         return _run(args)
     except Unreadable as error:
-        return _refuse(error)
+        return refuse(error)
 
 
-def _refuse(error: Unreadable) -> int:
+def refuse(error: Unreadable) -> int:
     if error.diagnostics:
         from omrlang.render import render
 
@@ -87,9 +88,20 @@ def _run(args: argparse.Namespace) -> int:
     if args.fix is not None:
         return _fix(args, sides)
     found: Diff | Study = diff(*sides) if len(sides) == 2 else study(sides)
-    found = with_exit(found, detailed=args.detailed_exitcode)
+    found = with_exit(_with_outcomes(found, sides, args.state), detailed=args.detailed_exitcode)
     print(view(found, args), end="")
     return found.exit.code
+
+
+def _with_outcomes(found: Diff | Study, sides: Sequence[Side], state: Path) -> Diff | Study:
+    """With the rows and results of what was run."""
+    from omrlang.cli.outcomes import with_outcomes
+
+    first, *others = [[side.plan] for side in sides]
+    if isinstance(found, Diff):
+        return with_outcomes(found, first, others[0], state)
+    diffs = (with_outcomes(d, first, b, state) for d, b in zip(found.diffs, others, strict=True))
+    return found.model_copy(update={"diffs": tuple(diffs)})
 
 
 def _sides(args: argparse.Namespace) -> list[Side]:
@@ -100,6 +112,19 @@ def _sides(args: argparse.Namespace) -> list[Side]:
     for target in others:
         found += sides(target, args.state, [*args.set, *args.set_b])
     return found
+
+
+def price_study(targets: Sequence[str], args: argparse.Namespace) -> int:
+    """Of ``omr plan A B C``: what each takes and what all take together, in the cheapest order."""
+    from omrlang.diff import study
+    from omrlang.targets import Unreadable, sides
+
+    try:
+        found = [side for target in targets for side in sides(target, args.state, args.set)]
+    except Unreadable as error:
+        return refuse(error)
+    print(view(study(found), args), end="")
+    return 0
 
 
 def with_exit(found: Diff | Study, *, detailed: bool) -> Diff | Study:

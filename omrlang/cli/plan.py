@@ -27,6 +27,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("plan", help="show what a run would do and what it takes")
     parser.add_argument("file", type=Path, help="the recipe")
+    parser.add_argument(
+        "others", nargs="*", metavar="FILE", help="more of a study: what they share is priced once"
+    )
     add_state(parser)
     add_set(parser)
     add_selection(parser)
@@ -50,6 +53,10 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Make the plans and print them; the exit code of ``plan_and_diff.md``."""
+    if args.others:
+        from omrlang.cli.diff import price_study
+
+        return price_study([str(args.file), *args.others], args)
     from omrlang.cli.saved import is_saved, save
 
     if is_saved(args.file):

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             plan = _plan(args)
             if plan is None:
                 return 1
-            if (refused := _refusal(plan, args)) is not None:
+            if (refused := refusal(plan, args)) is not None:
                 return refused
             _save(plan, state)
             from omr_runtime.executor import execute
@@ -78,7 +78,7 @@ def _plan(args: argparse.Namespace) -> Plan | None:
     return load_saved(args.file, args.state)
 
 
-def _refusal(plan: Plan, args: argparse.Namespace) -> int | None:
+def refusal(plan: Plan, args: argparse.Namespace) -> int | None:
     """The exit code with which the plan forbids a run, said aloud; None where it may run."""
     if (missing := _unpublished(plan)) is not None:
         print(f"error: the plan cannot be run: {missing}", file=sys.stderr)

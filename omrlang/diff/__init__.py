@@ -71,7 +71,7 @@ def study(sides: Sequence[Side]) -> Study:
     )
     return construct(
         Study,
-        design=design_note(table, len(sides)),
+        design=design_note(table, len(sides)) + _not_clean(diffs),
         factors=tuple(table),
         columns=columns,
         diffs=diffs,
@@ -79,6 +79,12 @@ def study(sides: Sequence[Side]) -> Study:
         together=together([plans[number] for number in order]),
         shared_stages=_shared(plans),
     )
+
+
+def _not_clean(diffs: Sequence[Diff]) -> str:
+    """What a design cannot say: that more than its factors moves."""
+    number = sum(bool(found.confounds) for found in diffs)
+    return f"; not clean: more moves along in {number} of {len(diffs)}" if number else ""
 
 
 def _shared(plans: Sequence[Plan]) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from math import prod
 
 from omrlang.diff.report import Diff
 
+MAX_NAMED = 4
 SAME = ""
 """The level of a factor in a recipe that does not differ from the first in it."""
 
@@ -38,8 +38,8 @@ def design_note(table: dict[str, tuple[str, ...]], num_recipes: int) -> str:
     sizes = [len(set(values)) for values in table.values()]
     names = ", ".join(table)
     if tied:
-        pairs = "; ".join(f"{one} and {other} are confounded" for one, other in tied)
-        return f"{pairs}: no pair of recipes separates them"
+        groups = "; ".join(f"{_listed(names)} are confounded" for names in tied)
+        return f"{groups}: no pair of recipes separates them"
     if len(table) == 1:
         return f"one factor at {_number(sizes[0])} levels: {names}"
     cells = len(set(zip(*table.values(), strict=True)))
@@ -51,15 +51,19 @@ def design_note(table: dict[str, tuple[str, ...]], num_recipes: int) -> str:
     return f"{shape}, {cells} of {prod(sizes)} cells: {names}"
 
 
-def _confounded(table: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
-    """Factors that always change together: no two recipes differ in one of them and agree in the other."""
-    return [(a, b) for a, b in combinations(table, 2) if not _separated(table[a], table[b])]
+def _confounded(table: dict[str, tuple[str, ...]]) -> list[list[str]]:
+    """Factors that always change together: no two recipes differ in one of them and agree in another."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, values in table.items():
+        groups.setdefault(tuple(values.index(value) for value in values), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
-def _separated(one: Sequence[str], other: Sequence[str]) -> bool:
-    return any(
-        (one[i] == one[j]) != (other[i] == other[j]) for i, j in combinations(range(len(one)), 2)
-    )
+def _listed(names: list[str]) -> str:
+    shown, more = names[:MAX_NAMED], len(names) - MAX_NAMED
+    if more > 0:
+        return f"{', '.join(shown)} and {more} more"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def _one_at_a_time(table: dict[str, tuple[str, ...]], num_recipes: int) -> bool:

@@ -215,6 +215,14 @@ class Diff(Frozen):
         return self.verdict.kind == "no change" and not (self.factors or self.others or self.moves)
 
 
+class Score(Frozen):
+    """What one eval measured, over questions and seeds."""
+
+    stage: str
+    accuracy: Measured
+    tokens: float | None = None
+
+
 class Column(Frozen):
     """One recipe of a study; ``values`` are of the study's factors, in their order."""
 
@@ -222,11 +230,13 @@ class Column(Frozen):
     values: tuple[str, ...]
     scratch: Totals
     marginal: Totals
+    scores: tuple[Score, ...] = ()
 
 
 class Study(Frozen):
     """Several recipes. ``diffs`` are of each against the first; ``order`` runs them so that what is shared is paid once
-    and the cheapest comes first: ``marginal`` is what each then adds, ``together`` the sum."""
+    and the cheapest comes first: ``marginal`` is what each then adds, ``together`` the sum. After ``omr ablate``, ``executed``
+    stages were run, where each recipe and seed by itself would have taken ``without_sharing``."""
 
     format_version: str = FORMAT_VERSION
     design: str
@@ -236,6 +246,9 @@ class Study(Frozen):
     order: tuple[str, ...]
     together: Totals
     shared_stages: int
+    seeds: int = 1
+    executed: int | None = None
+    without_sharing: int | None = None
     exit: Exit = construct(Exit, code=0, reason="ok")
 
 

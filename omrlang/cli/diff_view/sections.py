@@ -199,9 +199,9 @@ def _reasons(item: RowsOfSource) -> str:
 
 
 def results_sections(results: Sequence[ResultDiff]) -> Iterator[Section]:
-    """Accuracy of both with the gain, tokens beside it, and what a point costs."""
-    header = ("Results", "A", "B", "B - A, points", "tokens A", "tokens B", "a point costs")
-    rows = tuple(
+    """Accuracy of both with the gain, tokens beside it, and what a point costs where one was gained and something paid."""
+    header = ("Results", "A", "B", "B - A, points", "tokens A", "tokens B")
+    rows = [
         (
             item.benchmark,
             accuracy(item.a),
@@ -209,14 +209,15 @@ def results_sections(results: Sequence[ResultDiff]) -> Iterator[Section]:
             f"{_points(item.gain)}{'' if item.paired else ' unpaired'}",
             _tokens(item.tokens_a),
             _tokens(item.tokens_b),
-            _cost_of_point(item),
         )
         for item in results
-    )
-    lines = (
-        "95% intervals over questions and seeds; paired where both answered the same questions.",
-    )
-    yield Section("", header, rows, lines if rows else (), numbers=True)
+    ]
+    costs = [(item.benchmark, _cost_of_point(item)) for item in results]
+    lines = [
+        "95% intervals over questions and seeds; paired where both answered the same questions."
+    ]
+    lines += [f"A point of {name} costs {cost} more." for name, cost in costs if cost]
+    yield Section("", header, tuple(rows), tuple(lines) if rows else (), numbers=True)
 
 
 def accuracy(found: Measured) -> str:
@@ -239,7 +240,7 @@ def _tokens(value: float | None) -> str:
 def _cost_of_point(item: ResultDiff) -> str:
     if item.usd_per_point is not None:
         return f"${item.usd_per_point}"
-    return "-" if item.gpu_hours_per_point is None else f"{item.gpu_hours_per_point:.1f} GPU-hours"
+    return "" if item.gpu_hours_per_point is None else f"{item.gpu_hours_per_point:.1f} GPU-hours"
 
 
 # ---- several recipes ---------------------------------------------------------------------------
@@ -255,6 +256,7 @@ def study_sections(study: Study) -> Iterator[Section]:
             for row, factor in enumerate(study.factors)
         )
         yield Section("", ("Factors", *names), values)
+    yield from _scores(study, names)
     against = tuple((names[n], diff.verdict.text) for n, diff in enumerate(study.diffs, start=1))
     yield Section("Against A", (), against)
     for number, diff in enumerate(study.diffs, start=1):
@@ -263,6 +265,27 @@ def study_sections(study: Study) -> Iterator[Section]:
             yield section
     yield from _study_results(study, names)
     yield from _study_price(study, names)
+
+
+def _scores(study: Study, names: Sequence[str]) -> Iterator[Section]:
+    """Accuracy of every recipe by eval, with the tokens of a response beside it."""
+    evals = dict.fromkeys(score.stage for column in study.columns for score in column.scores)
+    if not evals:
+        return
+    rows = []
+    for name in evals:
+        found = [next((s for s in c.scores if s.stage == name), None) for c in study.columns]
+        rows.append((name, *("-" if s is None else accuracy(s.accuracy) for s in found)))
+        rows.append(
+            ("  response tokens", *("-" if s is None else _tokens(s.tokens) for s in found))
+        )
+    seeds = "one seed" if study.seeds == 1 else f"{study.seeds} training seeds"
+    lines = [f"95% intervals over questions and {seeds}."]
+    if study.executed is not None:
+        lines.append(
+            f"{study.executed} stages executed; without sharing there would be {study.without_sharing}."
+        )
+    yield Section("", ("Results", *names), tuple(rows), tuple(lines), numbers=True)
 
 
 def _study_results(study: Study, names: Sequence[str]) -> Iterator[Section]:

@@ -135,7 +135,7 @@ def gather(ran: Ran) -> Facts:
             _mixed(reader, stage) for stage in done if stage.spec.kind in ("mix", "filter")
         )
         trained = tuple(
-            _trained(reader, stage) for stage in done if stage.spec.kind in ("sft", "rl")
+            trained(reader, stage) for stage in done if stage.spec.kind in ("sft", "rl")
         )
         guesses = tuple(_guesses(reader, done))
     return Facts(
@@ -185,7 +185,7 @@ def _mixed(reader: Reader, stage: PlanStage) -> Mixed:
     return Mixed(stage.name, stage.spec.kind, sum(share.rows for share in shares), shares)
 
 
-def _trained(reader: Reader, stage: PlanStage) -> Trained:
+def trained(reader: Reader, stage: PlanStage) -> Trained:
     points: dict[str, list[tuple[float, float]]] = {}
     for line in reader.metrics(stage.fingerprint):
         if line["step"] is not None and line["value"] is not None:

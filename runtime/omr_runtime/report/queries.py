@@ -71,3 +71,29 @@ def scores(reader: Reader, stage: str, rule: str) -> list[dict[str, Any]]:
         stage,
         rule,
     )
+
+
+def common_rows(reader: Reader, a: str, b: str) -> list[dict[str, Any]]:
+    """By source the rows that two stages both hold."""
+    return reader.ask(
+        """select coalesce(source, '') as source, count(distinct id) as num from "row"
+           where stage = $1 and id in (select id from "row" where stage = $2) group by 1 order by 1""",
+        a,
+        b,
+    )
+
+
+def rows_of_one(reader: Reader, has: str, lacks: str, dropping: list[str]) -> list[dict[str, Any]]:
+    """By source the rows of one stage that the other lacks, by the reason for which a stage of ``dropping`` dropped them;
+    null where none did."""
+    return reader.ask(
+        """with alone as (select distinct id, coalesce(source, '') as source from "row" where stage = $1
+                          and id not in (select id from "row" where stage = $2)),
+                gone as (select "row" as id, min(reason) as reason from dropped
+                         where stage in (select unnest($3)) group by 1)
+           select source, reason, count(*) as num from alone left join gone using (id)
+           group by all order by source, num desc, reason""",
+        has,
+        lacks,
+        dropping,
+    )

@@ -48,14 +48,19 @@ def find(folder: Path, target: str | None = None) -> Ran:
     for path in files:
         plan = _read(path)
         if target is None or path.stem == target or _same_recipe(plan, target):
-            stages = read_index(state)["stages"]
-            known = {s.name: stages[s.fingerprint] for s in plan.stages if s.fingerprint in stages}
-            return Ran(state, plan, known)
+            return of_plan(state, plan)
     named = sorted({_read(path).recipe for path in files})
     there = f"; there are: {', '.join(named)}" if named else ""
     raise RunError(
         f"nothing was run on {state.folder}{f' under {target!r}' if target else ''}{there}"
     )
+
+
+def of_plan(state: State, plan: Plan) -> Ran:
+    """What there is of the stages of a plan, whatever run made it."""
+    stages = read_index(state)["stages"]
+    known = {s.name: stages[s.fingerprint] for s in plan.stages if s.fingerprint in stages}
+    return Ran(state, plan, known)
 
 
 def _same_recipe(plan: Plan, target: str) -> bool:
