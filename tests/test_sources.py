@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from omr_runtime import blocks
 from omr_runtime.errors import RunError
 from omr_runtime.order import work_order
 from omr_runtime.stages import source as stage
@@ -288,7 +289,8 @@ def test_take_nests_and_keeps_ids(tmp_path: Path) -> None:
 def test_a_restarted_worker_makes_the_same_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "SLICE", 500)
+    monkeypatch.setattr(stage, "PLAIN_SLICE", 500)
+    monkeypatch.setattr(blocks, "NUM_LINES", 250)
     lines(tmp_path, *({"question": f"q{n}"} for n in range(1_200)))
     spec = plans.source("s", "data.jsonl")
     whole, _ = read(tmp_path, spec)

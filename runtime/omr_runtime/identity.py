@@ -7,8 +7,9 @@ promised to stay the same between versions.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from json.encoder import encode_basestring_ascii as _json  # what json.dumps makes of a text
 from typing import TypeAlias
 
 Part: TypeAlias = str | int | float | bool | Sequence["Part"] | None
@@ -20,13 +21,26 @@ def digest(*parts: Part) -> str:
     >>> digest("a", 1) == digest("a", 1), digest("a", "1") == digest("a", 1)
     (True, False)
     """
-    text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
+    return _hashed(json.dumps(parts, separators=(",", ":"), allow_nan=False))
+
+
+def _hashed(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:32]
 
 
 def row_id(origin: str, file: str, position: int) -> str:
     """The id of a source row: ``origin`` names the data as read, ``position`` is the line or row in it from 1."""
     return digest("row", origin, file, position)
+
+
+def row_ids(origin: str, file: str, positions: Iterable[int]) -> list[str]:
+    """``row_id`` of each position.
+
+    >>> row_ids("o", "a.jsonl", [7]) == [row_id("o", "a.jsonl", 7)]
+    True
+    """
+    start = f'["row",{_json(origin)},{_json(file)},'
+    return [_hashed(f"{start}{position}]") for position in positions]
 
 
 def content_hash(
@@ -37,6 +51,20 @@ def content_hash(
 ) -> str:
     """What two rows share when they ask the same; ``images`` are digests."""
     return digest("content", question, list(images or ()), list(options or ()), answer)
+
+
+def content_hashes(questions: Iterable[str], answers: Iterable[str | None]) -> list[str]:
+    """``content_hash`` of each text question with its answer, without images or options.
+
+    >>> content_hashes(["é"], [None]) == [content_hash("é", None, None, None)]
+    True
+    """
+    return [
+        _hashed(
+            f'["content",{_json(question)},[],[],{"null" if answer is None else _json(answer)}]'
+        )
+        for question, answer in zip(questions, answers, strict=True)
+    ]
 
 
 def sample_id(parent_id: str, key: str, index: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, assert_never
@@ -130,14 +130,20 @@ def _files(
 
 
 def _jsonl(file: Path) -> Content:
-    with open(file, "rb") as lines:
-        for position, line in enumerate(lines, start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if position == 1 else line
-            if text.strip():
-                yield position, _parse_line(text)
+    with open(file, "rb") as data:
+        for position, line in numbered_lines(data):
+            yield position, parse_line(line)
 
 
-def _parse_line(text: bytes) -> Good | Bad:
+def numbered_lines(data: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank with their numbers from 1, less a mark of the byte order."""
+    for position, line in enumerate(data, start=1):
+        text = line.removeprefix(b"\xef\xbb\xbf") if position == 1 else line
+        if text.strip():
+            yield position, text
+
+
+def parse_line(text: bytes) -> Good | Bad:
     try:
         return _object(json.loads(text))
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import duckdb
 import pyarrow as pa
@@ -169,11 +169,9 @@ class Relations:
 
     def num_rows(self) -> tuple[int, int]:
         """Kept and dropped."""
-        found = self.db.execute(
-            "select (select count(*) from kept), (select count(*) from dropped)"
-        ).fetchone()
-        assert found is not None, "a count gives a row"
-        return int(found[0]), int(found[1])
+        query = "select (select count(*) from kept), (select count(*) from dropped)"
+        ((kept, dropped),) = self.db.execute(query).fetchall()
+        return int(kept), int(dropped)
 
     def by_part(self, spec: Mix) -> dict[str, int]:
         """Kept rows by the part that they came with."""
@@ -213,27 +211,26 @@ class Relations:
             [files],
         )
 
-    def rows(self, start: int, stop: int) -> tuple[pa.Table, list[int]]:
+    def rows(self, start: int, stop: int) -> tuple[pa.Table, pa.ChunkedArray]:
         """Rows ``start`` to ``stop`` of the result with all columns, and which occurrence of its id each is."""
-        where = "from result where number >= ? and number < ? order by number"
-        again = [
-            row[0] for row in self.db.execute(f"select again {where}", [start, stop]).fetchall()
-        ]
-        if not again:
-            return ROW.empty_table(), []
         names = ", ".join(f'"{name}"' for name in ROW.names)
-        # `sql` and not `execute`: its result goes to Arrow without a copy.
-        table = self.db.sql(f"select {names} {where}", params=[start, stop]).to_arrow_table()
-        return table.cast(ROW), again
+        if self._is_empty():
+            return ROW.empty_table(), pa.chunked_array([], pa.int64())
+        found = self._table(f"select {names}, again from result", start, stop)
+        return found.drop_columns("again").cast(ROW), found["again"]
 
-    def dropped(self, start: int, stop: int) -> list[dict[str, Any]]:
-        """Dropped rows ``start`` to ``stop`` with their reason and what they repeat."""
-        found = self.db.execute(
-            "select id, source, reason, first, via, alike from gone where number >= ? and number < ? order by number",
-            [start, stop],
-        ).fetchall()
-        names = ("row", "source", "reason", "first", "via", "alike")
-        return [dict(zip(names, row, strict=True)) for row in found]
+    def _is_empty(self) -> bool:
+        return self.num_rows()[0] == 0
+
+    def dropped(self, start: int, stop: int) -> pa.Table:
+        """Dropped rows ``start`` to ``stop``: (row, source, reason, first, via, alike), ``first`` the row that it repeats."""
+        query = "select id as row, source, reason, first, via, alike from gone"
+        return self._table(query, start, stop)
+
+    def _table(self, query: str, start: int, stop: int) -> pa.Table:
+        # `sql` and not `execute`: its result goes to Arrow without a copy.
+        where = "where number >= ? and number < ? order by number"
+        return self.db.sql(f"{query} {where}", params=[start, stop]).to_arrow_table()
 
 
 def row_files(inputs: Sequence[InputRows]) -> list[Path]:

@@ -90,6 +90,18 @@ TABLES: dict[str, pa.Schema] = {
 go, so that in = kept + dropped. ``tally`` is written by filters, for ``pass_rate(STAGE)``: samples of a question that ``keep`` let through, and judged. ``rollout.left_out`` is why no update was made with a rollout: no_spread, reward_unknown, batch_full. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
 
 
+def table_of(name: str, **columns: Any) -> pa.Table:
+    """A table of a shard as long as its first column; a single value stands in each line, what is not given is null."""
+    num_rows = len(next(iter(columns.values())))
+    whole = {
+        column: pa.repeat(value, num_rows) if isinstance(value, str | bool) else value
+        for column, value in columns.items()
+    }
+    schema = TABLES[name]
+    arrays = [whole.get(field.name, pa.nulls(num_rows, field.type)) for field in schema]
+    return pa.table(arrays, names=schema.names).cast(schema)
+
+
 class InputRows(Frozen):
     """The artifact of a stage that gives rows: its shards' ``row`` files, in order."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from omr_runtime.identity import copy_id
 from omr_runtime.near import FORMS, like, measures
-from omr_runtime.relations import DUPLICATE, Relations, mixed, row_files
+from omr_runtime.relations import Relations, mixed, row_files
 from omr_runtime.verify.tokens import TokenCounter
-from omr_runtime.work import Progress, Shards, Work, check_rows, finish
+from omr_runtime.work import TABLES, Progress, Shards, Work, check_rows, finish, table_of
 from omrlang.schema import Mix
 from omrlang.types import Near
 
-SLICE = 5_000
+SLICE = 10_000
 """Rows of one shard: fixed, so that a restarted worker makes the same shards."""
 
 RULE = "unique = exact"
@@ -56,24 +56,23 @@ def near_repeats(near: Near, work: Work) -> pa.Table:
     return table.set_column(0, "file", paths)
 
 
-def _slice(relations: Relations, spec: Mix, start: int) -> dict[str, Any]:
+def _slice(relations: Relations, spec: Mix, start: int) -> dict[str, pa.Table]:
     rows, again = relations.rows(start, start + SLICE)
     dropped = relations.dropped(start, start + SLICE)
-    tables: dict[str, Any] = {
-        "row": rows,
-        "dropped": [{k: row[k] for k in ("row", "source", "reason")} for row in dropped],
-    }
-    rows, edges = _name_copies(rows, again)
-    tables["row"] = rows
-    repeats = [row for row in dropped if row["reason"] == DUPLICATE]
-    edges += [
-        {"child": row["row"], "parent": row["first"], "role": "duplicate_of"} for row in repeats
-    ]
-    tables["edge"] = edges
-    rule = _rule(spec)
-    if rule is not None:
-        tables["verdict"] = [_verdict(rule, row, None) for row in rows["id"].to_pylist()]
-        tables["verdict"] += [_verdict(rule, row["row"], row) for row in repeats]
+    repeats = dropped.filter(pc.is_valid(dropped["first"]))
+    rows, copies = _name_copies(rows, again)
+    tables = {"row": rows, "dropped": dropped.select(["row", "source", "reason"])}
+    pairs = table_of("edge", child=repeats["row"], parent=repeats["first"], role="duplicate_of")
+    tables["edge"] = pa.concat_tables([copies, pairs])
+    if (rule := _rule(spec)) is not None:
+        why = [
+            _said(*row)
+            for row in zip(*(repeats[c].to_pylist() for c in ("first", "via")), strict=True)
+        ]
+        gone = {"ok": False, "reason": pa.array(why, pa.string()), "score": repeats["alike"]}
+        kept = table_of("verdict", row=rows["id"], rule=rule, ok=True)
+        repeated = table_of("verdict", row=repeats["row"], rule=rule, **gone)
+        tables["verdict"] = pa.concat_tables([kept, repeated])
     return tables
 
 
@@ -83,25 +82,21 @@ def _rule(spec: Mix) -> str | None:
     return None if spec.unique == "none" else RULE
 
 
-def _name_copies(rows: pa.Table, again: list[int]) -> tuple[pa.Table, list[dict[str, str]]]:
+def _said(first: str, via: str | None) -> str:
+    """Which row another repeats: the one that stays, or by near duplicates the one that it is like."""
+    return f"repeats {first}" if via is None else like(via, first)
+
+
+def _name_copies(rows: pa.Table, again: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
     """The second and later occurrences of a row get ids of their own, with an edge to the first."""
-    if not any(again):
-        return rows, []
+    if not pc.any(pc.greater(again, 0)).as_py():
+        return rows, TABLES["edge"].empty_table()
     ids = rows["id"].to_pylist()
     named = [
         copy_id(ident, number) if number else ident
-        for ident, number in zip(ids, again, strict=True)
+        for ident, number in zip(ids, again.to_pylist(), strict=True)
     ]
     pairs = [(new, old) for new, old in zip(named, ids, strict=True) if new != old]
-    edges = [{"child": new, "parent": old, "role": "derived"} for new, old in pairs]
+    children, parents = ([pair[side] for pair in pairs] for side in (0, 1))
+    edges = table_of("edge", child=pa.array(children), parent=pa.array(parents), role="derived")
     return rows.set_column(rows.schema.get_field_index("id"), "id", pa.array(named)), edges
-
-
-def _verdict(rule: str, row: str, repeat: dict[str, Any] | None) -> dict[str, Any]:
-    """Whether a row repeats none, or which: the one that stays, or by near duplicates the one that it is like."""
-    said = {"row": row, "rule": rule, "ok": repeat is None, "reason": None, "score": None}
-    if repeat is None:
-        return said
-    if repeat["via"] is None:
-        return said | {"reason": f"repeats {repeat['first']}"}
-    return said | {"reason": like(repeat["via"], repeat["first"]), "score": repeat["alike"]}

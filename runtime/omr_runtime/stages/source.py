@@ -5,38 +5,36 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omr_runtime.blocks import Block, read_blocks
 from omr_runtime.errors import RunError
 from omr_runtime.identity import content_hash, digest, row_id
 from omr_runtime.places import Bad, Raw, known_columns, read_place
+from omr_runtime.stages.plain import LISTS, TEXTS, Plain, extra_as_json
 from omr_runtime.store import ImageStore
 from omr_runtime.verify.interpret import Count, ExpressionError, evaluate
+from omr_runtime.verify.relations import all_true
 from omr_runtime.verify.tokens import TokenCounter
-from omr_runtime.work import Progress, Shards, Work, finish
+from omr_runtime.work import TABLES, Progress, Shards, Work, finish, table_of
 from omrlang.schema import Source
-from omrlang.types import Col, ExprNode
+from omrlang.types import Col, ExprNode, RowExpr
 from omrlang.walk import children
 
 SLICE = 2_000
-"""Raw rows of one shard: fixed, so that a restarted worker makes the same shards."""
+PLAIN_SLICE = 50_000
+"""Raw rows of one shard, at least: fixed, so that a restarted worker makes the same shards."""
 
-TEXT_COLUMNS = ("question", "answer", "variant", "response", "thinking", "final_answer")
-COLUMNS = (
-    "question",
-    "images",
-    "options",
-    "answer",
-    "variant",
-    "response",
-    "thinking",
-    "final_answer",
-)
+TAKE = "take"
+
+COLUMNS = (*TEXTS, *LISTS)
 _LETTER = re.compile(r"\s*\(?([A-Za-z])\)?[.:]?\s*")
 
 
@@ -44,9 +42,12 @@ class BadRow(RunError):
     """A row that does not fit. ``str(error)`` is the reason without its place."""
 
 
+Tables: TypeAlias = dict[str, pa.Table]
+
+
 @dataclass(slots=True)
-class Slice:
-    """What one shard will hold."""
+class Made:
+    """What rows that were looked at one by one give."""
 
     tables: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {"row": [], "dropped": [], "verdict": [], "origin": []}
@@ -54,6 +55,11 @@ class Slice:
 
     def drop(self, row: str, source: str, reason: str) -> None:
         self.tables["dropped"].append({"row": row, "source": source, "reason": reason})
+
+    def as_tables(self) -> Tables:
+        return {
+            name: pa.Table.from_pylist(rows, TABLES[name]) for name, rows in self.tables.items()
+        }
 
 
 @dataclass(slots=True)
@@ -66,6 +72,7 @@ class Reader:
     origin: str
     taken: frozenset[str] | None
     count: Count
+    plain: Plain | None
 
     @property
     def label(self) -> str:
@@ -78,22 +85,18 @@ def run(work: Work) -> None:
     assert isinstance(spec, Source), "a source stage carries a source"
     base = Path(work.base)
     _check_columns(spec, base)
+    origin = _origin(work, spec)
     reader = Reader(
         work,
         spec,
         ImageStore(work.state),
-        _origin(work, spec),
+        origin,
         _taken(spec, base),
         TokenCounter(work),
+        Plain.of(spec, origin) if _is_sql(spec.where) else None,
     )
     shards, progress = Shards(work.out), Progress(work.progress)
-    finished = shards.numbers()
-    num_read = 0
-    for number, chunk in enumerate(_slices(read_place(spec.place, base))):
-        num_read += len(chunk)
-        if number not in finished:
-            shards.write(number, dict(_read_slice(reader, chunk).tables))
-        progress.update(num_read, None, "rows")
+    num_read = _read(reader, base, shards, progress)
     if num_read == 0:
         shards.write(0, {"row": []})
     if spec.rows is not None and spec.rows != num_read:
@@ -103,9 +106,26 @@ def run(work: Work) -> None:
     finish(work, {})
 
 
-def _slices(rows: Iterator[Raw]) -> Iterator[list[Raw]]:
-    while chunk := list(islice(rows, SLICE)):
-        yield chunk
+def _read(reader: Reader, base: Path, shards: Shards, progress: Progress) -> int:
+    """Write the slices that are not there yet; how many rows there are."""
+    finished, size = shards.numbers(), PLAIN_SLICE if reader.plain else SLICE
+    number = num_read = end = 0
+    made: list[Tables] = []
+    for block in read_blocks(reader.spec.place, base):
+        if number not in finished:
+            made.append(_read_block(reader, block))
+        num_read += block.num_rows
+        progress.update(num_read, None, "rows")
+        if num_read >= end + size:
+            _write(shards, number, made)
+            number, end, made = number + 1, num_read, []
+    _write(shards, number, made)
+    return num_read
+
+
+def _write(shards: Shards, number: int, made: list[Tables]) -> None:
+    if made:
+        shards.write(number, {name: pa.concat_tables([t[name] for t in made]) for name in made[0]})
 
 
 def _origin(work: Work, spec: Source) -> str:
@@ -147,28 +167,42 @@ def _shown(spec: Source) -> str:
     )
 
 
-def _key(raw: Raw) -> str:
-    return f"{raw.file}:{raw.position}"
+def _key(file: str, position: int) -> str:
+    return f"{file}:{position}"
 
 
 def _taken(spec: Source, base: Path) -> frozenset[str] | None:
     """The rows that ``take`` picks: lowest sha256 of seed and place, so that subsets nest and columns do not matter."""
     if spec.take is None:
         return None
-    keys = [_key(raw) for raw in read_place(spec.place, base)]
+    keys = [_key(raw.file, raw.position) for raw in read_place(spec.place, base)]
     if spec.take > len(keys):
         raise RunError(f"take = {spec.take:,}: there are only {len(keys):,} rows in {_shown(spec)}")
     order = sorted(keys, key=lambda key: sha256(f"{spec.seed}|take|{key}".encode()).digest())
     return frozenset(order[: spec.take])
 
 
-def _read_slice(reader: Reader, chunk: list[Raw]) -> Slice:
-    made = Slice()
-    for raw in chunk:
+def _read_block(reader: Reader, block: Block) -> Tables:
+    """By column where that can be, else row by row."""
+    found = reader.plain.rows(block) if reader.plain else None
+    if found is None:
+        return _one_by_one(reader, block.raws())
+    rows, places = found
+    tables = _judged(reader, block, rows, [block.positions[at] for at in places])
+    if len(places) == block.num_rows:
+        return tables
+    rest = set(range(block.num_rows)).difference(places)
+    bad = _one_by_one(reader, [block.raw(at) for at in sorted(rest)])
+    return {name: pa.concat_tables([tables[name], bad[name]]) for name in tables}
+
+
+def _one_by_one(reader: Reader, raws: Sequence[Raw]) -> Tables:
+    made = Made()
+    for raw in raws:
         ident = row_id(reader.origin, raw.file, raw.position)
         made.tables["origin"].append({"row": ident, "file": raw.shown, "position": raw.position})
-        if reader.taken is not None and _key(raw) not in reader.taken:
-            made.drop(ident, reader.label, "take")
+        if reader.taken is not None and _key(raw.file, raw.position) not in reader.taken:
+            made.drop(ident, reader.label, TAKE)
             continue
         try:
             row = _row(reader, raw, ident)
@@ -180,7 +214,7 @@ def _read_slice(reader: Reader, chunk: list[Raw]) -> Slice:
             made.drop(ident, reader.label, f"bad row: {_without_place(str(error))}")
             continue
         _judge(reader, row, made)
-    return made
+    return made.as_tables()
 
 
 def _without_place(reason: str) -> str:
@@ -188,7 +222,7 @@ def _without_place(reason: str) -> str:
     return reason.split(":")[0]
 
 
-def _judge(reader: Reader, row: dict[str, Any], made: Slice) -> None:
+def _judge(reader: Reader, row: dict[str, Any], made: Made) -> None:
     """``where`` decides, with a verdict either way."""
     where = reader.spec.where
     if where is None:
@@ -207,6 +241,42 @@ def _judge(reader: Reader, row: dict[str, Any], made: Slice) -> None:
         made.drop(row["id"], reader.label, where.text)
 
 
+# ---- rows by column --------------------------------------------------------------------------------------------
+
+
+def _is_sql(where: RowExpr | None) -> bool:
+    return where is None or all(rule.sql is not None for rule in where.rules)
+
+
+def _judged(reader: Reader, block: Block, rows: pa.Table, positions: Sequence[int]) -> Tables:
+    """As ``_one_by_one`` does with each row: ``take`` picks, ``where`` decides, with a verdict either way."""
+    origin = table_of("origin", row=rows["id"], file=block.shown, position=positions)
+    dropped = []
+    if reader.taken is not None:
+        picked = [_key(block.file, position) in reader.taken for position in positions]
+        taken = pa.array(picked, pa.bool_())
+        dropped.append(_dropped(reader, rows.filter(pc.invert(taken)), TAKE))
+        rows = rows.filter(taken)
+    verdict = TABLES["verdict"].empty_table()
+    if (where := reader.spec.where) is not None:
+        ok = pa.array(all_true([rule.sql for rule in where.rules if rule.sql], rows), pa.bool_())
+        reason = pc.if_else(ok, pa.scalar(None, pa.string()), where.text)
+        verdict = table_of("verdict", row=rows["id"], rule=where.text, ok=ok, reason=reason)
+        dropped.append(_dropped(reader, rows.filter(pc.invert(ok)), where.text))
+        rows = rows.filter(ok)
+    none = TABLES["dropped"].empty_table()
+    return {
+        "row": rows,
+        "dropped": pa.concat_tables([none, *dropped]),
+        "verdict": verdict,
+        "origin": origin,
+    }
+
+
+def _dropped(reader: Reader, rows: pa.Table, reason: str) -> pa.Table:
+    return table_of("dropped", row=rows["id"], source=reader.label, reason=reason)
+
+
 # ---- one row ---------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +285,7 @@ def _row(reader: Reader, raw: Raw, ident: str) -> dict[str, Any]:
     if isinstance(raw.row, Bad):
         raise BadRow(raw.row.reason)
     mapped = _map(reader, raw.row.values)
-    row: dict[str, Any] = {name: _text(name, mapped.get(name)) for name in TEXT_COLUMNS}
+    row: dict[str, Any] = {name: _text(name, mapped.get(name)) for name in TEXTS}
     if not (row["question"] or "").strip():
         raise BadRow("no question")
     row["options"] = _options(mapped.get("options"))
@@ -299,7 +369,7 @@ def _extra(mapped: Mapping[str, Any]) -> str | None:
         if name.startswith("extra.")
     }
     try:
-        return json.dumps(found, ensure_ascii=False, sort_keys=True, default=str) if found else None
+        return extra_as_json(found) if found else None
     except ValueError as error:
         raise BadRow(f"`extra` cannot be kept as JSON: {error}") from error
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from omr_runtime.errors import RunError
 from omr_runtime.work import ROW
-from omrlang.types import Rule, Scalar
+from omrlang.types import Rule, Scalar, Sql
 
 
 def answer_in_sql(
@@ -31,20 +31,29 @@ def answer_in_sql(
         answer.update(zip(places, found, strict=True))
 
 
+def all_true(conditions: Sequence[Sql], rows: pa.Table) -> list[bool]:
+    """Whether all conditions hold, for each row of a table in the row schema."""
+    params = [value for sql in conditions for value in sql.params]
+    text = " AND ".join(f"({sql.text})" for sql in conditions)
+    return [held for (held,) in _ask([text], params, rows)]
+
+
 def _query(
     texts: Sequence[str], params: Sequence[Scalar], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[bool, ...]]:
+    columns = [{name: row.get(name) for name in ROW.names} for row in rows]
+    return _ask(texts, params, pa.Table.from_pylist(columns, ROW))
+
+
+def _ask(texts: Sequence[str], params: Sequence[Scalar], rows: pa.Table) -> list[tuple[bool, ...]]:
     import duckdb
 
-    columns = [{name: row.get(name) for name in ROW.names} for row in rows]
-    table = pa.Table.from_pylist(columns, ROW).append_column(
-        "omr_place", pa.array(range(len(rows)))
-    )
-    with duckdb.connect() as connection:
+    table = rows.append_column("omr_place", pa.array(range(rows.num_rows)))
+    with _connection().cursor() as connection:
         connection.register("omr_rows", table)
         query = f"SELECT {', '.join(texts)} FROM omr_rows ORDER BY omr_place"
         try:
-            return connection.execute(query, list(params)).fetchall()
+            return list(connection.execute(query, list(params)).fetchall())
         except (duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
             raise RunError(f"a rule cannot be asked in SQL: {error}") from error
 
