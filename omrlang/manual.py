@@ -14,10 +14,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from omrlang.cli.exits import EXIT_CODES, PRECEDENCE
+from omrlang.declared import Key, Keys, arguments, clauses, model_of, settings
+from omrlang.describe import ASKS, CLASSES, default_text, facts, function_signature, signature
 from omrlang.diagnostics import CODES
 from omrlang.functions import COLUMNS, FUNCTIONS, Function
-from omrlang.lsp.describe import ASKS, CLASSES, default_text, facts, function_signature, signature
-from omrlang.lsp.places import Key, Keys, arguments, clauses, declared, settings
 from omrlang.schema import KINDS
 from omrlang.scope import THINGS
 from omrlang.types import DENOMINATORS, UNITS
@@ -104,7 +104,7 @@ def _things_page() -> str:
     ]
     for thing in (*THINGS, "budget"):
         given = settings(thing)
-        parts += [f"## `{thing}`", _doc(declared(thing)), _arguments_table(given)]
+        parts += [f"## `{thing}`", _doc(model_of(thing)), _arguments_table(given)]
         parts += _source_choices(thing)
         parts += _inside(given, 3)
     return "\n\n".join(part for part in parts if part)
@@ -112,7 +112,7 @@ def _things_page() -> str:
 
 def _source_choices(thing: str) -> Iterator[str]:
     """What stands after the `=` of a new model or verifier."""
-    model = declared(thing)
+    model = model_of(thing)
     if model is not None and "source" in model.model_fields:
         yield f"### `{thing} NAME = …`"
         yield from _choices(arguments(model)["source"].choices, 4)

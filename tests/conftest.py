@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.editor import Editor
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import `plans`, which is no package
 
@@ -46,3 +51,22 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: what is plainly wrong shows within seconds."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
+    from tests.editor import editor
+
+    with editor(tmp_path_factory.mktemp("recipes")) as made:
+        yield made
+
+
+@pytest.fixture
+def ide(shared: Editor) -> Iterator[Editor]:
+    """The one editor with nothing open and nothing on disk. Whatever a test asks, the server must not fail inside."""
+    shared.client.log_messages.clear()
+    yield shared
+    shared.close()
+    assert shared.complaints() == []
+    for path in shared.folder.glob("*"):
+        path.unlink()

@@ -14,6 +14,33 @@ from pytest_lsp import LanguageClient, client_capabilities, make_test_lsp_client
 
 SECONDS = 60
 
+RECIPE = """\
+omr 1
+
+use std.formats
+use std.models
+
+seed = 7
+
+let length = 64
+
+# Drawn puzzles.
+source puzzles from synthetic("shapes", n = 300, seed = 11)
+
+model teacher = scripted("shapes", right = 70%)
+
+sample traces from puzzles with teacher {
+  n           = 2
+  prompt      = formats.think_answer_short
+  temperature = 1.0
+  max_tokens  = length
+}
+
+filter accepted from traces {
+  keep = format_ok and len(answer) <= 50
+}
+"""
+
 
 class Editor:
     """Files lie in ``folder``. A ``|`` in a text is where the cursor stands; it is not part of the text."""
@@ -129,6 +156,13 @@ class Editor:
 
         found = self.until(seen, f"{code} in {name}")
         return [] if code is None else found
+
+
+def at(text: str, place: str) -> str:
+    """The text with the cursor in the first ``place``, where its ``|`` is."""
+    plain = place.replace("|", "")
+    assert plain in text
+    return text.replace(plain, place, 1)
 
 
 def shown(location: lsp.Location) -> str:

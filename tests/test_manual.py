@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from omrlang.declared import clauses, settings
 from omrlang.diagnostics import CODES
 from omrlang.functions import COLUMNS, FUNCTIONS
-from omrlang.lsp.places import clauses, settings
 from omrlang.manual import FOLDER, main, pages
 from omrlang.schema import KINDS
 from omrlang.scope import THINGS

@@ -18,10 +18,10 @@ from pydantic import BaseModel
 
 from omrlang.check.things import MODELS
 from omrlang.compiler import load
+from omrlang.declared import Key, arguments, clauses, settings
 from omrlang.fingerprint import deciding_classes
 from omrlang.functions import COLUMNS
 from omrlang.leaves import FIELD_CLASS
-from omrlang.lsp.places import Key, arguments, clauses, settings
 from omrlang.plan import Plan
 from omrlang.planning import make_plan
 from omrlang.schema import KINDS

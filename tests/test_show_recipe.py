@@ -32,6 +32,22 @@ sample traces from puzzles with models.smollm2_135m {
 
 budget { p90 = $50 }
 """
+EXPLICIT = """
+use std.formats
+
+model m = hf("a/b", revision = none)
+
+source questions from synthetic("shapes", n = 30, seed = 1)
+
+sft train from questions with m {
+  prompt    = formats.think_answer
+  pack      = 512
+  batch     = 1 packs
+  steps     = 10
+  lr        = cosine(1e-3, floor = 0)
+  optimizer = adamw(eps = 1e-8)
+}
+"""
 AMENDING = """amend "base.omr"
 
 because "is it worth twice the cost?"
@@ -84,6 +100,17 @@ def test_the_recipe_has_values_of_its_own() -> None:
         "seed": ("17", "file", "base.omr:6"),
         "budget.p90": ("$50", "file", "base.omr:17"),
     }
+
+
+def test_an_argument_that_is_given_what_it_has_by_itself_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "r.omr"
+    path.write_text(EXPLICIT)
+    (recipe, *_), _ = load_all(path)
+    found = {part.name: {v.path: v.origin.layer for v in part.values} for part in sections(recipe)}
+    assert found["m"]["source.revision"] == "file"
+    train = found["train"]
+    assert (train["lr.floor"], train["lr.warmup"]) == ("file", "default")
+    assert (train["optimizer.eps"], train["optimizer.betas"]) == ("file", "default")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -497,7 +497,8 @@ def _argument(ctx: Context, bound: Bound, model: type[BaseModel], name: str) -> 
         assert isinstance(expr, s.CallExpr), "checked above"
         return f"{name}_env", _env(ctx, bound.of(expr), expr)
     info = model.model_fields[name]
-    value = conform(ctx, bound, info.annotation, Place(name, setting_of(info.metadata)))
+    with ctx.within(name, bound):
+        value = conform(ctx, bound, info.annotation, Place(name, setting_of(info.metadata)))
     return name, _from_home(ctx, bound, value) if name == "path" and value is not FAILED else value
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
@@ -120,6 +121,16 @@ class Context:
             return make()
         finally:
             self.open.pop()
+
+    @contextmanager
+    def within(self, name: str, bound: Bound) -> Iterator[None]:
+        """An argument of the call that the setting at hand has, kept with who gave it."""
+        path, self.path = self.path, f"{self.path}.{name}"
+        self.provenance[self.path] = Provenance(bound.layer, bound.expr.span)
+        try:
+            yield
+        finally:
+            self.path = path
 
     def follow(self, bound: Bound) -> Bound:
         """Through brackets and ``let`` names to the expression that is meant; a cycle ends where it is."""

@@ -53,7 +53,7 @@ def build(ctx: Context, draft: Draft) -> Any:
         ctx.error("E204", f"{an(draft.kind)} takes no `{word}`", span)
     before, ctx.columns = ctx.columns, Columns(None)
     provenance, ctx.provenance = ctx.provenance, {}
-    (unpublished, path), ctx.unpublished = (ctx.unpublished, ctx.path), []
+    (unpublished, path), ctx.unpublished, ctx.path = (ctx.unpublished, ctx.path), [], "source"
     try:
         base, fields = _base(ctx, draft)
         owner = f"{draft.kind} `{draft.name}`"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from omrlang import declared
 from omrlang import syntax as s
 from omrlang.check.conform import conform
 from omrlang.check.context import Columns, Place
 from omrlang.check.raw import raw_columns
 from omrlang.check.stages import columns_in, quiet
 from omrlang.diagnostics import Reporter
-from omrlang.lsp import places
 from omrlang.lsp.view import View
 from omrlang.parse import parse
 from omrlang.scope import Draft
@@ -23,7 +23,7 @@ def columns_of(view: View, draft: Draft) -> Columns:
     bound = draft.clauses.get("from")
     if bound is None:
         return Columns(None, raw=True)
-    place = conform(context, bound, places.clauses("source")["from"].annotation, Place("from"))
+    place = conform(context, bound, declared.clauses("source")["from"].annotation, Place("from"))
     return raw_columns(context, draft, place)
 
 

@@ -16,13 +16,10 @@ from lsprotocol.types import (
 )
 from pydantic import BaseModel
 
+from omrlang import declared
 from omrlang.check.context import Columns
-from omrlang.files import library_modules
-from omrlang.functions import COLUMNS, FUNCTIONS, Function
-from omrlang.lsp import places
-from omrlang.lsp.columns import columns_of, draft_of
-from omrlang.lsp.cursor import Cursor, cursor_at
-from omrlang.lsp.describe import (
+from omrlang.declared import Key
+from omrlang.describe import (
     choice_text,
     facts,
     function_signature,
@@ -30,8 +27,11 @@ from omrlang.lsp.describe import (
     setting_text,
     signature,
 )
+from omrlang.files import library_modules
+from omrlang.functions import COLUMNS, FUNCTIONS, Function
+from omrlang.lsp.columns import columns_of, draft_of
+from omrlang.lsp.cursor import Cursor, cursor_at
 from omrlang.lsp.paths import path_items, typed_path
-from omrlang.lsp.places import Key
 from omrlang.lsp.positions import to_offset, to_position
 from omrlang.lsp.standing import Wanted, draft_named, kind_of, wanted
 from omrlang.lsp.view import View
@@ -93,8 +93,8 @@ def _statements(view: View) -> Iterator[CompletionItem]:
 
 
 def _kind_doc(kind: str) -> str:
-    clauses = [f"- `{word}`: {key.setting.doc}" for word, key in places.clauses(kind).items()]
-    needed = [key for key in places.settings(kind).values() if key.required]
+    clauses = [f"- `{word}`: {key.setting.doc}" for word, key in declared.clauses(kind).items()]
+    needed = [key for key in declared.settings(kind).values() if key.required]
     lines = [f"- `{key.name}`: {key.setting.doc}" for key in needed]
     return "\n".join([*clauses, *lines])
 
@@ -103,10 +103,10 @@ def _skeleton(kind: str) -> str:
     """A declaration with the clauses and settings that it needs, as a snippet."""
     stops = iter(range(2, 99))
     head = [f"{kind} ${{1:name}}"]
-    for word, clause in places.clauses(kind).items():
+    for word, clause in declared.clauses(kind).items():
         if clause.required:
             head.append(f"{word} ${{{next(stops)}}}")
-    needed = [key for key in places.settings(kind).values() if key.required]
+    needed = [key for key in declared.settings(kind).values() if key.required]
     lines = [f"  {key.name} = ${{{next(stops)}}}\n" for key in needed]
     return f"{' '.join(head)} {{\n{''.join(lines)}  $0\n}}" if lines else " ".join(head)
 
@@ -119,7 +119,7 @@ def _heads(view: View, cursor: Cursor) -> Iterator[CompletionItem]:
     elif first == "allow" and len(cursor.words) == 1:
         yield from (_item(code, CompletionItemKind.Constant, text) for code, text in _warnings())
     elif len(cursor.words) > 1 or (view.scope.height and draft_named(view.scope, cursor.words)):
-        for word, key in places.clauses(kind_of(view, cursor)).items():
+        for word, key in declared.clauses(kind_of(view, cursor)).items():
             if word not in cursor.frame.given:
                 yield _item(word, CompletionItemKind.Keyword, key.setting.doc)
 
@@ -139,11 +139,11 @@ def _warnings() -> Iterator[tuple[str, str]]:
 # ---- keys --------------------------------------------------------------------------------------
 
 
-def _keys(keys: places.Keys, cursor: Cursor) -> Iterator[CompletionItem]:
+def _keys(keys: declared.Keys, cursor: Cursor) -> Iterator[CompletionItem]:
     """The settings that are not given yet; of a group of which one is needed none once one is given."""
     prefix = ".".join(cursor.chain)
     if prefix:
-        owner = places.at(keys, cursor.chain)
+        owner = declared.at(keys, cursor.chain)
         keys = owner.inside if owner else {}
     here = f"{prefix}." if prefix else ""
     given = set(cursor.frame.given) - {here + cursor.word}
@@ -193,8 +193,8 @@ def _instead(view: View, cursor: Cursor, want: Wanted) -> Iterator[CompletionIte
 def _after_operand(cursor: Cursor, want: Wanted) -> Iterator[CompletionItem]:
     if cursor.number:
         setting = want.key.setting if want.key else None
-        declared = (setting.units or ((setting.unit,) if setting.unit else ())) if setting else ()
-        units = declared or (() if want.key else tuple(UNITS))
+        own = (setting.units or ((setting.unit,) if setting.unit else ())) if setting else ()
+        units = own or (() if want.key else tuple(UNITS))
         yield from (_item(unit, CompletionItemKind.Unit) for unit in units if unit != "fraction")
     elif want.is_row:
         yield from (_item(word, CompletionItemKind.Operator) for word in OPERATORS if word != "not")
@@ -282,7 +282,7 @@ def _after_dot(view: View, cursor: Cursor, want: Wanted) -> Iterator[CompletionI
         if draft is not None and draft.kind in THINGS:
             yield from (
                 _item(key.name, CompletionItemKind.Field, setting_text(key))
-                for key in places.settings(draft.kind).values()
+                for key in declared.settings(draft.kind).values()
             )
         return
     kinds = _kinds(want.key) if want.key else None

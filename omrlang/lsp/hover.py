@@ -6,11 +6,11 @@ import sys
 
 from lsprotocol.types import Hover, MarkupContent, MarkupKind, Position, Range
 
+from omrlang import declared
+from omrlang.describe import choice_text, function_text, setting_text
 from omrlang.functions import COLUMNS, FUNCTIONS
-from omrlang.lsp import places
 from omrlang.lsp.cursor import Cursor, cursor_at
 from omrlang.lsp.definition import meaning
-from omrlang.lsp.describe import choice_text, function_text, setting_text
 from omrlang.lsp.names import Target
 from omrlang.lsp.positions import to_offset, to_position
 from omrlang.lsp.standing import Wanted, kind_of, wanted
@@ -41,15 +41,15 @@ def _told(view: View, cursor: Cursor, word: str) -> str | None:
     if cursor.standing == "start":
         return _of_kind(word) or _of_name(view, cursor)
     if word in CLAUSES and len(cursor.frames) == 1:
-        key = places.clauses(kind_of(view, cursor)).get(word)
+        key = declared.clauses(kind_of(view, cursor)).get(word)
         return setting_text(key) if key else None
     want = wanted(view, cursor)
     if cursor.standing == "key":
-        return _of_key(places.at(want.keys, (*cursor.chain, word)))
+        return _of_key(declared.at(want.keys, (*cursor.chain, word)))
     return _of_value(view, cursor, word, want)
 
 
-def _of_key(key: places.Key | None) -> str | None:
+def _of_key(key: declared.Key | None) -> str | None:
     return setting_text(key) if key else None
 
 
@@ -80,12 +80,12 @@ def _of_kind(word: str) -> str | None:
         return f"```omr\n{STATEMENTS[word]}\n```"
     if word not in KINDS:
         return None
-    model = places.declared(word)
+    model = declared.model_of(word)
     # A stage kind is told by its module, a thing by its class.
     told = sys.modules[model.__module__] if model and word in STAGES else model
     doc = ((told.__doc__ if told else None) or "").strip().replace("``", "`")
-    clauses = [f"- `{key.name}`: {key.setting.doc}" for key in places.clauses(word).values()]
-    keys = ", ".join(f"`{name}`" for name in places.settings(word))
+    clauses = [f"- `{key.name}`: {key.setting.doc}" for key in declared.clauses(word).values()]
+    keys = ", ".join(f"`{name}`" for name in declared.settings(word))
     return "\n\n".join(part for part in (doc, "\n".join(clauses), f"settings: {keys}") if part)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from lsprotocol.types import InlayHint, InlayHintLabelPart, MarkupContent, MarkupKind, Range
 
+from omrlang import declared
 from omrlang import syntax as s
-from omrlang.lsp import places
-from omrlang.lsp.describe import default_text, setting_text
-from omrlang.lsp.places import Key
+from omrlang.declared import Key
+from omrlang.describe import default_text, setting_text
 from omrlang.lsp.positions import to_position
 from omrlang.lsp.view import View
 from omrlang.scope import STAGES, Draft
@@ -33,7 +33,7 @@ def inlay_hints(view: View, visible: Range, encoding: str) -> Iterator[InlayHint
 
 def _unwritten(draft: Draft) -> list[Key]:
     """What decides the result, has a default that does something, and is set by no layer."""
-    keys = places.settings(draft.kind).values()
+    keys = declared.settings(draft.kind).values()
     given = {key.setting.one_of for key in keys if key.name in draft.settings} - {None}
     return [
         key

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import assert_never
 
+from omrlang import declared
 from omrlang import syntax as s
+from omrlang.declared import Key
 from omrlang.functions import COLUMNS
-from omrlang.lsp import places
 from omrlang.lsp.columns import columns_of
-from omrlang.lsp.places import Key
 from omrlang.lsp.view import View
 from omrlang.scope import Draft, Scope
 from omrlang.source import Span
@@ -98,7 +98,7 @@ class _Walk:
             case s.Declaration():
                 yield from self._names([statement.name])
                 if statement.base is not None:
-                    yield from self._expr(statement.base, places.base(statement.kind.id))
+                    yield from self._expr(statement.base, declared.base(statement.kind.id))
                 draft = self.view.scope.drafts.get(statement.name.id)
                 yield from self._body(statement.kind.id, draft, statement)
             case s.Reopen():
@@ -120,7 +120,7 @@ class _Walk:
     def _body(
         self, kind: str, draft: Draft | None, statement: s.Declaration | s.Reopen
     ) -> Iterator[Mention]:
-        known = places.clauses(kind)
+        known = declared.clauses(kind)
         for clause in statement.clauses:
             yield from self._expr(clause.value, known.get(clause.word))
         if statement.block is None:
@@ -130,11 +130,11 @@ class _Walk:
             walk = replace(self, raw=True, columns=None if names is None else frozenset(names))
         else:
             walk = self
-        yield from walk._block(statement.block, places.settings(kind))
+        yield from walk._block(statement.block, declared.settings(kind))
 
-    def _block(self, block: s.Block, keys: places.Keys) -> Iterator[Mention]:
+    def _block(self, block: s.Block, keys: declared.Keys) -> Iterator[Mention]:
         for entry in block.entries:
-            key = places.at(keys, [name.id for name in entry.path])
+            key = declared.at(keys, [name.id for name in entry.path])
             if isinstance(entry, s.Group):
                 yield from self._block(entry.block, key.inside if key else {})
             else:
@@ -163,7 +163,7 @@ class _Walk:
 
     def _call(self, call: s.CallExpr, key: Key | None) -> Iterator[Mention]:
         chosen = key.choices.get(call.fn.span.text) if key else None
-        known = list(places.arguments(chosen).values()) if chosen else []
+        known = list(declared.arguments(chosen).values()) if chosen else []
         by_name = {argument.name: argument for argument in known}
         for index, arg in enumerate(call.args):
             inner = key if chosen is None else (known[index] if index < len(known) else None)

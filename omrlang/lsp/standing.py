@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from omrlang.lsp import places
+from omrlang import declared
+from omrlang.declared import Key, Keys
 from omrlang.lsp.cursor import Cursor, Frame
-from omrlang.lsp.places import Key, Keys
 from omrlang.lsp.view import View
 from omrlang.scope import Draft, Scope
 from omrlang.types import RowExpr
@@ -41,14 +41,14 @@ def _within(view: View, cursor: Cursor, frame: Frame, outer: Wanted) -> Wanted:
     match frame.bracket:
         case "":
             kind, word = kind_of(view, cursor), "".join(frame.key)
-            base = places.base(kind) if word == "=" else None
-            return Wanted(key=base or places.clauses(kind).get(word))
+            base = declared.base(kind) if word == "=" else None
+            return Wanted(key=base or declared.clauses(kind).get(word))
         case "{":
-            keys = outer.keys if frame.head else places.settings(kind_of(view, cursor))
+            keys = outer.keys if frame.head else declared.settings(kind_of(view, cursor))
             if frame.head:
-                owner = places.at(keys, frame.head)
+                owner = declared.at(keys, frame.head)
                 keys = owner.inside if owner else {}
-            return Wanted(key=places.at(keys, frame.key)) if frame.key else Wanted(keys)
+            return Wanted(key=declared.at(keys, frame.key)) if frame.key else Wanted(keys)
         case "(":
             return _argument(frame, outer)
         case _:
@@ -61,7 +61,7 @@ def _argument(frame: Frame, outer: Wanted) -> Wanted:
         return Wanted(key=outer.key, function=word or outer.function)
     if outer.key is None or word not in outer.key.choices:
         return Wanted(key=outer.key, amount=outer.amount)
-    known = places.arguments(outer.key.choices[word])
+    known = declared.arguments(outer.key.choices[word])
     in_order = list(known.values())
     key = known.get("".join(frame.key)) if frame.key else None
     if not frame.key and in_order and in_order[0].several:

@@ -1,4 +1,4 @@
-"""A kind and a dotted key become how that setting is declared: the schema, as an editor asks it."""
+"""A kind and a dotted key become how that setting is declared: the schema, as an editor and the reference ask it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Key:
         return found
 
 
-def declared(kind: str) -> type[BaseModel] | None:
+def model_of(kind: str) -> type[BaseModel] | None:
     """The model that a kind's word declares."""
     return KINDS.get("source" if kind == "benchmark" else kind) or MODELS.get(kind)
 
@@ -98,7 +98,7 @@ def settings(kind: str) -> Keys:
     """The keys in the braces of a kind."""
     if kind == "budget":
         return arguments(Limits)
-    model = declared(kind)
+    model = model_of(kind)
     keys = {} if model is None else _keys(model, _FROM_BASE)
     # A stage's fields that are no setting are filled by the checker.
     return {name: key for name, key in keys.items() if kind not in STAGES or key.is_setting}
@@ -106,7 +106,7 @@ def settings(kind: str) -> Keys:
 
 def clauses(kind: str) -> Keys:
     """``from``, ``with`` and ``on``, as far as a kind takes them."""
-    model = declared(kind)
+    model = model_of(kind)
     found: dict[str, Key] = {}
     for info in model.model_fields.values() if model else ():
         for item in info.metadata:

@@ -1,4 +1,4 @@
-"""Settings, functions and declarations become the Markdown that hovers and completions show."""
+"""Settings, functions and declarations become the Markdown of hovers, completions and the reference."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from omrlang.declared import Key, arguments
 from omrlang.functions import Asks, Function
-from omrlang.lsp.places import Key, arguments
 from omrlang.shown import shown
 from omrlang.types import (
     Amount,
