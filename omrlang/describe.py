@@ -20,6 +20,7 @@ from omrlang.types import (
     Prompt,
     Range,
     RowExpr,
+    RowSets,
     SettingClass,
     TrainedModel,
 )
@@ -56,6 +57,7 @@ _WORDS: dict[Any, str] = {
     Gpu: "gpu",
     Model: "model",
     TrainedModel: "stage that makes one",
+    RowSets: "list of stages that give rows",
 }
 
 

@@ -98,6 +98,7 @@ _ALL = (
     Code("W127", "judge-first", "a judge is asked before a rule that costs nothing"),
     Code("W128", "idle-allow", "an `allow` stops no warning"),
     Code("W129", "refill-never-acts", "a `refill` has no prompt to spare"),
+    Code("W130", "watched-training-rows", "validation looks at data that is trained on"),
     Code("W201", "unpinned", "what a stage reads could not be pinned when the plan was made"),
     Code("W203", "may-be-unexpected", "an expected number may come out otherwise"),
     Code("W204", "unexpected", "an expected number comes out otherwise"),

@@ -35,9 +35,11 @@ from omrlang.types import (
     Model,
     Range,
     RowExpr,
+    RowSets,
     SettingClass,
     TrainedModel,
     Unary,
+    word_of,
 )
 from omrlang.walk import children
 
@@ -147,6 +149,8 @@ class _Walk:
                 return [Leaf(key, path, _plain(value), shown(value), cls)]
             case tuple() if any(isinstance(item, RowExpr) for item in value):
                 return self.expressions(key, path, value, cls)
+            case RowSets(names=names):
+                return self.parts(key, path, names, cls)
             case tuple() if path == "from":
                 return self.parts(key, path, value, cls)
             case str() if path == "from":
@@ -199,7 +203,7 @@ class _Walk:
             elif isinstance(value, Model) and name == "source":
                 found += self.fields(f"{key}.source", path, item, item_cls)
             else:
-                inner = self.value(f"{key}.{name}", f"{path}.{name}", item, item_cls)
+                inner = self.value(f"{key}.{name}", f"{path}.{word_of(name, info)}", item, item_cls)
                 found += (
                     [replace(leaf, default=True) for leaf in inner]
                     if item == info.default

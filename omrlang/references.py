@@ -16,8 +16,10 @@ from omrlang.types import (
     Near,
     Prompt,
     RowExpr,
+    RowSets,
     Setting,
     TrainedModel,
+    Watch,
 )
 from omrlang.walk import children
 
@@ -37,8 +39,13 @@ def references(spec: Spec) -> tuple[str, ...]:
         if isinstance(declared, Clause) and declared.word == "from":
             names += _rows_named(value)
     for _, _, value in _values(spec):
-        if isinstance(value, TrainedModel):
-            names.append(value.stage)
+        match value:
+            case TrainedModel(stage=stage):
+                names.append(stage)
+            case Watch(rows=RowSets(names=watched)):
+                names += watched
+            case _:
+                pass
     for call in calls(spec):
         names += call.stages
         if isinstance(call.model, TrainedModel):
@@ -67,7 +74,12 @@ def expressions(spec: Spec) -> Iterator[RowExpr]:
         match value:
             case RowExpr():
                 yield value
-            case Prompt(user=RowExpr() as found) | Ascending(by=found) | Descending(by=found):
+            case (
+                Prompt(user=RowExpr() as found)
+                | Ascending(by=found)
+                | Descending(by=found)
+                | Watch(score=RowExpr() as found)
+            ):
                 yield found
             case Near(columns=columns):
                 yield from columns

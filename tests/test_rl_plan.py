@@ -21,6 +21,8 @@ use std.models
 
 source questions from jsonl("questions.jsonl") { rows = 10_000 }
 
+source held_out from jsonl("held_out.jsonl") { rows = 500 }
+
 rl reasoner from questions with models.smollm2_135m {
   prompt       = formats.think_answer
   algorithm    = dapo(clip = [0.2, 0.28]REFILL)
@@ -72,6 +74,15 @@ def test_an_assumed_share_gives_a_range(tmp_path: Path) -> None:
     assert asked.times.mid == rollouts.mid, "all of them are scored"
 
 
+def test_the_table_has_what_is_learned_from_and_what_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned(tmp_path, "on_spread(reward)")
+    state = str(tmp_path / "state")
+    assert main(["plan", str(tmp_path / "recipe.omr"), "--state", state]) in (0, 3)
+    assert "2,560 of 5,120" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_declared_share_and_larger_rounds(tmp_path: Path) -> None:
     found = costs(tmp_path, "on_spread(reward, generate = 96)", "assume { spread = 30% .. 50% }")
     rollouts = found.extra["rollouts"]
@@ -117,3 +128,41 @@ def test_checkpoints_take_what_stays(
     args = ["explain", str(tmp_path / "recipe.omr"), "reasoner.checkpoints", "--state", state]
     assert main(args) == 0
     assert f"{gib} GiB" in capsys.readouterr().out
+
+
+WATCH = "watch { every = 4 steps, from = [held_out], n = 2 }"
+
+
+def test_validation_is_priced(tmp_path: Path) -> None:
+    """Before the first step and after steps 4 and 8 of 10: three looks at 500 rows, two answers each."""
+    plain, found = costs(tmp_path), costs(tmp_path, rest=WATCH)
+    assert found.extra["looks"].mid == 3
+    assert found.extra["watch_answers"].mid == 3 * 500 * 2
+    more = (found.seconds.mid or 0) - (plain.seconds.mid or 0)
+    assert more == pytest.approx(found.extra["seconds_watch"].mid)
+    assert more > 0
+    asked = {item.what: item.times.mid for item in found.asked}
+    assert asked == {"answer_matches": BATCHES, "watch: answer_matches": 3 * 500 * 2}
+
+
+def test_validation_moves_no_fingerprint_and_needs_its_rows(tmp_path: Path) -> None:
+    plain = planned(tmp_path).stage("reasoner")
+    watched = planned(tmp_path, rest=WATCH).stage("reasoner")
+    assert watched.fingerprint == plain.fingerprint
+    assert "held_out" in watched.parents
+
+
+def test_validation_looks_at_columns_of_its_own_rows(tmp_path: Path) -> None:
+    """``score`` is an expression over the watched rows, which may have columns that the others lack."""
+    own = 'source held_out from jsonl("h.jsonl") { columns { question = q, answer = a, extra.level = l } }'
+    text = RECIPE.replace('source held_out from jsonl("held_out.jsonl") { rows = 500 }', own)
+    path = tmp_path / "recipe.omr"
+    for score, wrong in (
+        ('answer_matches and extra.level == "easy"', None),
+        ("extra.lvl == 1", "E209"),
+    ):
+        watch = WATCH.replace("n = 2", f"score = {score}")
+        path.write_text(text.replace("REFILL", "").replace("REST", watch))
+        recipe, found = load(path)
+        assert (recipe is None) == (wrong is not None), render(found)
+        assert wrong is None or wrong in {item.code for item in found}

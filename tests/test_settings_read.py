@@ -25,7 +25,17 @@ from omrlang.leaves import FIELD_CLASS
 from omrlang.plan import Plan
 from omrlang.planning import make_plan
 from omrlang.schema import KINDS
-from omrlang.types import Amount, Expect, Gpu, Hardware, Prompt, Range, RowExpr, SettingClass
+from omrlang.types import (
+    Amount,
+    Expect,
+    Gpu,
+    Hardware,
+    Prompt,
+    Range,
+    RowExpr,
+    RowSets,
+    SettingClass,
+)
 
 ROOT = Path(__file__).parents[1]
 BASE = """omr 1
@@ -98,6 +108,7 @@ rl reasoner from easy with start on desk {
   max_prompt   = 64
   max_response = 64
   checkpoint { every = 50 steps }
+  watch { every = 50 steps, from = [test] }
 }
 
 eval after from test with start on pod {
@@ -191,6 +202,7 @@ def _plain(key: Key, branch: Any) -> tuple[str, str]:
         Expect: ("rows > 1", "rows > 2"),
         Prompt: ("style", "plain"),
         Hardware: ("pod", "2 * pod"),
+        RowSets: ("[test]", "[test, hard]"),
         tuple[float, float]: ("[0.1, 0.2]", "[0.1, 0.3]"),
         tuple[str, ...]: ('["a"]', '["b"]'),
     }

@@ -173,6 +173,8 @@ def _branch(want: Any, setting: Setting) -> st.SearchStrategy[str]:
             return st.sampled_from(texts)
         case t.RowExpr:
             return st.sampled_from(["len(question)", "len(answer) + 1"])
+        case t.RowSets:
+            return st.sampled_from(["[@more]", "[@raw, @more]"])
         case t.Amount:
             return st.sampled_from(_amounts(setting))
         case t.Range:
@@ -202,7 +204,7 @@ def _fields(model: type[BaseModel]) -> st.SearchStrategy[str]:
         if name != "kind":
             found = [item for item in info.metadata if isinstance(item, Setting)]
             text = _value(info.annotation, found[0] if found else Setting())
-            named = text.map(f"{name} = {{}}".format)
+            named = text.map(f"{t.word_of(name, info)} = {{}}".format)
             parts.append(named if info.is_required() else st.one_of(st.none(), named))
     inside = st.tuples(*parts).map(lambda texts: ", ".join(filter(None, texts)))
     if "kind" not in model.model_fields:

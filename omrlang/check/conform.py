@@ -34,6 +34,7 @@ from omrlang.types import (
     Prompt,
     Range,
     RowExpr,
+    RowSets,
     Setting,
     Share,
     Times,
@@ -71,6 +72,8 @@ def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
         return row_value(ctx, bound, _ROW_TYPES.get(place.label, ("any",)), place.label)
     if Expect in branches:
         return expect_value(ctx, bound)
+    if RowSets in branches:
+        return _row_sets(ctx, bound, place)
     if Model in branches:
         return _model(ctx, bound, place, branches)
     if len(branches) > 1 and any(get_origin(branch) is Literal for branch in branches):
@@ -351,6 +354,35 @@ def rows_of(ctx: Context, bound: Bound, label: str) -> Draft | Failed:
         return value
     message = f"`{label}` takes a stage that gives rows, not {describe(value)}"
     return ctx.error("E309", message, bound.expr.span)
+
+
+def _row_sets(ctx: Context, bound: Bound, place: Place) -> Any:
+    """``[benchmarks.aime24, held_out]``; one name needs no brackets."""
+    found = row_set_names(ctx, bound, place.label)
+    return FAILED if found is FAILED else construct(RowSets, names=found)
+
+
+def row_set_names(ctx: Context, bound: Bound, label: str) -> Any:
+    """The names of the stages in a list, or of the one that stands there."""
+    bound = ctx.follow(bound)
+    items = (
+        bound.expr.items
+        if isinstance(bound.expr, s.ListExpr)
+        else (s.Item(bound.expr.span, bound.expr),)
+    )
+    found = [_row_set(ctx, bound, item, label) for item in items]
+    if not found:
+        return ctx.error("E301", f"`{label}` names no rows", bound.expr.span)
+    return FAILED if FAILED in found else tuple(found)
+
+
+def _row_set(ctx: Context, bound: Bound, item: s.Item, label: str) -> Any:
+    if item.amount is not None:
+        message = f"`{label}` takes no amounts here"
+        fix = without_amount(item)
+        return ctx.error("E301", message, item.amount.span, "a `mix` does", fix=fix)
+    draft = rows_of(ctx, bound.of(item.value), label)
+    return FAILED if isinstance(draft, Failed) else draft.name
 
 
 def mix_part(ctx: Context, bound: Bound, item: s.Item) -> Any:

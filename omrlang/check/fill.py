@@ -25,11 +25,12 @@ from omrlang.types import (
     Prompt,
     Range,
     RowExpr,
+    RowSets,
     construct,
 )
 
 NOT_MAPPED = ("id", "parent", "content", "source", "sample_index", "num_tokens", "finish")
-NO_BRACES = (RowExpr, Amount, Range, Expect, Prompt, Gpu, Hardware, Model)
+NO_BRACES = (RowExpr, RowSets, Amount, Range, Expect, Prompt, Gpu, Hardware, Model)
 """Values that are written as an expression or a name, so that braces after their key mean nothing."""
 _LAYERS: tuple[Layer, ...] = ("default", "stdlib", "file", "amend", "sweep", "set")
 

@@ -8,7 +8,7 @@ from typing import Any, get_origin
 
 from omrlang import syntax as s
 from omrlang.check.aggregates import check_aggregate, own_aggregates
-from omrlang.check.conform import conform, rows_of, without_amount
+from omrlang.check.conform import conform, row_set_names, rows_of
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
 from omrlang.check.length import check_length
@@ -83,13 +83,29 @@ def _settings(
     base = FAILED if draft in ctx.refused else None
     if draft.kind not in ("source", "benchmark"):
         ctx.columns = Columns(None) if draft in ctx.refused else columns_in(ctx, draft)
-        return fill(ctx, spec, draft.settings, owner, draft.span, without, "", base)
+        rest = {key: slot for key, slot in draft.settings.items() if key != "watch"}
+        values = fill(ctx, spec, rest, owner, draft.span, without, "", base)
+        return values | _watched(ctx, draft, spec, owner, without)
     ctx.columns = raw_columns(ctx, draft, clauses.get("place"))
     mapped = {key: slot for key, slot in draft.settings.items() if key == "columns"}
     values = fill(ctx, spec, mapped, owner, draft.span, without, "", base)
     ctx.columns = _mapped(ctx.columns, values.get("columns"))
     rest = {key: slot for key, slot in draft.settings.items() if key != "columns"}
     return values | fill(ctx, spec, rest, owner, draft.span, without, "", base)
+
+
+def _watched(
+    ctx: Context, draft: Draft, spec: type[Any], owner: str, without: tuple[str, ...]
+) -> dict[str, Any]:
+    """The setting `watch`, whose expressions look at other rows than those that are trained on."""
+    slots = {key: slot for key, slot in draft.settings.items() if key == "watch"}
+    named = slots["watch"].group.get("from") if slots else None
+    trained_on = ctx.columns
+    if named is not None and named.value is not None:
+        ctx.columns = _columns_of(ctx, draft, _row_drafts(ctx, named.value))
+    values = fill(ctx, spec, slots, owner, draft.span, without, "", FAILED) if slots else {}
+    ctx.columns = trained_on
+    return values
 
 
 def _defaults(ctx: Context, spec: type[Any], without: tuple[str, ...]) -> None:
@@ -159,28 +175,7 @@ def _parts(ctx: Context, draft: Draft, word: str, bound: Bound, want: Any) -> An
         if parts is FAILED or not _check_amounts(ctx, draft, bound.expr.span, parts):
             return FAILED
         return parts
-    items = (
-        bound.expr.items
-        if isinstance(bound.expr, s.ListExpr)
-        else (s.Item(bound.expr.span, bound.expr),)
-    )
-    found = [_row_set(ctx, bound, item, word) for item in items]
-    if not found:
-        return ctx.error("E301", f"`{word}` names no rows", bound.expr.span)
-    return FAILED if FAILED in found else tuple(found)
-
-
-def _row_set(ctx: Context, bound: Bound, item: s.Item, word: str) -> Any:
-    if item.amount is not None:
-        return ctx.error(
-            "E301",
-            f"`{word}` takes no amounts here",
-            item.amount.span,
-            "a `mix` does",
-            fix=without_amount(item),
-        )
-    draft = rows_of(ctx, bound.of(item.value), word)
-    return FAILED if isinstance(draft, Failed) else draft.name
+    return row_set_names(ctx, bound, word)
 
 
 def _check_amounts(ctx: Context, draft: Draft, span: Span, parts: tuple[MixPart, ...]) -> bool:
@@ -236,9 +231,13 @@ def _mapped(raw: Columns, mapping: Any) -> Columns:
 
 def columns_in(ctx: Context, draft: Draft) -> Columns:
     """The columns of the rows that a stage's expressions look at."""
-    sets = [ctx.rows.get(parent) for parent in parents_of(ctx, draft)]
+    return _columns_of(ctx, draft, parents_of(ctx, draft))
+
+
+def _columns_of(ctx: Context, draft: Draft, parents: list[Draft]) -> Columns:
+    """The columns of the rows of some stages, with what the stage at hand writes to them itself."""
     names: dict[str, Any] = {}
-    for columns in sets:
+    for columns in map(ctx.rows.get, parents):
         if columns is None or columns.names is None:
             return Columns(None, what=f"the input of `{draft.name}`")
         names |= columns.names
@@ -253,6 +252,10 @@ def parents_of(ctx: Context, draft: Draft) -> list[Draft]:
     bound = draft.clauses.get("from")
     if bound is None or draft.kind in ("source", "benchmark"):
         return []
+    return _row_drafts(ctx, bound)
+
+
+def _row_drafts(ctx: Context, bound: Bound) -> list[Draft]:
     unheard = quiet(ctx)
     bound = unheard.follow(bound)
     exprs = (

@@ -29,12 +29,20 @@ def check_suits(ctx: Context, draft: Draft, stage: Stage) -> None:
         )
         hint = "a split that is meant for training is a `source`"
         ctx.error("E313", message, draft.clauses["from"].expr.span, hint)
-    if blind is not None and rows.pictured is not None:
+    pictured = rows.pictured or _watched_pictures(ctx, spec)
+    if blind is not None and pictured is not None:
         message = (
-            f"{kind}: the rows of `{rows.pictured}` have images, `{blind}` is a model of text alone"
+            f"{kind}: the rows of `{pictured}` have images, `{blind}` is a model of text alone"
         )
         hint = "a source without the column `images` has rows of text"
         ctx.error("E314", message, draft.clauses["with"].expr.span, hint)
+
+
+def _watched_pictures(ctx: Context, spec: Spec) -> str | None:
+    """Who gave images to rows that validation shows to the model."""
+    names = spec.watch.rows.names if isinstance(spec, Rl) and spec.watch is not None else ()
+    found = (ctx.traits.get(name, Traits()).pictured for name in names)
+    return next((name for name in found if name is not None), None)
 
 
 def _of_rows(ctx: Context, spec: Spec) -> Traits:

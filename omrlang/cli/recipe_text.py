@@ -22,9 +22,11 @@ from omrlang.types import (
     Prompt,
     Range,
     RowExpr,
+    RowSets,
     Setting,
     TrainedModel,
     Verifier,
+    word_of,
 )
 
 MAX_VALUE = 60
@@ -117,8 +119,7 @@ def _of_thing(thing: Thing) -> Iterator[Value]:
     for name, info in type(thing.value).model_fields.items():
         if name in ("kind", "name"):
             continue
-        setting = next((item for item in info.metadata if isinstance(item, Setting)), None)
-        path = setting.key if setting and setting.key else name
+        path = word_of(name, info)
         value = getattr(thing.value, name)
         for inner, text, is_default in _walk(path, value):
             unset = is_default or (value == info.default and not info.is_required())
@@ -150,6 +151,8 @@ def _walk(path: str, value: object, *, is_default: bool = False) -> Iterator[tup
             yield path, value.text, is_default
         case Amount() | Range():
             yield path, shown(value), is_default
+        case RowSets(names=names):
+            yield path, _plain(names), is_default
         case BaseModel():
             yield from _parts(path, value, is_default)
         case _:
@@ -164,7 +167,7 @@ def _parts(path: str, value: BaseModel, is_default: bool) -> Iterator[tuple[str,
         if name != "kind":
             item = getattr(value, name)
             unset = not info.is_required() and item == info.default
-            yield from _walk(f"{path}.{name}", item, is_default=unset)
+            yield from _walk(f"{path}.{word_of(name, info)}", item, is_default=unset)
 
 
 def _name(value: Any) -> str:

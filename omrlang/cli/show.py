@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omrlang.hir import Recipe
 
 
-WHAT = ("recipe", "runs", "stages", "rows", "tournament", "paired", "published")
+WHAT = ("recipe", "runs", "stages", "rows", "steps", "tournament", "paired", "published")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +26,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "name",
         nargs="?",
-        help="for recipe: its file; for rows: the stage's name or the start of its fingerprint; "
+        help="for recipe: its file; for rows and steps: the stage's name or the start of its fingerprint; "
         "for tournament and paired: a recipe or a run (default: the last one); for published: a table",
     )
     parser.add_argument(
@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
                 _print(_runs(args.state), args.json)
             case "stages":
                 _print(_stages(args.state), args.json)
+            case "steps":
+                return _steps(args)
             case "tournament":
                 from omrlang.cli.scores import print_tournament
 
@@ -116,6 +118,16 @@ def _stages(state: Path) -> list[dict[str, Any]]:
     from omr_runtime import story
 
     return story.stages(state)
+
+
+def _steps(args: argparse.Namespace) -> int:
+    from omr_runtime import story
+
+    if args.name is None:
+        print("error: `omr show steps` needs the name of a training stage", file=sys.stderr)
+        return 64
+    _print(story.steps(args.state, args.name, whole=args.json), args.json)
+    return 0
 
 
 def _rows(args: argparse.Namespace) -> int:

@@ -113,14 +113,22 @@ def _asking(stage: Lowered, costs: Costs, walk: _Pass) -> tuple[Asked, ...]:
         case Filter() as spec:
             keep = keep_rate(spec, walk.flows[spec.rows], past(stage, walk.index, walk.recipe))
             return cascade(spec.keep, costs.rows_in, keep)
-        case Rl(reward=expr):
-            return cascade(expr, costs.extra["rollouts"], None)
+        case Rl() as spec:
+            asked = cascade(spec.reward, costs.extra["rollouts"], None)
+            return asked + _watched(spec, costs)
         case Eval(score=RowExpr() as expr):
             return cascade(expr, costs.rows_out, None)
         case Eval():
             return cascade(DEFAULT_SCORE, costs.rows_out, None)
         case _:
             return ()
+
+
+def _watched(spec: Rl, costs: Costs) -> tuple[Asked, ...]:
+    if spec.watch is None:
+        return ()
+    found = cascade(spec.watch.score or DEFAULT_SCORE, costs.extra["watch_answers"], None)
+    return tuple(item.model_copy(update={"what": f"watch: {item.what}"}) for item in found)
 
 
 def _known(stage: Lowered, walk: _Pass) -> Costs:
@@ -247,7 +255,12 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
 def _rows_asked(spec: Sample | Eval, walk: _Pass) -> Flow:
     if isinstance(spec, Sample):
         return walk.flows[spec.rows]
-    flows = {name: walk.flows[name] for name in spec.rows}
+    return _together(spec.rows, walk)
+
+
+def _together(names: tuple[str, ...], walk: _Pass) -> Flow:
+    """Several row sets that are asked as one."""
+    flows = {name: walk.flows[name] for name in names}
     return replace(
         together(flows, {name: flow.rows for name, flow in flows.items()}), response=None
     )
@@ -332,7 +345,10 @@ def _training(spec: Sft | Rl, before: Past, walk: _Pass) -> Costs:
     by_source = parent.by_source if isinstance(spec, Sft) else {}
     flow = replace(parent, rows=work.rows_out, by_source=by_source, response=work.response)
     walk.flows[spec.name] = flow
-    parts = _like(spec, root, walk, work.tokens) or {"work": work.seconds}
+    like = _like(spec, root, walk, work.tokens)
+    if like is not None and "seconds_watch" in work.extra:
+        like["watch"] = work.extra["seconds_watch"]
+    parts = like or {"work": work.seconds}
     costs = _costs(spec, before, parent.rows, flow, work.tokens, parts, work.extra)
     engine = engine_of(spec, root, spec.hardware) if isinstance(spec, Rl) else None
     return costs.model_copy(update={"memory": memory(spec, shape, work.images, engine)})
@@ -344,8 +360,15 @@ def _work(spec: Sft | Rl, parent: Flow, before: Past, walk: _Pass, root: Model |
         return sft_work(spec, parent, shape)
     like = walk.responses.get(getattr(spec.model, "stage", ""))
     engine = engine_of(spec, root, spec.hardware)
+    watched = _together(spec.watch.rows.names, walk) if spec.watch is not None else None
     return rl_work(
-        spec, parent, shape, "transformers" if engine == "transformers" else "vllm", before, like
+        spec,
+        parent,
+        watched,
+        shape,
+        "transformers" if engine == "transformers" else "vllm",
+        before,
+        like,
     )
 
 

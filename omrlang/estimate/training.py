@@ -28,6 +28,7 @@ from omrlang.estimate.ranges import (
 from omrlang.estimate.refill import refilling
 from omrlang.estimate.rows import Flow, Past, guess
 from omrlang.estimate.tokens import prompt_tokens, response_tokens, row_tokens, row_visual_tokens
+from omrlang.estimate.watching import watching
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, settled_amount
@@ -35,6 +36,10 @@ from omrlang.types import Amount, Shape
 
 ONE_PASS = 4096
 """Tokens of one pass on a CPU, where the recipe leaves them to the plan."""
+
+
+WATCH = "watch"
+"""The part of the seconds that validation takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +170,16 @@ class _Rollouts:
 
 
 def rl_work(
-    spec: Rl, flow: Flow, shape: Shape | None, engine: str, past: Past, like: Estimate | None
+    spec: Rl,
+    flow: Flow,
+    watched: Flow | None,
+    shape: Shape | None,
+    engine: str,
+    past: Past,
+    like: Estimate | None,
 ) -> Work:
-    """Steps x (generation with its tail + old log-probs where they are needed + update + weights to the engine)."""
+    """Steps x (generation with its tail + old log-probs where they are needed + update + weights to the engine), and the
+    validation over ``watched``."""
     made = _rollouts(spec, flow, shape, past, like)
     prompts = setting(settled_amount(spec.batch, num_devices(spec)).value, "prompts", "batch")
     a_pass = ratio("steps", "rows / prompts of a batch", flow.rows, prompts)
@@ -178,11 +190,20 @@ def rl_work(
         "epochs": ratio("epochs", "steps / steps of a pass over the rows", made.steps, a_pass),
         "checkpoints": checkpoints_on_disk(spec.checkpoint, made.steps, shape),
     }
+    looked = (
+        watching(spec, spec.watch, watched, made.steps, made.response, shape, engine)
+        if spec.watch is not None and watched is not None
+        else None
+    )
+    if looked is not None:
+        extra |= {"looks": looked.looks, "watch_answers": looked.answers}
     share = _image_share(spec, flow, shape, "image tokens of a rollout", made.length)
     if shape is None:
         why = unknown("s", "the model's shape is not declared")
         return Work(made.tokens, why, made.learned, made.response, share, extra)
     parts = _rl_parts(spec, shape, engine, made, share)
+    if looked is not None and looked.seconds is not None:
+        parts[WATCH] = looked.seconds
     longest = max(ONE_PASS, pass_tokens(spec))
     seconds = _with_start(spec, parts, passes(spec, made.tokens, longest))
     extra |= _named(parts)

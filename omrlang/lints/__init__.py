@@ -43,6 +43,7 @@ from omrlang.lints import (
     unknown_licence,
     unread_rows,
     warmup_over_run,
+    watched_training_rows,
 )
 from omrlang.lints.places import Graph, warning
 
@@ -78,6 +79,7 @@ LINTS = (
     truncated_traces,
     judge_first,
     refill_never_acts,
+    watched_training_rows,
 )
 
 

@@ -12,7 +12,6 @@ from omrlang.estimate.shapes import root_model
 from omrlang.functions import FUNCTIONS
 from omrlang.hir import Recipe, Stage
 from omrlang.references import calls as expression_calls
-from omrlang.references import references
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source
 from omrlang.schema.stage import StageSpec
 from omrlang.settle import num_devices, settled_amount
@@ -199,8 +198,7 @@ def verifies(stage: Stage) -> tuple[str, RowExpr | None]:
 
 def looked_at(stage: Stage, fn: str) -> set[str]:
     """The stages whose rows or verdicts a stage looks at, if it does so by the function ``fn``."""
-    is_asked = any(call.fn == fn for call in expression_calls(stage.spec))
-    return set(references(stage.spec)) - set(row_parents(stage)) if is_asked else set()
+    return {name for call in expression_calls(stage.spec) if call.fn == fn for name in call.stages}
 
 
 def judges(tree: ExprNode) -> list[Call]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from omrlang.schema.sft import Training
-from omrlang.types import Algorithm, Amount, Clause, Engine, Order, Prompt, RowExpr, Setting
+from omrlang.types import Algorithm, Amount, Clause, Engine, Order, Prompt, RowExpr, Setting, Watch
 
 
 class Rl(Training):
@@ -64,6 +64,13 @@ class Rl(Training):
     max_pixels: Annotated[
         int | None,
         Setting(cls="weights", unit="pixels", ge=1, doc="larger images are shrunk to this area"),
+    ] = None
+    watch: Annotated[
+        Watch | None,
+        Setting(
+            cls="speed",
+            doc="`watch { every = 16 steps, from = [held_out] }`: validation with the policy of that step; changes no weight",
+        ),
     ] = None
     engine: Annotated[
         Engine | None,

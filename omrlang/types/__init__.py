@@ -64,6 +64,7 @@ from omrlang.types.rows import (
     Prompt,
     Python,
     RowExpr,
+    RowSets,
     Rule,
     Sql,
     Unary,
@@ -77,6 +78,7 @@ from omrlang.types.setting import (
     Setting,
     SettingClass,
     construct,
+    word_of,
 )
 from omrlang.types.training import (
     AdamW,
@@ -93,6 +95,7 @@ from omrlang.types.training import (
     OnSpread,
     Overlong,
     Warmup,
+    Watch,
     Zero,
 )
 from omrlang.types.units import (
@@ -166,6 +169,7 @@ __all__ = [
     "Python",
     "Range",
     "RowExpr",
+    "RowSets",
     "Rule",
     "Scalar",
     "Scripted",
@@ -184,10 +188,12 @@ __all__ = [
     "Verifier",
     "Vllm",
     "Warmup",
+    "Watch",
     "Webdataset",
     "WheelModel",
     "Worst",
     "Zero",
     "construct",
     "is_images",
+    "word_of",
 ]

@@ -182,3 +182,9 @@ class Prompt(Frozen):
         Setting("the user's turn; default the question with its options", cls="rows"),
     ] = None
     repair: Annotated[bool, Setting("a missing opening tag is forgiven", cls="rows")] = False
+
+
+class RowSets(Frozen):
+    """Stages that give rows, by name, where a setting names them: ``from = [benchmarks.aime24, held_out]``."""
+
+    names: tuple[str, ...]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 SettingClass: TypeAlias = Literal["rows", "weights", "speed", "meta"]
@@ -83,3 +84,9 @@ class Clause:
         """The field's JSON Schema with what is declared here."""
         facts = {"description": self.doc, "x-class": self.cls, "x-clause": self.word}
         return handler(core) | {word: fact for word, fact in facts.items() if fact}
+
+
+def word_of(name: str, info: FieldInfo) -> str:
+    """What a recipe calls a field."""
+    keys = (item.key for item in info.metadata if isinstance(item, Setting) and item.key)
+    return next(keys, name)

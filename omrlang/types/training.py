@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from omrlang.types.amounts import Amount
+from omrlang.types.rows import RowExpr, RowSets
 from omrlang.types.setting import Frozen, Setting, construct
 
 Warmup: TypeAlias = Annotated[
@@ -168,3 +169,29 @@ class Checkpoint(Frozen):
             ge=1,
         ),
     ] = 1
+
+
+class Watch(Frozen):
+    """Validation while a policy is trained: before the first step and after every ``every`` steps the rows of ``from`` are
+    answered by the weights of that moment, scored as an ``eval`` scores, and the figures kept beside the step's. It takes
+    time and changes nothing else, so its class is ``speed``: adding it to a finished stage runs nothing again."""
+
+    every: Annotated[int, Setting("how often", cls="speed", unit="steps", ge=1)]
+    rows: Annotated[
+        RowSets, Setting("benchmarks or rows that are not trained on", cls="speed", key="from")
+    ]
+    n: Annotated[int, Setting("answers for each row, averaged", cls="speed", ge=1)] = 1
+    temperature: Annotated[float, Setting("of the answers; 0 is greedy", cls="speed", ge=0)] = 0.0
+    top_p: Annotated[float, Setting("of the answers", cls="speed", gt=0, le=1)] = 1.0
+    top_k: Annotated[int | None, Setting("of the answers; none is all", cls="speed", ge=1)] = None
+    max_tokens: Annotated[
+        int | None,
+        Setting("longest answer; default `max_response`", cls="speed", unit="tokens", ge=1),
+    ] = None
+    score: Annotated[
+        RowExpr | None,
+        Setting(
+            "what counts as right, a predicate or a number in 0 .. 1; default answer_matches",
+            cls="speed",
+        ),
+    ] = None

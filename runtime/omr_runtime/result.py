@@ -24,6 +24,9 @@ def print_result(
     evals = [stage for stage in plan.stages if stage.spec.kind == "eval"]
     if evals:
         console.print(_evals(evals, index))
+    watched = [stage for stage in plan.stages if _looks(stage, index)]
+    if watched:
+        console.print(_watches(watched, index))
 
 
 def _stages(plan: Plan, index: dict[str, Any], executed: set[str]) -> Any:
@@ -57,6 +60,30 @@ def _evals(stages: Sequence[PlanStage], index: dict[str, Any]) -> Any:
                 _tokens(metrics.get("mean_response_tokens", entry.get("mean_response_tokens"))),
                 _percent(metrics.get("format_rate", metrics.get("format_ok"))),
             )
+    return table
+
+
+def _looks(stage: PlanStage, index: dict[str, Any]) -> list[dict[str, Any]]:
+    """What validation found, look after look."""
+    metrics = index["stages"].get(stage.fingerprint, {}).get("metrics", {})
+    found: list[dict[str, Any]] = [one for one in metrics.get("watch", ()) if "accuracy" in one]
+    return found
+
+
+def _watches(stages: Sequence[PlanStage], index: dict[str, Any]) -> Any:
+    table = _table("watch", ("looks", "accuracy at first", "best", "at step", "last", "at step"))
+    for stage in stages:
+        looks = _looks(stage, index)
+        best = max(looks, key=lambda look: look["accuracy"])
+        table.add_row(
+            stage.name,
+            _count(len(looks)),
+            _percent(looks[0]["accuracy"]),
+            _percent(best["accuracy"]),
+            _count(best["step"]),
+            _percent(looks[-1]["accuracy"]),
+            _count(looks[-1]["step"]),
+        )
     return table
 
 

@@ -106,6 +106,29 @@ def rows(folder: Path, stage: str, limit: int) -> list[dict[str, Any]]:
     return lineage.read_parquet(files, limit)
 
 
+SHOWN = ("loss", "reward", "watch/accuracy", "response_tokens", "entropy", "spread_share", "lr")
+"""The figures of a step that a table has room for."""
+
+
+def steps(folder: Path, stage: str, whole: bool = False) -> list[dict[str, Any]]:
+    """The figures of each training step, in order; all of them with ``whole``. Step 0 is the model that it began with."""
+    state = State(folder)
+    mark, entry = find_stage(state, stage)
+    with lineage.read(state.lineage) as reader:
+        lines = [line for line in reader.metrics(mark) if line["step"] is not None]
+    if not lines:
+        raise RunError(f"{entry['kind']}.{entry['name']} has no steps to show")
+    there = {line["name"] for line in lines}
+    names = sorted(there) if whole else [name for name in SHOWN if name in there]
+    found: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        empty = {"step": line["step"], **dict.fromkeys(names)}
+        row = found.setdefault(line["step"], empty)
+        if line["name"] in names:
+            row[line["name"]] = line["value"] if whole else _figure(line["value"])
+    return [found[step] for step in sorted(found)]
+
+
 # ---- the life of a row -----------------------------------------------------------------------------------------
 
 

@@ -99,7 +99,8 @@ def _reason_width(plan: Plan, width: int) -> int:
 
 
 def flow(stage: PlanStage) -> str:
-    """Rows in and out, or one number where they are the same; marked where it hangs on what is still to be sampled."""
+    """Rows in and out, or one number where they are the same; marked where it hangs on what is still to be sampled. Of
+    rollouts, where some are made that nothing is learned from, also how many in all."""
     costs = stage.costs
     if costs is None:
         return "?"
@@ -107,7 +108,9 @@ def flow(stage: PlanStage) -> str:
         costs.rows_out.mid,
         costs.rows_out.hi,
     )
-    out = marked(costs.rows_out) + (UNSETTLED if stage.settled_by else "")
+    whole = costs.extra["rollouts"] if "rollouts_left_out" in costs.extra else None
+    made = marked(costs.rows_out) if whole is None else f"{text(costs.rows_out)} of {marked(whole)}"
+    out = made + (UNSETTLED if stage.settled_by else "")
     return out if one else f"{text(costs.rows_in)} → {out}"
 
 

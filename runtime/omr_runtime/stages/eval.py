@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
-from omr_runtime.chat import parse_response
 from omr_runtime.engines.protocol import Decoding
 from omr_runtime.errors import Resumable, RunError
-from omr_runtime.verify.accuracy import Answer, measure
-from omr_runtime.verify.answers import chosen_option
 from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.cascade import Cascade, Outcome, Verdict
 from omr_runtime.verify.interpret import Row
+from omr_runtime.verify.measuring import figures, measure_rows, questions_of
 from omr_runtime.work import ROW, Progress, Shards, Work, finish, read_rows, read_table
 from omrlang.expressions import row_expression
 from omrlang.schema import Eval
-from omrlang.types import Aggregate, Call, RowExpr
+from omrlang.types import Call, RowExpr
 
 SLICE_ROWS = 1_000
 METRICS_SHARD = 99_999
@@ -146,18 +143,6 @@ def _with_score(outcome: Outcome, score: RowExpr) -> list[Verdict]:
 # ---- measuring -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question of a benchmark: ``problem`` is what it is a variant of, its own id if of nothing."""
-
-    name: str
-    aggregate: Aggregate
-    problem: str
-
-
-Answers: TypeAlias = dict[Aggregate, list[Answer]]
-
-
 def lines(shards: Shards, table: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """All lines of a table that shards hold, in order."""
     for shard in shards.read():
@@ -166,52 +151,12 @@ def lines(shards: Shards, table: str, columns: list[str] | None = None) -> Itera
 
 
 def _measure_all(work: Work, spec: Eval, score: RowExpr, shards: Shards) -> dict[str, Any]:
-    """The figures of all answers, with those of each benchmark under ``by_source``.
-
-    A question that stands in several row sets counts once among all, as the first of them says.
-    """
-    questions = _questions(work, spec)
+    """The figures of all answers, with those of each benchmark under ``by_source``."""
     scores = _scores(shards, score.text)
-    by_name: dict[str, Answers] = {}
-    everything: Answers = {}
-    for row in lines(shards, "row"):
-        asked = questions[row["parent"]]
-        answer = _answer(row, spec, scores[row["id"]], asked[0].problem)
-        everything.setdefault(asked[0].aggregate, []).append(answer)
-        for question in asked:
-            found = by_name.setdefault(question.name, {})
-            found.setdefault(question.aggregate, []).append(answer)
+    scored = ((row, scores[row["id"]]) for row in lines(shards, "row"))
     failed = Counter(line["reason"] for line in lines(shards, "dropped"))
-    metrics: dict[str, Any] = {**measure(everything), "num_failed": failed.total()}
-    metrics["by_source"] = {name: measure(answers) for name, answers in by_name.items()}
-    return metrics
-
-
-def _answer(row: Row, spec: Eval, score: float, problem: str) -> Answer:
-    parsed = parse_response(row["response"] or "", spec.prompt)
-    said, options = parsed.final_answer, row["options"] or ()
-    chosen = chosen_option(options, said) if said else None
-    return Answer(
-        question=row["parent"],
-        score=score,
-        num_tokens=row["num_tokens"] or 0,
-        format_ok=parsed.format_ok,
-        problem=problem,
-        said=said if chosen is None else options[chosen],
-    )
-
-
-def _questions(work: Work, spec: Eval) -> dict[str, list[Question]]:
-    """By id: the row sets of ``from`` that hold it; where there is one row set, the column ``source``."""
-    found: dict[str, list[Question]] = {}
-    for entry in work.inputs:
-        aggregate = spec.aggregate_of(entry.name)
-        for row in read_rows([entry], columns=["id", "source", "variant"]):
-            name = entry.name if len(work.inputs) > 1 else row["source"] or entry.name
-            variant = row["variant"]
-            problem = row["id"] if variant is None else f"{row['source']}: {variant}"
-            found.setdefault(row["id"], []).append(Question(name, aggregate, problem))
-    return found
+    questions = questions_of(work.inputs, spec.aggregate_of)
+    return {**measure_rows(questions, scored, spec.prompt), "num_failed": failed.total()}
 
 
 def _scores(shards: Shards, rule: str) -> dict[str, float]:
@@ -221,7 +166,5 @@ def _scores(shards: Shards, rule: str) -> dict[str, float]:
 
 def metric_lines(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """Lines of the table ``metric``: ``accuracy`` over all, ``NAME/accuracy`` for each benchmark."""
-    flat = {name: value for name, value in metrics.items() if name != "by_source"}
-    for source, values in metrics["by_source"].items():
-        flat |= {f"{source}/{name}": value for name, value in values.items()}
+    flat = figures(metrics)
     return [{"step": None, "name": name, "value": float(value)} for name, value in flat.items()]

@@ -33,12 +33,18 @@ class RunLog:
         """The figures of optimiser step ``step`` (from 1) and the rows that it used."""
         if not self.is_main:
             return
-        self.add("metric", ({"step": step, "name": k, "value": v} for k, v in metrics.items()))
+        self.figures(step, metrics)
         self.add("use", ({"row": id, "step": step} for id in row_ids))
-        for name, value in metrics.items():
-            self._writer(step).add_scalar(name, value, step)
         live = {name: metrics[name] for name in LIVE if name in metrics}
         self.progress.update(step, self.num_steps, "steps", **live)
+
+    def figures(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Figures of a step, into the lineage and the event files."""
+        if not self.is_main:
+            return
+        self.add("metric", ({"step": step, "name": k, "value": v} for k, v in metrics.items()))
+        for name, value in metrics.items():
+            self._writer(step).add_scalar(name, value, step)
 
     def take(self) -> dict[str, list[dict[str, Any]]]:
         """All that was added since the last call."""

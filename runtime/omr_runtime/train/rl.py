@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ from omr_runtime.train.rollout import (
 )
 from omr_runtime.train.schedule import learning_rate
 from omr_runtime.train.sft import copy_companions
+from omr_runtime.train.watch import NAME as WATCHED
+from omr_runtime.train.watch import Watcher, open_watch
 from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.reward import Reward
 from omr_runtime.work import Work, finish, read_rows
@@ -110,24 +113,50 @@ def _places(
 
 def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints) -> None:
     """All steps that are still to do; rollouts are published with the checkpoint that they led to."""
-    spec, num_steps = run.spec, run.prompts.num_steps
-    between = spec.checkpoint.every if spec.checkpoint else default_interval(num_steps)
-    rollouts = open_rollouts(spec, run.trainer, loaded)
-    policy = open_policy(spec, run.trainer, loaded)
-    totals = checkpoints.resume()
-    if totals is None:
-        totals = {"step": 0, "asked": 0, "teaching": 0, "tokens": 0, "seconds": 0.0, "reward": None}
-        _log_too_long(run)
-    run.totals = totals
-    cascade = cascade_for(run.work, spec.reward, spec.prompt, num_workers=1)
-    try:
-        with Reward(cascade) as reward:
-            for step in range(totals["step"], num_steps):
-                _step(run, step, rollouts, reward, policy)
-                if (step + 1) % between == 0 and step + 1 < num_steps:
-                    checkpoints.save(step + 1, run.log.take(), totals)
-    finally:
-        rollouts.roller.close()
+    spec, work, trainer = run.spec, run.work, run.trainer
+    cascade = cascade_for(work, spec.reward, spec.prompt, num_workers=1)
+    with ExitStack() as stack:
+        watcher = stack.enter_context(open_watch(work, spec, trainer, loaded))
+        longest = max(spec.max_prompt + spec.max_response, watcher.longest if watcher else 0)
+        rollouts = open_rollouts(spec, trainer, loaded, longest)
+        stack.callback(rollouts.roller.close)
+        policy = open_policy(spec, trainer, loaded)
+        totals = checkpoints.resume()
+        run.totals = totals or _at_the_start()
+        if totals is None:
+            _log_too_long(run)
+            _look(run, rollouts, watcher)
+        reward = stack.enter_context(Reward(cascade))
+        for step in range(run.totals["step"], run.prompts.num_steps):
+            _step(run, step, rollouts, reward, policy)
+            _look(run, rollouts, watcher)
+            if _saves(run, step + 1):
+                checkpoints.save(step + 1, run.log.take(), run.totals)
+
+
+def _at_the_start() -> dict[str, Any]:
+    """``asked`` prompts are how far the stream of prompts was read."""
+    return {"step": 0, "asked": 0, "teaching": 0, "tokens": 0, "seconds": 0.0, "watch": []}
+
+
+def _saves(run: Run, step: int) -> bool:
+    """Whether a checkpoint is written after so many steps; the last step gives the model itself."""
+    last = run.prompts.num_steps
+    between = run.spec.checkpoint.every if run.spec.checkpoint else default_interval(last)
+    return step % between == 0 and step < last
+
+
+def _look(run: Run, rollouts: Rollouts, watcher: Watcher | None) -> None:
+    """Validation after the steps that are done, where it is due."""
+    step = run.totals["step"]
+    if watcher is None or not watcher.is_due(step):
+        return
+    if step > 0:
+        rollouts.refresh(run.trainer)
+    found = watcher.look(rollouts)
+    run.log.figures(step, found)
+    shown = {name.removeprefix(f"{WATCHED}/"): value for name, value in found.items()}
+    run.totals["watch"].append({"step": step, **shown})
 
 
 def _log_too_long(run: Run) -> None:
@@ -249,6 +278,7 @@ def _summary(run: Run) -> dict[str, Any]:
     spec, totals = run.spec, run.totals
     name = spec.model.name if spec.model.kind == "model" else spec.model.stage
     rate = totals["tokens"] / max(totals["seconds"], 1e-9)
+    watched = {"watch": totals["watch"]} if totals["watch"] else {}
     kept = ("reward", "response_tokens", "entropy")
     metrics = {
         "steps": totals["step"],
@@ -261,5 +291,5 @@ def _summary(run: Run) -> dict[str, Any]:
         "mean_response_tokens": totals.get("response_tokens"),
         "spread_share": totals["teaching"] / max(1, totals["asked"]),
         "rates": {f"rl/{name}/{num_processes(spec)}": rate},
-        "metrics": metrics | {name: totals.get(name) for name in kept},
+        "metrics": metrics | {name: totals.get(name) for name in kept} | watched,
     }

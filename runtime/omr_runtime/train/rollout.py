@@ -132,8 +132,10 @@ def everyones_weights(trainer: Trainer) -> Iterable[tuple[str, Tensor]]:
     return found
 
 
-def open_rollouts(spec: Rl, trainer: Trainer, loaded: Loaded) -> Rollouts:
-    """vLLM where it is installed and serves the model, else the trainer's own weights; or what the recipe names."""
+def open_rollouts(spec: Rl, trainer: Trainer, loaded: Loaded, longest: int) -> Rollouts:
+    """vLLM where it is installed and serves the model, else the trainer's own weights; or what the recipe names.
+
+    ``longest`` is the longest prompt with its response, in tokens."""
     match spec.engine:
         case OpenAI():
             raise RunError(
@@ -144,18 +146,18 @@ def open_rollouts(spec: Rl, trainer: Trainer, loaded: Loaded) -> Rollouts:
             reason = refusal(loaded)
             if reason is not None:
                 raise RunError(f"{spec.name}: {reason}")
-            return _with_vllm(spec, loaded)
+            return _with_vllm(spec, loaded, longest)
         case Transformers():
             return _with_transformers(spec, trainer, loaded, spec.engine.batch)
         case None:
             if refusal(loaded) is None:
-                return _with_vllm(spec, loaded)
+                return _with_vllm(spec, loaded, longest)
             return _with_transformers(spec, trainer, loaded, SHARED_BATCH)
 
 
-def _with_vllm(spec: Rl, loaded: Loaded) -> Rollouts:
+def _with_vllm(spec: Rl, loaded: Loaded, longest: int) -> Rollouts:
     settings = spec.engine if isinstance(spec.engine, Vllm) else None
-    limits = VllmLimits(spec.max_prompt + spec.max_response)
+    limits = VllmLimits(longest)
     engine = VllmEngine(loaded, spec.precision, limits, settings)
     # vLLM seeded every generator of this process when it started.
     set_seed(spec.seed % 2**32)
@@ -259,15 +261,8 @@ def roll_out(
     """
     spec = questions.spec
     asks = [_seeded(questions, member, step) for member in members]
-    found: list[Sampled] = []
-    rollouts.roller.roll(asks, draw_of(spec, questions.loaded), found.append)
-    found.sort(key=lambda one: (one.ask, one.sample))
-    drawn = [
-        _Drawn(
-            questions.rows[members[one.ask].row], one, response_of(questions.loaded, one.token_ids)
-        )
-        for one in found
-    ]
+    rows = [questions.rows[member.row] for member in members]
+    drawn = draw_all(questions.loaded, rows, asks, draw_of(spec, questions.loaded), rollouts)
     scored = reward.score(one.scorable() for one in drawn)
     groups = []
     for place, member in enumerate(members):
@@ -276,16 +271,35 @@ def roll_out(
     return groups
 
 
+def draw_all(
+    loaded: Loaded,
+    rows: Sequence[dict[str, Any]],
+    asks: Sequence[Ask],
+    draw: Draw,
+    rollouts: Rollouts,
+) -> list[Drawn]:
+    """Every sample of every ask, in order; ``rows`` are those that are asked. A rank may have none."""
+    if not asks:
+        return []
+    found: list[Sampled] = []
+    rollouts.roller.roll(asks, draw, found.append)
+    found.sort(key=lambda one: (one.ask, one.sample))
+    return [Drawn(rows[one.ask], one, response_of(loaded, one.token_ids)) for one in found]
+
+
 def _seeded(questions: Questions, member: Member, step: int) -> Ask:
     ask, spec = questions.ask(member.row), questions.spec
     key = order_key(spec.seed, f"rollout {step}", questions.rows[member.row]["id"])
-    first = int(key[:12], 16) + member.repeat * spec.group
-    seeds = tuple(range(first, first + spec.group))
-    return Ask(ask.input_ids, seeds, ask.pixel_values, ask.image_grid_thw, ask.text, ask.images)
+    return with_seeds(ask, int(key[:12], 16) + member.repeat * spec.group, spec.group)
+
+
+def with_seeds(ask: Ask, first: int, count: int) -> Ask:
+    """The prompt with seeds one after another."""
+    return replace(ask, seeds=tuple(range(first, first + count)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class Drawn:
     """A response that is not scored yet."""
 
     row: dict[str, Any]
@@ -307,7 +321,7 @@ class _Drawn:
 
 
 def _group(
-    spec: Rl, member: Member, ask: Ask, drawn: Sequence[_Drawn], scored: Sequence[Scored]
+    spec: Rl, member: Member, ask: Ask, drawn: Sequence[Drawn], scored: Sequence[Scored]
 ) -> list[Rollout]:
     parts = [
         _parted(score, len(one.sampled.token_ids), spec)
