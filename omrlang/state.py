@@ -38,6 +38,7 @@ class Record(Tolerant):
     spread_share: float | None = None
     seconds: float | None = None
     tokens: float | None = None
+    peak_bytes: float | None = None
     num_shards: int = 0
     steps_done: int | None = None
     files_ok: bool = True

@@ -46,6 +46,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--out", type=Path, metavar="FILE.omrplan", help="save the plan, to be run as it is"
     )
     parser.add_argument(
+        "--calibration",
+        action="store_true",
+        help="print how far the plans of runs on this state folder were off, instead of a plan",
+    )
+    parser.add_argument(
         "--detailed-exitcode", action="store_true", help="exit 2 where something would run"
     )
     parser.set_defaults(run=run)
@@ -59,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         return price_study([str(args.file), *args.others], args)
     from omrlang.cli.saved import is_saved, save
 
+    if args.calibration:
+        return _calibration(args.state)
     if is_saved(args.file):
         return _show_saved(args)
     made = make_plans(args.file, args.state, args.set, wanted(args), as_json=args.json)
@@ -70,6 +77,20 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print_plans([plan for _, plan in plans], args)
     return worst([plan.exit.code for _, plan in plans] or [1])
+
+
+def _calibration(state: Path) -> int:
+    """Each estimate beside what came of it; 1 where nothing was run yet."""
+    from omr_runtime.errors import RunError
+    from omrlang.cli.calibration import compared, text
+
+    try:
+        found = compared(state)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(text(found), end="")
+    return 0
 
 
 def _show_saved(args: argparse.Namespace) -> int:

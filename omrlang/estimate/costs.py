@@ -12,7 +12,7 @@ from omrlang.estimate import assumptions
 from omrlang.estimate.cascade import cascade
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
 from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speeds
-from omrlang.estimate.jobs import memory
+from omrlang.estimate.jobs import memory, with_measured
 from omrlang.estimate.judges import judge_costs, token_dollars
 from omrlang.estimate.near import near_seconds
 from omrlang.estimate.ranges import (
@@ -351,7 +351,8 @@ def _training(spec: Sft | Rl, before: Past, walk: _Pass) -> Costs:
     parts = like or {"work": work.seconds}
     costs = _costs(spec, before, parent.rows, flow, work.tokens, parts, work.extra)
     engine = engine_of(spec, root, spec.hardware) if isinstance(spec, Rl) else None
-    return costs.model_copy(update={"memory": memory(spec, shape, work.images, engine)})
+    found = memory(spec, shape, work.images, engine)
+    return costs.model_copy(update={"memory": with_measured(found, before.same)})
 
 
 def _work(spec: Sft | Rl, parent: Flow, before: Past, walk: _Pass, root: Model | None) -> Work:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import assert_never
 
-from omrlang.estimate.memory import GIB, Job, flips, measure, no_shape
+from omrlang.estimate.memory import GIB, Job, flips, measure, no_shape, verdict
+from omrlang.estimate.ranges import exact
 from omrlang.estimate.shapes import kv_bytes_per_token
 from omrlang.plan import Estimate, Memory
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, settled_amount
+from omrlang.state import Record
 from omrlang.types import Shape, Vllm
 
 CPU_CACHE_BYTES = 2 * GIB
@@ -23,6 +25,15 @@ def memory(spec: Sft | Rl, shape: Shape | None, images: Estimate, engine: str | 
     job = job_of(spec, shape, images, engine)
     found = measure(job)
     return found.model_copy(update={"flips": flips(job, found)})
+
+
+def with_measured(found: Memory, record: Record | None) -> Memory:
+    """With the peak of the stage's own run in the place of the sum."""
+    if record is None or record.peak_bytes is None:
+        return found
+    total = exact(record.peak_bytes, "bytes", "measured", "peak of the stage's run")
+    judged = verdict(total, found.capacity_bytes)
+    return found.model_copy(update={"total": total, "verdict": judged, "flips": ()})
 
 
 def job_of(spec: Sft | Rl, shape: Shape, images: Estimate, engine: str | None) -> Job:

@@ -174,7 +174,7 @@ class Record:
                 writer.add_shard(fingerprint, shard)
             counts = writer.counts(fingerprint)
             if status == "done":
-                _add_actuals(writer, stage, counts, seconds)
+                _add_actuals(writer, stage, counts, seconds, summary.get("peak_bytes"))
             writer.end_stage(fingerprint, status, seconds, summary)
         known.update(shard.number for shard in new)
         self._set_entry(fingerprint, stage.name, stage.spec.kind, status, seconds, summary, counts)
@@ -256,15 +256,22 @@ def _check_sum(stage: PlanStage, entry: dict[str, Any]) -> None:
 def _add_estimates(writer: lineage.Writer, stage: PlanStage) -> None:
     if stage.costs is None:
         return
-    for metric in ("rows_out", "tokens", "seconds"):
-        found = getattr(stage.costs, metric)
+    costs = stage.costs
+    planned = {"rows_out": costs.rows_out, "tokens": costs.tokens, "seconds": costs.seconds}
+    if costs.memory is not None:
+        planned["memory"] = costs.memory.total
+    for metric, found in planned.items():
         writer.add_estimate(
             stage.fingerprint, metric, [found.lo, found.mid, found.hi, found.unit, found.origin]
         )
 
 
 def _add_actuals(
-    writer: lineage.Writer, stage: PlanStage, counts: lineage.Counts, seconds: float
+    writer: lineage.Writer,
+    stage: PlanStage,
+    counts: lineage.Counts,
+    seconds: float,
+    peak: float | None,
 ) -> None:
     """In the units of the estimates: a training stage has no rows of its own, but learned from some."""
     rows, tokens = counts.num_rows, counts.num_tokens
@@ -272,3 +279,5 @@ def _add_actuals(
         rows, tokens = writer.trained_on(stage.fingerprint)
     for metric, value in (("rows_out", rows), ("tokens", tokens), ("seconds", seconds)):
         writer.add_actual(stage.fingerprint, metric, value)
+    if peak is not None and stage.costs is not None and stage.costs.memory is not None:
+        writer.add_actual(stage.fingerprint, "memory", peak)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -278,9 +280,18 @@ def finish(work: Work, summary: dict[str, Any]) -> None:
     Known keys, all optional: ``metrics`` (numbers for the result table: ``accuracy``, ``accuracy_lo``, ``accuracy_hi``,
     ``mean_response_tokens``, ``format_rate``, ``num_questions``, ``by_source``), ``rates`` (tokens a second by
     "KIND/MODEL/ENGINE"), ``tokens``, ``mean_prompt_tokens``, ``mean_response_tokens``, ``num_in`` where it is not the
-    number of input rows (times ``n``), ``spread_share`` of the prompts that were asked in ``rl``. Rows, drops and reasons are counted from the shards.
+    number of input rows (times ``n``), ``spread_share`` of the prompts that were asked in ``rl``. ``peak_bytes`` is added here. Rows, drops and reasons are counted from the shards.
     """
+    summary = {"peak_bytes": peak_bytes(), **summary}
     write_atomic(Path(work.out) / "done.json", json.dumps(summary).encode())
+
+
+def peak_bytes() -> int:
+    """This process's memory at its peak: of its GPU where it computed on one, else what it had resident."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_reserved())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def fail(work: Work, message: str, exit_code: int, damaged: str | None = None) -> None:

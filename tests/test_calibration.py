@@ -1,0 +1,75 @@
+"""Each run keeps what was planned beside what came of it, and the next plan stands on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from omr_runtime.work import peak_bytes
+from omrlang.cli import main
+from omrlang.cli.calibration import Compared, text
+from omrlang.estimate.jobs import with_measured
+from omrlang.plan import Estimate, Input, Memory
+from omrlang.state import Record
+
+RECIPE = """omr 1
+
+use std.formats
+
+model teacher = scripted("shapes", right = 50%)
+
+source puzzles from synthetic("shapes", n = 40, seed = 1)
+
+sample traces from puzzles with teacher {
+  n           = 2
+  prompt      = formats.think_answer_short
+  temperature = 1.0
+  max_tokens  = 64
+}
+
+filter right from traces {
+  keep = answer_matches
+  assume { keep = 10% .. 20% }
+}
+"""
+
+
+def test_a_run_is_held_against_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, state = tmp_path / "r.omr", ["--state", str(tmp_path / ".omr")]
+    recipe.write_text(RECIPE)
+    assert main(["plan", str(recipe), "--calibration", *state]) == 1
+    assert "nothing was run" in capsys.readouterr().err
+    assert main(["run", str(recipe), *state]) == 0
+    capsys.readouterr()
+    assert main(["plan", str(recipe), "--calibration", *state]) == 0
+    said = capsys.readouterr().out
+    lines = {tuple(line.split()[:2]): line for line in said.splitlines() if line.strip()}
+    assert lines["traces", "rows"].endswith("in range")
+    assert "80 rows" in lines["traces", "rows"]
+    assert lines["right", "rows"].endswith("OUTSIDE")
+    assert "rows: 2 of 3 in their range" in said
+    assert main(["explain", str(recipe), "right.rows", *state]) == 0
+    assert "measured" in capsys.readouterr().out
+
+
+def test_an_error_is_a_share_of_what_was_measured() -> None:
+    number = Input("seconds", 1.0, 2.0, 3.0, "s", "assumed")
+    inside, outside = Compared("a", number, 2.5), Compared("b", number, 4.0)
+    assert (inside.in_range, outside.in_range) == (True, False)
+    assert outside.error == pytest.approx(-0.5)
+    assert "1 of 2 in their range, median error 35%" in text([inside, outside])
+
+
+def test_a_measured_peak_decides_the_verdict() -> None:
+    guess = Estimate(lo=1e9, mid=5e9, hi=9e9, unit="bytes", origin="assumed", formula="parts")
+    planned = Memory(parts={"weights": guess}, total=guess, capacity_bytes=8e9, verdict="uncertain")
+    assert with_measured(planned, None) is planned
+    known = with_measured(planned, Record(peak_bytes=6e9))
+    assert (known.total.mid, known.total.origin, known.verdict) == (6e9, "measured", "fits")
+
+
+def test_a_worker_knows_its_peak() -> None:
+    before = peak_bytes()
+    block = bytearray(64 << 20)
+    assert peak_bytes() >= max(before, len(block))
