@@ -64,6 +64,12 @@ DECODE_STEP_S: Guess = (0.001, 0.002, 0.004)
 DECODE_MIX = (0.65, 0.5, 0.4)
 """Fixed time of one decoding step, and what prefill and ragged ends leave of the ceiling."""
 
+ENGINE_BYTES = 4e9
+"""Of a device: what vLLM keeps for a step's values, CUDA graphs and libraries."""
+
+ALL_REDUCE_S: Guess = (1e-5, 2e-5, 5e-5)
+"""A sum of one step's hidden states over the devices of an engine."""
+
 CPU_TRAIN_FLOPS: dict[str, Guess] = {"bf16": (7e11, 3.5e11, 1e11), "fp32": (3.2e11, 1.6e11, 5e10)}
 """Two recent cores with AMX: 430 (bf16) and 200 (fp32) tokens a second for 135M parameters; best first."""
 

@@ -186,7 +186,7 @@ def _gpu_sample(
     context: Estimate,
 ) -> Estimate:
     """Engines decode side by side; ``mix`` is what prefill between steps and ragged ends leave of a full engine's rate."""
-    devices = gpus_of_a_replica(shape, gpu)
+    devices = gpus_of_a_replica(shape, hardware, gpu)
     split = f"{hardware.count} {gpu.name}, {devices} an engine"
     return derive(
         "s",
@@ -196,14 +196,14 @@ def _gpu_sample(
         ),
         falling=["rate", "mix", "engines"],
         responses=responses,
-        rate=_decode_rate(shape, gpu, context),
+        rate=_decode_rate(shape, gpu, devices, context),
         mix=guess(assumptions.DECODE_MIX, "", "what prefill and ragged ends leave"),
-        prefill=_prefill_seconds(shape, gpu, prompts),
+        prefill=_prefill_seconds(shape, gpu, devices, prompts),
         engines=exact(max(1, hardware.count // devices), "", "formula", split),
     )
 
 
-def _decode_rate(shape: Shape, gpu: Gpu, context: Estimate) -> Estimate:
+def _decode_rate(shape: Shape, gpu: Gpu, devices: int, context: Estimate) -> Estimate:
     """Tokens a second of one full engine. As many sequences are decoded at once as their cache has room for; a step is
     bound by reading the weights and the cache, or by 2 N a token at half the peak."""
 
@@ -215,25 +215,26 @@ def _decode_rate(shape: Shape, gpu: Gpu, context: Estimate) -> Estimate:
         read = (weights + width * context * cache) / (bandwidth * reach)
         return width / (max(read, 2 * N * width / (peak / 2)) + fixed)
 
-    devices = gpus_of_a_replica(shape, gpu)
     weights = 2.0 * shape.num_params
-    room = max(0.0, 0.9 * gpu.memory_gib * 2**30 * devices - weights)
+    free = 0.9 * gpu.memory_gib * 2**30 - assumptions.ENGINE_BYTES
+    room = max(0.0, free * devices - weights)
     return derive(
         "tokens/s",
         f"width / (max((weights + width x context x cache) / (bandwidth x reach), 2 N width / (peak / 2)) + fixed),"
         f" width = min({DECODED_AT_ONCE}, room / (context x cache))",
         rate,
         falling=["context", "cache", "weights", "N", "fixed"],
-        room=exact(room, "bytes", "formula", f"90% of {devices} {gpu.name} less the weights"),
+        room=exact(
+            room, "bytes", "formula", f"90% of {devices} {gpu.name}, less the weights and 4 GB each"
+        ),
         weights=of_shape(shape, weights, "bytes", "in bf16, all of them read in a step"),
         context=context,
-        **_step_inputs(shape, gpu),
+        **_step_inputs(shape, gpu, devices),
     )
 
 
-def _step_inputs(shape: Shape, gpu: Gpu) -> dict[str, Estimate]:
+def _step_inputs(shape: Shape, gpu: Gpu, devices: int) -> dict[str, Estimate]:
     """What the time of any decoding step hangs on."""
-    devices = gpus_of_a_replica(shape, gpu)
     machine = f"{devices} x {gpu.name}"
     return {
         "cache": of_shape(shape, kv_bytes_per_token(shape), "bytes", "keys, values of a token"),
@@ -241,12 +242,26 @@ def _step_inputs(shape: Shape, gpu: Gpu) -> dict[str, Estimate]:
         "reach": guess(assumptions.DECODE_BANDWIDTH, "", "share of the bandwidth"),
         "N": of_shape(shape, text_params(shape), "parameters", "that a text token goes through"),
         "peak": exact(gpu.tflops * 1e12 * devices, "FLOP/s", "declared", machine),
-        "fixed": guess(assumptions.DECODE_STEP_S, "s", "fixed time of a step"),
+        "fixed": _fixed_seconds(shape, devices),
     }
 
 
-def _prefill_seconds(shape: Shape, gpu: Gpu, prompts: Estimate) -> Estimate:
-    devices = gpus_of_a_replica(shape, gpu)
+def _fixed_seconds(shape: Shape, devices: int) -> Estimate:
+    """Of a step, whatever it computes; over several devices each layer sums up twice among them."""
+    fixed = guess(assumptions.DECODE_STEP_S, "s", "fixed time of a step")
+    if devices == 1:
+        return fixed
+    return derive(
+        "s",
+        "fixed + 2 x layers x one sum over the devices",
+        lambda fixed, layers, each: fixed + 2 * layers * each,
+        fixed=fixed,
+        layers=of_shape(shape, shape.layers, "layers", "of the shape"),
+        each=guess(assumptions.ALL_REDUCE_S, "s", f"a sum over {devices} devices"),
+    )
+
+
+def _prefill_seconds(shape: Shape, gpu: Gpu, devices: int, prompts: Estimate) -> Estimate:
     return derive(
         "s",
         "prompts x 2 N / (peak / 2)",
@@ -258,10 +273,11 @@ def _prefill_seconds(shape: Shape, gpu: Gpu, prompts: Estimate) -> Estimate:
     )
 
 
-def gpus_of_a_replica(shape: Shape, gpu: Gpu) -> int:
-    """The smallest power of two of devices whose memory holds the weights twice over, cache included."""
+def gpus_of_a_replica(shape: Shape, hardware: Hardware, gpu: Gpu) -> int:
+    """The smallest power of two of devices whose memory holds the weights twice over, cache included, if there are so many."""
     devices = 1
-    while 2.0 * shape.num_params > 0.55 * devices * gpu.memory_gib * 2**30 and devices < 1024:
+    memory = gpu.memory_gib * 2**30
+    while 2.0 * shape.num_params > 0.55 * devices * memory and 2 * devices <= hardware.count:
         devices *= 2
     return devices
 
@@ -271,7 +287,8 @@ def tail_seconds(shape: Shape, hardware: Hardware | None, longest: Estimate) -> 
     if hardware is None or hardware.gpu is None:
         step = guess(assumptions.CPU_DECODE_STEP_S, "s", "fixed time of a step")
         return derive("s", "longest x one step", product, longest=longest, step=step)
-    inputs = _step_inputs(shape, hardware.gpu)
+    devices = gpus_of_a_replica(shape, hardware, hardware.gpu)
+    inputs = _step_inputs(shape, hardware.gpu, devices)
     return derive(
         "s",
         "longest x ((2 N + longest / 2 x cache) / (bandwidth x reach) + fixed)",
