@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from verify_parts import condition, row, table, work_order
 
-from omr_runtime.near import pictures
+from omr_runtime.near import hashed
 from omr_runtime.stages import filter as filter_stage
 from omr_runtime.store import ImageStore
 from omr_runtime.verify.seen import Looks, Seen
@@ -117,7 +117,7 @@ def test_an_image_that_looks_like_one_of_theirs(tmp_path: Path) -> None:
         name: store.put(_bytes(image))
         for name, image in {"whole": drawn, "small": drawn.resize((80, 60)), "new": other}.items()
     }
-    looks = Looks(0.9, pictures(tmp_path))
+    looks = Looks(0.9, hashed(tmp_path))
     seen = Seen(13, looks)
     seen.add("bench", [asked("What is x?", digests["whole"], id=name) for name in ("b2", "b1")])
     found = seen.look(asked("something else", digests["small"]))

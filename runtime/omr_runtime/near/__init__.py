@@ -34,10 +34,10 @@ def measures(near: Near, work: Work) -> list[Measure]:
         return [_images(near, work) if is_images(c) else _texts(near, work) for c in near.columns]
 
 
-def pictures(state: str | Path) -> Pictures:
+def hashed(state: str | Path) -> Pictures:
     """Images of a state folder by their perceptual hash. RunError when a package is missing."""
     with _packages():
-        return _hashed(Phash(), state)
+        return _pictures(Phash(), state)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def _packages() -> Iterator[None]:
         ) from error
 
 
-def _hashed(spec: Phash, state: str | Path) -> Pictures:
+def _pictures(spec: Phash, state: str | Path) -> Pictures:
     from omr_runtime.near.pictures import Pictures
     from omr_runtime.store import ImageStore
 
@@ -70,7 +70,7 @@ def _texts(near: Near, work: Work) -> Measure:
 
 def _images(near: Near, work: Work) -> Measure:
     if isinstance(near.image, Phash):
-        return _hashed(near.image, work.state)
+        return _pictures(near.image, work.state)
     from omr_runtime.near.encoders import image_encoder
     from omr_runtime.near.vectors import Vectors
     from omr_runtime.store import ImageStore

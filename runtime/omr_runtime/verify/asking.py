@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from omr_runtime.near import pictures
+from omr_runtime.near import hashed
 from omr_runtime.verify.cascade import Cascade, OpenJudge
 from omr_runtime.verify.judge import DECODING, Judge, judge_name
 from omr_runtime.verify.math import MathPool
@@ -49,7 +49,7 @@ def _seen(work: Work, call: Call) -> Seen:
     """The index of a ``seen_in``."""
     named = {name: node.value for name, node in call.named if isinstance(node, Lit)}
     alike = named.get("image")
-    looks = Looks(float(alike), pictures(work.state)) if alike else None
+    looks = Looks(float(alike), hashed(work.state)) if alike else None
     found = Seen(int(named.get("n") or NUM_WORDS), looks)
     for name in call.stages:
         found.add(name, read_rows([work.rows_of(name)], ["id", "question", "images"]))
