@@ -17,6 +17,7 @@ from omrlang.schema import Spec
 from omrlang.types import Frozen, Model, SettingClass, construct
 
 FORMAT_VERSION = "1.0"
+SAVED_SUFFIX = ".omrplan"
 
 Origin: TypeAlias = Literal["measured", "calibrated", "formula", "declared", "assumed", "unknown"]
 Action: TypeAlias = Literal["new", "partial", "cached", "redo", "removed"]

@@ -25,7 +25,6 @@ from omrlang.hir import Recipe
 from omrlang.plan import FORMAT_VERSION, Plan
 from omrlang.source import SourceFile
 
-SUFFIX = ".omrplan"
 FORMAT = "omrplan 1"
 MANIFEST, PLAN = "manifest.json", "plan.json"
 MAX_MEMBER_BYTES = 64 << 20

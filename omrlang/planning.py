@@ -35,7 +35,7 @@ from omrlang.provenance import placed
 from omrlang.references import calls
 from omrlang.select import Wanted, check_names, select
 from omrlang.state import Index, read_index
-from omrlang.types import Verifier
+from omrlang.types import Verifier, construct
 
 EVERYTHING = Wanted()
 
@@ -69,7 +69,8 @@ def make_plan(
         {stage.name: stage.spec for stage in stages},
     )
     simulated = _simulated(recipe, whole)
-    return Plan(
+    return construct(
+        Plan,
         omr_version=__version__,
         recipe=str(path),
         folder=str(recipe.folder.resolve()),
@@ -127,7 +128,8 @@ def _plan_stages(
 
 
 def _plan_stage(stage: Lowered, decision: Decision, costs: Costs, recipe: Recipe) -> PlanStage:
-    return PlanStage(
+    return construct(
+        PlanStage,
         address=f"{stage.spec.kind}.{stage.name}",
         name=stage.name,
         spec=stage.decided,

@@ -21,7 +21,7 @@ Entry = TypeVar("Entry", bound="Tolerant")
 class Tolerant(BaseModel):
     """A part of the index: unknown fields are another version's and are passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Record(Tolerant):

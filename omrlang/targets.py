@@ -15,8 +15,8 @@ from omrlang.diagnostics import Diagnostic, Reporter, did_you_mean
 from omrlang.diff import Side
 from omrlang.diff.origins import Origins
 from omrlang.files import read_source
-from omrlang.plan import Plan
-from omrlang.planfile import SUFFIX, BadPlanFile, read_plan
+from omrlang.plan import SAVED_SUFFIX, Plan
+from omrlang.planfile import BadPlanFile, read_plan
 from omrlang.planning import make_plan
 from omrlang.unsaved import held
 
@@ -39,7 +39,7 @@ def sides(target: str, state: Path, overrides: Sequence[str] = ()) -> list[Side]
     a recipe ``#STAGE`` names the one training stage that is meant, with what it needs and what needs it.
     """
     text, _, focus = target.partition("#") if ".omr" in target else (target, "", "")
-    if ".omr" not in text or text.endswith(SUFFIX):
+    if ".omr" not in text or text.endswith(SAVED_SUFFIX):
         return [_saved(text, state)]
     revision, path = _split_revision(text)
     reading = _at_revision(revision, path) if revision else nullcontext()
@@ -74,7 +74,7 @@ def _saved(text: str, state: Path) -> Side:
     try:
         plan = (
             read_plan(path)
-            if path.suffix == SUFFIX
+            if path.suffix == SAVED_SUFFIX
             else Plan.model_validate_json(path.read_bytes())
         )
         return Side(text, plan)

@@ -190,12 +190,11 @@ def outcome(folder: Path, parts: Parts, options: tuple[str, ...]) -> Outcome:
     (folder / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "a.omr").write_text(parts.text())
     cold = not (folder / ".omr").exists()
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
+    out, quiet = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(quiet):
         planned_code = main(["plan", "a.omr", "--json", *options])
     planned = json.loads(out.getvalue()) if planned_code == 0 else {"stages": []}
     due = [s["name"] for s in planned["stages"] if s["selected"] and s["action"] != "cached"]
-    quiet = io.StringIO()
     with (
         contextlib.redirect_stdout(quiet),
         contextlib.redirect_stderr(quiet),

@@ -345,7 +345,7 @@ def test_plan_and_diff_import_nothing_heavy() -> None:
 import sys
 import time
 from omrlang.cli.plan import run
-from omrlang.cli import plan_text, diff, diff_text
+from omrlang.cli import plan_text, diff, diff_view
 from omrlang.compiler import load
 from omrlang.planning import make_plan
 from pathlib import Path

@@ -45,6 +45,10 @@ def test_walk(tmp_path: Path, update: bool) -> None:
     walk(DOCS / "walk.md", tmp_path, update)
 
 
+def test_plan(tmp_path: Path, update: bool) -> None:
+    walk(DOCS / "plan.md", tmp_path, update)
+
+
 def test_duplicates(tmp_path: Path, update: bool) -> None:
     walk(DOCS / "duplicates.md", tmp_path, update)
 

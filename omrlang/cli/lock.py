@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omrlang.cli.arguments import add_set, add_state
+from omrlang.cli.plan_view.layout import plural
 from omrlang.lock import Lock, Locked, lock_path, lock_text, of, read_lock
 from omrlang.pins import Pin
 
@@ -50,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     again = {"all"} if args.check else set(args.update)
     after = of([*(_locked(pin, before, again) for pin in pins), *_wheels(args)])
     moved = list(_changes(before, after))
-    print("\n".join(moved) if moved else f"{path}: {len(after.pins)} inputs, all as locked")
+    print(
+        "\n".join(moved) if moved else f"{path}: {plural(len(after.pins), 'input')}, all as locked"
+    )
     if args.check:
         return DRIFT if moved else 0
     return _write(path, after) if moved or not before.exists else 0
@@ -61,7 +64,7 @@ def _write(path: Path, lock: Lock) -> int:
 
     if not replace_text(path, lock_text(lock.pins.values())):
         return 1
-    print(f"{path}: {len(lock.pins)} inputs")
+    print(f"{path}: {plural(len(lock.pins), 'input')}")
     return 0
 
 

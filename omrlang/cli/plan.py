@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from omrlang.cli.arguments import add_deny, add_locked, add_selection, add_set, add_state, add_width
 from omrlang.cli.exits import PRECEDENCE
-from omrlang.plan import Exit, Plan
+from omrlang.cli.files import is_saved
+from omrlang.plan import SAVED_SUFFIX, Exit, Plan
 
 if TYPE_CHECKING:
     from omrlang.diagnostics import Diagnostic
@@ -62,8 +63,6 @@ def run(args: argparse.Namespace) -> int:
         from omrlang.cli.diff import price_study
 
         return price_study([str(args.file), *args.others], args)
-    from omrlang.cli.saved import is_saved, save
-
     if args.calibration:
         return _calibration(args.state)
     if is_saved(args.file):
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"omr: {wrong}", file=sys.stderr)
         return USAGE
     plans = [(recipe, _judged(plan, args)) for recipe, plan in made]
-    if args.out is not None and not all(save(args.out, plan, recipe) for recipe, plan in plans):
+    if args.out is not None and not _saved(args.out, plans):
         return 1
     print_plans([plan for _, plan in plans], args)
     return worst([plan.exit.code for _, plan in plans] or [1])
@@ -102,13 +101,17 @@ def _show_saved(args: argparse.Namespace) -> int:
 
 
 def _not_savable(args: argparse.Namespace, made: Made) -> str | None:
-    from omrlang.planfile import SUFFIX
-
-    if args.out.suffix != SUFFIX:
-        return f"--out {args.out}: a saved plan is called FILE{SUFFIX}"
+    if not is_saved(args.out):
+        return f"--out {args.out}: a saved plan is called FILE{SAVED_SUFFIX}"
     if len(made) > 1:
         return f"--out holds one plan, {args.file} has {len(made)} variants; such as {made[0][1].recipe}"
     return None
+
+
+def _saved(path: Path, plans: Made) -> bool:
+    from omrlang.cli.saved import save
+
+    return all(save(path, plan, recipe) for recipe, plan in plans)
 
 
 def _judged(plan: Plan, args: argparse.Namespace) -> Plan:

@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> Plan | None:
     """The plan to run: that of the recipe, or the one that was saved."""
-    from omrlang.cli.saved import is_saved, load_saved
+    from omrlang.cli.files import is_saved
+    from omrlang.cli.saved import load_saved
 
     if not is_saved(args.file):
         plan = load_plan(args.file, args.state, args.set, wanted(args))

@@ -9,14 +9,9 @@ from pathlib import Path
 
 from omrlang.hir import Recipe
 from omrlang.plan import Exit, Plan
-from omrlang.planfile import SUFFIX, check_hashes, packed, read_plan
+from omrlang.planfile import check_hashes, packed, read_plan
 
 STALE = 4
-
-
-def is_saved(path: Path) -> bool:
-    """Whether the command was given a plan instead of a recipe."""
-    return path.suffix == SUFFIX
 
 
 def save(path: Path, plan: Plan, recipe: Recipe) -> bool:
