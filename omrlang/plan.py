@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from pydantic import Field, PrivateAttr, RootModel
+from pydantic import Field, PrivateAttr
 
 from omrlang.functions import Asks
 from omrlang.schema import Spec
@@ -362,7 +362,3 @@ class PlanFailure(Frozen):
     errored: Literal[True] = True
     diagnostics: tuple[PlanDiagnostic, ...]
     exit: Exit = construct(Exit, code=1, reason="errors")
-
-
-class Planned(RootModel[Plan | PlanFailure | tuple[Plan, ...]]):
-    """What ``omr plan --json`` prints: a plan, an array of them where a recipe has several variants, or why there is none."""

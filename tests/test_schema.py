@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from made_recipes import cluster, quickstart
 
 from omrlang.cli import main
-from omrlang.cli.schema import declared, one, recipe_schema, written
-from omrlang.plan import FORMAT_VERSION, Planned
+from omrlang.cli.schema import declared, one, planned, recipe_schema, written
+from omrlang.plan import FORMAT_VERSION
 from omrlang.schema import KINDS
 from omrlang.types import Clause, Setting
 
@@ -71,7 +71,7 @@ def test_specifications_fit_the_schema(spec: Any) -> None:
 def test_plans_of_shipped_recipes_fit_the_schema(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check = validator(one(Planned))
+    check = validator(one(planned()))
     code = main(["plan", str(path), "--json", "--state", str(tmp_path)])
     found = json.loads(capsys.readouterr().out)
     check.validate(found)
@@ -86,7 +86,7 @@ def test_plans_of_shipped_recipes_fit_the_schema(
 def test_a_sweep_and_a_plan_that_failed_fit_the_schema(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check = validator(one(Planned))
+    check = validator(one(planned()))
     path = tmp_path / "a.omr"
     text = 'omr 1\n\nseed = 1\n\nsource a from synthetic("shapes", n = sweep(3, 4), seed = 1)\n'
     for recipe, code, kind in ((text, 0, list), (text.replace("seed = 1)", "sed = 1)"), 1, dict)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -52,10 +53,24 @@ def declared() -> dict[str, type[BaseModel]]:
 def written() -> dict[str, type[BaseModel]]:
     """What commands write as JSON."""
     from omrlang.diff.report import Diff, Study
-    from omrlang.plan import Planned
     from omrlang.render.data import Findings
 
-    return {"plan": Planned, "diff": Diff, "study": Study, "findings": Findings}
+    return {"plan": planned(), "diff": Diff, "study": Study, "findings": Findings}
+
+
+@cache
+def planned() -> type[BaseModel]:
+    """What ``omr plan --json`` prints: a plan, an array of them for a recipe with variants, or why there is none.
+
+    Made only here: pydantic builds the validators of a union at once, and a plan must start without them."""
+    from pydantic import RootModel
+
+    from omrlang.plan import Plan, PlanFailure
+
+    class Planned(RootModel[Plan | PlanFailure | tuple[Plan, ...]]):
+        """What ``omr plan --json`` prints: a plan, an array of them for a recipe with variants, or why there is none."""
+
+    return Planned
 
 
 def one(model: type[BaseModel]) -> dict[str, Any]:
