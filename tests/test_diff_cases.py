@@ -166,7 +166,9 @@ def test_a_row_of_the_papers_tables(
 ) -> None:
     monkeypatch.chdir(PAPER / "ablations")
     found = diff(side(Path(f"{ROWS[row]}.omr")), side(Path(f"{row}.omr")))
-    check(CASES / "published" / f"{row}.txt", shown(found), update)
+    # Places without lines: the recipes have comments that come and go.
+    text = re.sub(r"(\.omr):\d+:\d+", r"\1", shown(found))
+    check(CASES / "published" / f"{row}.txt", text, update)
 
 
 def published(target: str, overrides: tuple[str, ...] = ()) -> Side:
