@@ -125,8 +125,6 @@ def test_what_can_be_held_is_held_and_then_nothing_of_it_moves(
 
 # ---- the published recipe ----------------------------------------------------------------------
 
-BASES = {"sampling_x8": "openmmreasoner"}
-"""Rows of the tables are compared with the row that their table compares them with."""
 ROWS = {
     "filter_difficulty": "sampling_x8",
     "filter_length": "sampling_x8",

@@ -84,21 +84,9 @@ def _results(found: Diff, a: Sequence[Ran], b: Sequence[Ran]) -> Iterator[Result
 
 def _result(found: Diff, stage: str, a: Outcome, b: Outcome, gained: Gain) -> ResultDiff:
     points = 100 * gained.difference
-    usd, hours = (
-        (found.price.b.usd.mid, found.price.a.usd.mid),
-        (found.price.b.gpu_hours.mid, found.price.a.gpu_hours.mid),
-    )
-    is_gain = points > 0
-    dollars = (
-        f"{(usd[0] - usd[1]) / Decimal(str(round(points, 6))):.2f}"
-        if is_gain and usd[0] is not None and usd[1] is not None and usd[0] != usd[1]
-        else None
-    )
-    gpu_hours = (
-        (hours[0] - hours[1]) / points
-        if is_gain and hours[0] is not None and hours[1] is not None and hours[0] != hours[1]
-        else None
-    )
+    price = found.price
+    usd = _per_point(price.a.usd.mid, price.b.usd.mid, points)
+    hours = _per_point(price.a.gpu_hours.mid, price.b.gpu_hours.mid, points)
     return ResultDiff(
         stage=stage,
         benchmark=stage,
@@ -114,9 +102,16 @@ def _result(found: Diff, stage: str, a: Outcome, b: Outcome, gained: Gain) -> Re
         paired=gained.is_paired,
         tokens_a=a.tokens,
         tokens_b=b.tokens,
-        usd_per_point=dollars,
-        gpu_hours_per_point=gpu_hours,
+        usd_per_point=None if usd is None else f"{usd:.2f}",
+        gpu_hours_per_point=hours,
     )
+
+
+def _per_point(a: float | Decimal | None, b: float | Decimal | None, points: float) -> float | None:
+    """What B costs more than A for each point that it is better; None where it is not better or costs no more."""
+    if a is None or b is None or points <= 0 or b <= a:
+        return None
+    return (float(b) - float(a)) / points
 
 
 def _measured(found: Outcome) -> Measured:
