@@ -112,6 +112,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "top_k": 20,
         "max_prompt": 64,
         "max_response": 65,
+        "watch": t.Watch(every=2, rows=("other",)),
         "engine": t.Transformers(batch=2),
     },
     Eval: {
@@ -347,9 +348,9 @@ def test_a_folder_counts_by_names_and_content(tmp_path: Path) -> None:
         (tmp_path / folder / "data").mkdir(parents=True)
         (tmp_path / folder / "data" / "part.bin").write_bytes(b"rows")
     pins = Pins.open(tmp_path, tmp_path)
-    assert pins.place(t.Folder(path="x")) == pins.place(t.Folder(path="y"))
+    assert pins.place(t.Folder(path="x")).revision == pins.place(t.Folder(path="y")).revision
     (tmp_path / "y" / "data" / "more.bin").write_bytes(b"")
-    assert pins.place(t.Folder(path="x")) != pins.place(t.Folder(path="y"))
+    assert pins.place(t.Folder(path="x")).revision != pins.place(t.Folder(path="y")).revision
 
 
 def test_every_declared_setting_is_in_the_table() -> None:
