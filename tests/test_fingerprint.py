@@ -112,7 +112,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "top_k": 20,
         "max_prompt": 64,
         "max_response": 65,
-        "watch": t.Watch(every=2, rows=("other",)),
+        "watch": t.Watch(every=2, rows=t.RowSets(names=("other",))),
         "engine": t.Transformers(batch=2),
     },
     Eval: {
