@@ -37,6 +37,7 @@ from omr_runtime.verify.accuracy import (
     measure,
     wilson,
 )
+from omr_runtime.verify.economy import Manner, economy
 from omr_runtime.work import Work
 from omrlang.schema import Eval
 from omrlang.types import RowExpr, Worst
@@ -208,6 +209,7 @@ def test_no_questions(tmp_path: Path, model: Callable[[Write], None]) -> None:
     stage.run(work)
     assert json.loads((Path(work.out) / "done.json").read_text())["metrics"] == {
         "by_source": {},
+        "by_category": {},
         "num_failed": 0,
     }
 
@@ -248,6 +250,41 @@ def test_measure_of_nothing_and_of_agreement() -> None:
     assert interval(counted("mean", answers)) == wilson(1.0, 10)
 
 
+def test_what_answers_cost_and_how_they_read() -> None:
+    """A hundred answers of 1 .. 100 tokens; the two longest are cut, one in four is in the format."""
+    found = economy([Manner(n, n % 4 == 0, n > 98, 10, n == 1) for n in range(1, 101)])
+    assert found == {
+        "mean_response_tokens": 50.5,
+        "median_response_tokens": 50.5,
+        "p95_response_tokens": 95.0,
+        "format_rate": 0.25,
+        "truncation_rate": 0.02,
+        "reflection_share": 0.001,
+    }
+    assert economy([Manner(7, True)])["p95_response_tokens"] == 7.0
+    assert economy([Manner(7, True)])["reflection_share"] == 0.0, "no words, no share"
+
+
+def test_accuracy_by_what_a_benchmark_says_of_its_questions(
+    tmp_path: Path, model: Callable[[Write], None]
+) -> None:
+    """Few values of a mapped column are categories; one for each question, or the same for all, is none."""
+    model(lambda question, index: response("4" if question in ("easy0", "easy1") else "5"))
+    rows = [
+        row | {"extra": json.dumps({"kind": "ab"[at % 2], "number": at, "set": "one"})}
+        for at, row in enumerate(questions("easy", 30))
+    ]
+    work = work_order(spec(["easy"]), tmp_path, {"easy": rows})
+    stage.run(work)
+    metrics = json.loads((Path(work.out) / "done.json").read_text())["metrics"]
+    assert set(metrics["by_category"]) == {"kind"}
+    kinds = metrics["by_category"]["kind"]
+    assert {kind: found["accuracy"] for kind, found in kinds.items()} == {"a": 1 / 15, "b": 1 / 15}
+    lines = {line["name"]: line["value"] for line in table(work, "metric")}
+    assert lines["extra.kind = a/num_questions"] == 15
+    assert lines["truncation_rate"] == 0.0
+
+
 # ---- how scores are counted --------------------------------------------------------------------------------------
 
 WORST = Worst(by="variant")
@@ -256,7 +293,7 @@ WORST = Worst(by="variant")
 def answer(
     question: str, score: float, problem: str | None = None, said: str | None = None
 ) -> Answer:
-    return Answer(question, score, 5, True, problem or question, said)
+    return Answer(question, score, problem or question, Manner(5, True), said)
 
 
 def test_worst_counts_a_problem_only_where_every_variant_is_right() -> None:

@@ -278,7 +278,7 @@ def finish(work: Work, summary: dict[str, Any]) -> None:
     """Say that the stage is done: the last thing a worker writes. ``summary`` becomes the stage's record in the index.
 
     Known keys, all optional: ``metrics`` (numbers for the result table: ``accuracy``, ``accuracy_lo``, ``accuracy_hi``,
-    ``mean_response_tokens``, ``format_rate``, ``num_questions``, ``by_source``), ``rates`` (tokens a second by
+    ``mean_response_tokens``, ``format_rate``, ``num_questions``, ``by_source``, ``by_category``), ``rates`` (tokens a second by
     "KIND/MODEL/ENGINE"), ``tokens``, ``mean_prompt_tokens``, ``mean_response_tokens``, ``num_in`` where it is not the
     number of input rows (times ``n``), ``spread_share`` of the prompts that were asked in ``rl``. ``peak_bytes`` is added here. Rows, drops and reasons are counted from the shards.
     """

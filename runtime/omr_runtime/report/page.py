@@ -83,6 +83,10 @@ def _values(facts: Facts, against: Against | None) -> dict[str, Any]:
         "mixes": [_mix(mixed) for mixed in facts.mixes],
         "trained": [_curves(trained) for trained in facts.trained],
         "marks": _marks(facts),
+        "judged": [
+            (stage.name, facts.ran.entries[stage.name].get("metrics", {}))
+            for stage in facts.ran.evals
+        ],
         "versus": facts.versus,
         "table": table,
         "columns": table.columns,

@@ -151,7 +151,7 @@ def lines(shards: Shards, table: str, columns: list[str] | None = None) -> Itera
 
 
 def _measure_all(work: Work, spec: Eval, score: RowExpr, shards: Shards) -> dict[str, Any]:
-    """The figures of all answers, with those of each benchmark under ``by_source``."""
+    """The figures of all answers, with those of each benchmark and category apart."""
     scores = _scores(shards, score.text)
     scored = ((row, scores[row["id"]]) for row in lines(shards, "row"))
     failed = Counter(line["reason"] for line in lines(shards, "dropped"))

@@ -1,4 +1,4 @@
-"""Scored answers to the accuracy of a benchmark with a 95% interval, mean response tokens and the share in the asked format."""
+"""Scored answers to the figures of a benchmark: its accuracy with a 95% interval, and what the answers cost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from statistics import NormalDist, fmean
 from typing import TypeAlias, assert_never
 
 from omr_runtime.verify.answers import exact
+from omr_runtime.verify.economy import Manner, economy
 from omrlang.types import Aggregate, Worst
 
 Z = NormalDist().inv_cdf(0.975)
@@ -22,9 +23,8 @@ class Answer:
 
     question: str
     score: float
-    num_tokens: int
-    format_ok: bool
     problem: str
+    manner: Manner
     said: str | None = None
 
 
@@ -51,8 +51,7 @@ def measure(answers: Mapping[Aggregate, Iterable[Answer]]) -> dict[str, float]:
         "accuracy_lo": low,
         "accuracy_hi": high,
         **plain,
-        "mean_response_tokens": fmean(answer.num_tokens for answer in given),
-        "format_rate": fmean(answer.format_ok for answer in given),
+        **economy([answer.manner for answer in given]),
     }
 
 
