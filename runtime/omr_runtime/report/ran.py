@@ -41,19 +41,15 @@ class Ran:
 def find(folder: Path, target: str | None = None) -> Ran:
     """What ran last under a recipe's path or a run's id; of all recipes the last one without ``target``.
 
-    RunError where nothing was run under that name.
+    RunError where nothing was run under that name, or only by a version of omr whose plans this one cannot read.
     """
     state = State(folder)
     files = sorted(state.plans.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files:
-        plan = _read(path)
-        if target is None or path.stem == target or _same_recipe(plan, target):
+    plans = {path: _read(path) for path in files}
+    for path, plan in plans.items():
+        if plan is not None and (target in (None, path.stem) or _same_recipe(plan, target)):
             return of_plan(state, plan)
-    named = sorted({_read(path).recipe for path in files})
-    there = f"; there are: {', '.join(named)}" if named else ""
-    raise RunError(
-        f"nothing was run on {state.folder}{f' under {target!r}' if target else ''}{there}"
-    )
+    raise RunError(_nothing(state, target, plans))
 
 
 def of_plan(state: State, plan: Plan) -> Ran:
@@ -63,13 +59,23 @@ def of_plan(state: State, plan: Plan) -> Ran:
     return Ran(state, plan, known)
 
 
-def _same_recipe(plan: Plan, target: str) -> bool:
-    path = Path(target)
+def _nothing(state: State, target: str | None, plans: dict[Path, Plan | None]) -> str:
+    named = sorted({plan.recipe for plan in plans.values() if plan is not None})
+    old = sum(plan is None for plan in plans.values())
+    parts = [f"nothing was run on {state.folder}{f' under {target!r}' if target else ''}"]
+    parts += [f"there are: {', '.join(named)}"] if named else []
+    parts += [f"{old} of its plans can only be read by another version of omr"] if old else []
+    return "; ".join(parts)
+
+
+def _same_recipe(plan: Plan, target: str | None) -> bool:
+    path = Path(target or "")
     return path.name == Path(plan.recipe).name and path.resolve().parent == Path(plan.folder)
 
 
-def _read(path: Path) -> Plan:
+def _read(path: Path) -> Plan | None:
+    """None for what no plan of this version is: another one wrote it."""
     try:
         return Plan.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunError(f"{path}: no plan that this version of omr can read") from error
+    except (OSError, ValidationError):
+        return None
