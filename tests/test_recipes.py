@@ -14,8 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "pipelines").rglob("*.omr"), key=str)
-# Files that amend another are tested in one process, in test_openmmreasoner.
-RECIPES = [path for path in RECIPES if path.is_file() and path.parent.name != "ablations"]
+# Files that amend another are tested in one process, in test_openmmreasoner and test_small_studies.
+AMENDING = ("ablations", "findings")
+RECIPES = [path for path in RECIPES if path.is_file() and path.parent.name not in AMENDING]
 STDLIB = sorted((ROOT / "stdlib").glob("*.omr"))
 
 

@@ -27,6 +27,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where to write it (default RECIPE.html)"
     )
+    parser.add_argument(
+        "--with",
+        dest="results",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a result file of lm-eval or lmms-eval, for the tournament",
+    )
     add_state(parser)
     parser.set_defaults(run=run)
 
@@ -37,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         from omr_runtime.report.facts import gather
+        from omr_runtime.report.official import official_line
         from omr_runtime.report.page import page
         from omr_runtime.report.ran import find
 
         ran = find(args.state, args.target)
         against = _against(ran, find(args.state, args.against)) if args.against else None
-        text = page(gather(ran), against)
+        text = page(gather(ran, [official_line(path) for path in args.results]), against)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,15 @@ if TYPE_CHECKING:
     from omrlang.published import Table
 
 
-def print_tournament(state: Path, target: str | None, as_json: bool) -> None:
-    """What ran last under ``target``. RunError where nothing was run."""
+def print_tournament(
+    state: Path, target: str | None, results: Sequence[Path], as_json: bool
+) -> None:
+    """What ran last under ``target``, and what result files of official programs hold. RunError where there is nothing."""
+    from omr_runtime.report.official import official_line
     from omr_runtime.report.ran import find
     from omr_runtime.report.tournament import tournament
 
-    _print(tournament(find(state, target)), as_json)
+    _print(tournament(find(state, target), [official_line(path) for path in results]), as_json)
 
 
 def paired_records(state: Path, target: str | None) -> list[dict[str, object]]:

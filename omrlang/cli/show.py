@@ -35,6 +35,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="for recipe: every value with the layer that set it (default, stdlib, file, amend, sweep, set) and where",
     )
     add_set(parser)
+    parser.add_argument(
+        "--with",
+        dest="results",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="for tournament: a result file of lm-eval or lmms-eval",
+    )
     parser.add_argument("-n", type=int, default=5, metavar="N", help="how many rows (default 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     add_state(parser)
@@ -72,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             case "tournament":
                 from omrlang.cli.scores import print_tournament
 
-                print_tournament(args.state, args.name, args.json)
+                print_tournament(args.state, args.name, args.results, args.json)
             case "paired":
                 from omrlang.cli.scores import paired_records
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -12,7 +12,7 @@ from omr_runtime.report import queries
 from omr_runtime.report.comparison import Versus, versus
 from omr_runtime.report.examples import Example, examples
 from omr_runtime.report.ran import Ran
-from omr_runtime.report.tournament import Tournament, tournament
+from omr_runtime.report.tournament import Line, Tournament, tournament
 from omrlang.plan import PlanStage
 
 CURVES = {
@@ -125,8 +125,8 @@ class Facts:
     examples: tuple[Example, ...]
 
 
-def gather(ran: Ran) -> Facts:
-    """Read the index and the lineage once. RunError where there is no lineage."""
+def gather(ran: Ran, others: Sequence[Line] = ()) -> Facts:
+    """Read the index and the lineage once; ``others`` are lines for the tournament. RunError where there is no lineage."""
     done = [stage for stage in ran.plan.stages if ran.is_done(stage.name)]
     with lineage.read(ran.state.lineage) as reader:
         runs = tuple(_runs(ran, reader))
@@ -144,7 +144,7 @@ def gather(ran: Ran) -> Facts:
         funnels=funnels,
         mixes=mixes,
         trained=trained,
-        tournament=tournament(ran),
+        tournament=tournament(ran, others),
         versus=versus(ran),
         guesses=guesses,
         examples=examples(ran),

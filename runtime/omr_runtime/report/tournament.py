@@ -5,7 +5,7 @@ A line says whether it was measured here or published elsewhere; the two are nev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``origin`` is the evals that measured it, or where it was printed."""
+    """``origin`` is the evals that measured it, an official program's result file, or where it was printed."""
 
     name: str
     measured: bool
@@ -58,9 +58,9 @@ class Tournament:
         return any(line.mean(self.columns) is not None for line in self.lines)
 
 
-def tournament(ran: Ran) -> Tournament:
-    """Every model that a finished eval judged, then the published rows about the same benchmarks."""
-    lines = tuple(measured(ran))
+def tournament(ran: Ran, others: Sequence[Line] = ()) -> Tournament:
+    """Every model that a finished eval judged, ``others``, then the published rows about the same benchmarks."""
+    lines = (*measured(ran), *others)
     columns = tuple(dict.fromkeys(column for line in lines for column in line.cells))
     about = published.about(set(columns))
     printed = tuple(line for table in about for line in published_lines(table, columns))

@@ -1,0 +1,48 @@
+"""The small studies: every variant can be planned on a laptop, and differs from the others in what the study is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from omrlang.cli.plan import load_plans
+from omrlang.diff import Side, diff
+from omrlang.format import format_text
+
+STUDIES = sorted((Path(__file__).parents[1] / "pipelines" / "findings").glob("*.omr"))
+ABOUT = {
+    "answers": {"n"},
+    "diversity": {"from"},
+    "algorithms": {"algorithm"},
+    "format_weight": {"reward"},
+}
+"""By study: what its variants may differ in, by the first word of a factor's path."""
+TWO_HOURS_S = 7_200
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_variants_differ_in_one_thing(path: Path, tmp_path: Path) -> None:
+    assert format_text(path.read_text()) == path.read_text()
+    plans = load_plans(path, tmp_path, [])
+    assert len(plans) >= 3
+    for plan in plans:
+        assert plan.because
+        assert plan.exit.code == 0, plan.exit.reason
+        found = diff(Side("first", plans[0]), Side("this", plan))
+        assert {factor.path.split(".")[0] for factor in found.factors} <= ABOUT[path.stem]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_three_seeds_take_two_hours_at_most(path: Path, tmp_path: Path) -> None:
+    """By the plans' own middle estimates, nothing shared between variants."""
+    seconds = [plan.totals.seconds.mid or 0.0 for plan in load_plans(path, tmp_path, [])]
+    assert 0 < 3 * sum(seconds) <= TWO_HOURS_S
+
+
+def test_algorithms_are_compared_where_a_clip_range_can_act(tmp_path: Path) -> None:
+    path = next(path for path in STUDIES if path.stem == "algorithms")
+    for plan in load_plans(path, tmp_path, []):
+        spec = plan.stage("reasoner").spec.model_dump()
+        assert spec["batch"]["value"] / spec["minibatch"]["value"] >= 4
+        assert not any(item.code == "W101" for item in plan.diagnostics)
