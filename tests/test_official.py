@@ -50,9 +50,10 @@ def written(folder: Path, data: object) -> Path:
 
 def test_tasks_become_columns(tmp_path: Path) -> None:
     line = official_line(written(tmp_path, RESULTS))
-    assert (line.name, line.origin) == (
+    assert (line.name, line.kind, line.origin) == (
         "OpenMMReasoner-ColdStart",
-        "official program: results_2026.json",
+        "official",
+        "results_2026.json",
     )
     assert set(line.cells) == {"mathvista", "gsm8k"}
     cell = line.cells["mathvista"]
@@ -101,8 +102,8 @@ def test_the_command_puts_them_beside_what_was_measured(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["model"], line["kind"]) for line in lines[:2]] == [
         ("teacher", "measured"),
-        ("OpenMMReasoner-ColdStart", "measured"),
+        ("OpenMMReasoner-ColdStart", "official"),
     ]
-    assert lines[1]["origin"] == "official program: results_2026.json"
+    assert lines[1]["origin"] == "results_2026.json"
     assert main(["show", "tournament", "--state", str(state), "--with", "gone.json"]) == 1
     assert "gone.json: not readable" in capsys.readouterr().err

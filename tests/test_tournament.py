@@ -59,14 +59,14 @@ def test_measured_lines_stand_before_published_ones(tmp_path: Path) -> None:
     )
     assert found.columns == ("aime24", "own")
     ours, *theirs = found.lines
-    assert (ours.name, ours.measured, ours.origin) == ("teacher", True, "eval after")
+    assert (ours.name, ours.kind, ours.origin) == ("teacher", "measured", "eval after")
     assert (ours.cells["aime24"].value, ours.cells["own"].lo) == (20.0, pytest.approx(85.0))
     assert ours.mean(found.columns) == pytest.approx(55.0)
     assert {line.origin for line in theirs} == {
         "OpenMMReasoner, table 8 (arXiv 2511.16334v4, 5 December 2025)"
     }
     assert [line.cells["aime24"].value for line in theirs] == [6.7, 16.7, 27.1]
-    assert all(line.mean(found.columns) is None and not line.measured for line in theirs)
+    assert all(line.mean(found.columns) is None and line.kind == "published" for line in theirs)
     assert any("mean of eight" in note for note in found.notes)
 
 
@@ -89,7 +89,7 @@ def test_what_the_commands_print(tmp_path: Path, capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "measured      40.0 (35.0–45.0)" in shown
     assert "published 1" in shown
-    assert "published 1: OpenMMReasoner, table 8" in shown
+    assert "\n1: OpenMMReasoner, table 8" in shown
     assert main(["show", "tournament", "--json", "--state", str(state)]) == 0
     kinds = [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()]
     assert kinds == ["measured", "published", "published", "published"]

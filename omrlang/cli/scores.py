@@ -78,15 +78,10 @@ def _print(table: Tournament, as_json: bool) -> None:
         print("no eval has finished")
         return
     _print_table(table)
-    for number, origin in enumerate(_origins(table), start=1):
-        print(f"published {number}: {origin}")
+    for number, origin in enumerate(table.origins, start=1):
+        print(f"{number}: {origin}")
     for note in table.notes:
         print(note)
-
-
-def _origins(table: Tournament) -> list[str]:
-    """Where the published lines were printed, each once: lines refer to them by number."""
-    return list(dict.fromkeys(line.origin for line in table.lines if not line.measured))
 
 
 def _record(line: Line, columns: tuple[str, ...]) -> dict[str, object]:
@@ -94,9 +89,14 @@ def _record(line: Line, columns: tuple[str, ...]) -> dict[str, object]:
         name: {"accuracy": cell.value, "lo": cell.lo, "hi": cell.hi, "response_tokens": cell.tokens}
         for name, cell in line.cells.items()
     }
-    kind = "measured" if line.measured else "published"
     mean = line.mean(columns)
-    return {"model": line.name, "kind": kind, "origin": line.origin, "mean": mean, "scores": scores}
+    return {
+        "model": line.name,
+        "kind": line.kind,
+        "origin": line.origin,
+        "mean": mean,
+        "scores": scores,
+    }
 
 
 def _print_table(table: Tournament) -> None:
@@ -112,9 +112,9 @@ def _print_table(table: Tournament) -> None:
     grid.add_column("", no_wrap=True)
     for column in (*(["mean"] if table.has_mean else []), *table.columns):
         grid.add_column(column.replace("_", " "), justify="right")
-    origins = _origins(table)
     for line in table.lines:
-        kind = "measured" if line.measured else f"published {origins.index(line.origin) + 1}"
+        known = line.origin in table.origins
+        kind = f"{line.kind} {table.origins.index(line.origin) + 1}" if known else line.kind
         mean = line.mean(table.columns)
         head = [] if not table.has_mean else ["-" if mean is None else f"{mean:.1f}"]
         grid.add_row(line.name, kind, *head, *(_cell(line.cells.get(c)) for c in table.columns))

@@ -42,7 +42,7 @@ def official_line(path: Path) -> Line:
     cells = dict(_cells(path, data))
     if not cells:
         raise RunError(f"{path}: no task with results")
-    return Line(_model(data), True, f"official program: {path.name}", cells)
+    return Line(_model(data), "official", path.name, cells)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -90,7 +90,6 @@ def _values(facts: Facts, against: Against | None) -> dict[str, Any]:
         "versus": facts.versus,
         "table": table,
         "columns": table.columns,
-        "origins": list(dict.fromkeys(li.origin for li in table.lines if not li.measured)),
         "guesses": [
             (guess, Markup(chart.span(guess.lo, guess.mid, guess.hi, guess.actual)))
             for guess in facts.guesses

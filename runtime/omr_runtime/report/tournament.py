@@ -1,6 +1,6 @@
 """Finished evals, and what papers printed of the same benchmarks, to one table: models by benchmarks.
 
-A line says whether it was measured here or published elsewhere; the two are never mixed.
+A line says whether it was measured by the run, scored by an official program, or published; the three are never mixed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from omr_runtime.report.ran import Ran
 from omrlang import published
@@ -16,6 +16,8 @@ from omrlang.published import Table
 from omrlang.schema import Eval
 from omrlang.shown import shown_aggregate
 from omrlang.types import Model
+
+Kind = Literal["measured", "official", "published"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Line:
     """``origin`` is the evals that measured it, an official program's result file, or where it was printed."""
 
     name: str
-    measured: bool
+    kind: Kind
     origin: str
     cells: dict[str, Cell]
 
@@ -52,6 +54,16 @@ class Tournament:
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Those that the lines are of, each once."""
+        return tuple(dict.fromkeys(line.kind for line in self.lines))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where the lines come from that the run did not measure, each once: lines refer to them by number."""
+        return tuple(dict.fromkeys(li.origin for li in self.lines if li.kind != "measured"))
 
     @property
     def has_mean(self) -> bool:
@@ -79,10 +91,10 @@ def measured(ran: Ran) -> Iterator[Line]:
         if same and not cells.keys() & found[same[0]].cells.keys():
             line = found[same[0]]
             merged = f"{line.origin}, eval {stage.name}"
-            found[same[0]] = Line(name, True, merged, line.cells | cells)
+            found[same[0]] = Line(name, "measured", merged, line.cells | cells)
         else:
             shown = f"{name} ({stage.name})" if same else name
-            found.append(Line(shown, True, f"eval {stage.name}", cells))
+            found.append(Line(shown, "measured", f"eval {stage.name}", cells))
     yield from found
 
 
@@ -113,7 +125,7 @@ def published_lines(table: Table, columns: tuple[str, ...]) -> Iterator[Line]:
     for row in table.rows:
         values = dict(zip(table.columns, row.values, strict=True))
         cells = {column: Cell(values[column]) for column in columns if column in values}
-        yield Line(row.name, False, table.origin, cells)
+        yield Line(row.name, "published", table.origin, cells)
 
 
 def _own_notes(ran: Ran) -> Iterator[str]:
