@@ -134,16 +134,14 @@ def gather(ran: Ran, others: Sequence[Line] = ()) -> Facts:
         mixes = tuple(
             _mixed(reader, stage) for stage in done if stage.spec.kind in ("mix", "filter")
         )
-        trained = tuple(
-            trained(reader, stage) for stage in done if stage.spec.kind in ("sft", "rl")
-        )
+        curves = tuple(trained(reader, stage) for stage in done if stage.spec.kind in ("sft", "rl"))
         guesses = tuple(_guesses(reader, done))
     return Facts(
         ran=ran,
         runs=runs,
         funnels=funnels,
         mixes=mixes,
-        trained=trained,
+        trained=curves,
         tournament=tournament(ran, others),
         versus=versus(ran),
         guesses=guesses,
