@@ -213,7 +213,7 @@ def test_a_stage_that_is_gone_is_told_once(
     recipe.write_text(RECIPE.partition("filter accepted")[0])
     capsys.readouterr()
     assert main(["plan", "a.omr"]) == 0
-    assert "- accepted" in capsys.readouterr().out
+    assert "- filter accepted" in capsys.readouterr().out
     assert main(["run", "a.omr"]) == 0
     capsys.readouterr()
     assert main(["plan", "a.omr"]) == 0
