@@ -44,6 +44,20 @@ class Record(Tolerant):
     files_ok: bool = True
 
 
+class Probe(Tolerant):
+    """What a slice of a stage measured: ``tokens`` and ``seconds`` of so many ``units`` (samples; rows or steps of a
+    training), its start apart. ``like`` and ``shape`` are what must be equal for its speed and its memory to carry over."""
+
+    name: str
+    like: str
+    shape: str
+    units: float = Field(gt=0)
+    tokens: float = Field(gt=0)
+    seconds: float = Field(gt=0)
+    start_seconds: float = Field(ge=0)
+    peak_bytes: float = Field(gt=0)
+
+
 class Previous(Tolerant):
     """What a fingerprint was made of, so that a later plan can say what moved. ``pins`` has the revision of each thing that
     was read from outside."""
@@ -59,6 +73,7 @@ class Index(Tolerant):
     names: dict[str, str] = Field(default_factory=dict)
     rates: dict[str, float] = Field(default_factory=dict)
     previous: dict[str, Previous] = Field(default_factory=dict)
+    probes: dict[str, Probe] = Field(default_factory=dict)
     problem: str | None = Field(default=None, exclude=True)
 
     def last(self, recipe: Path, name: str) -> str | None:
@@ -88,6 +103,7 @@ def read_index(state: Path) -> Index:
     return Index(
         stages=_entries(data.get("stages"), Record),
         previous=_entries(data.get("previous"), Previous),
+        probes=_entries(data.get("probes"), Probe),
         names={
             key: value for key, value in _dict(data.get("names")).items() if isinstance(value, str)
         },

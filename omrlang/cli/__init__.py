@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "diff": "compare recipes as an ablation",
     "ablate": "run every variant of a recipe and compare them",
     "run": "run a recipe: only what is not there yet",
+    "probe": "measure a small slice of a stage, so that the plan of it stands on this machine",
     "show": "list runs, stages or rows",
     "why": "tell a row's whole life",
     "why-not": "tell where a row was dropped, and by which rule",

@@ -11,10 +11,17 @@ from typing import assert_never
 from omrlang.estimate import assumptions
 from omrlang.estimate.cascade import cascade
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
-from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speeds
+from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speed_of, speeds
 from omrlang.estimate.jobs import memory, with_measured
 from omrlang.estimate.judges import judge_costs, token_dollars
 from omrlang.estimate.near import near_seconds
+from omrlang.estimate.probed import (
+    own_probe,
+    probed_peak,
+    probed_tokens,
+    with_probed,
+    with_probed_peak,
+)
 from omrlang.estimate.ranges import (
     added,
     as_estimate,
@@ -56,7 +63,7 @@ from omrlang.lower import Lowered
 from omrlang.plan import Action, Asked, Costs, Estimate, Money, Totals
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
 from omrlang.settle import DEFAULT_SCORE
-from omrlang.state import Index
+from omrlang.state import Index, Probe
 from omrlang.types import Engine, Hardware, Model, Near, OpenAI, RowExpr, Scripted
 
 NO_TOKENS = exact(0, "tokens", "formula", "no tokens are written")
@@ -214,7 +221,8 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
     shape = shape_of(root) if root is not None else None
     parent = _rows_asked(spec, walk)
     like = walk.responses.get(getattr(spec.model, "stage", ""))
-    response = response_tokens(spec, before, like)
+    own = own_probe(before, spec, root)
+    response = probed_tokens(own) if own else response_tokens(spec, before, like)
     flow = measured(_asked(spec, parent, response), before)
     walk.flows[spec.name] = flow
     visual = row_visual_tokens(parent, shape, spec.min_pixels, spec.max_pixels)
@@ -243,7 +251,8 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
     engine = engine_of(spec, root, spec.hardware)
     parts = _writing_time(engine, root, spec.hardware, read, written, context, flow.rows)
     extra = {"prompt_tokens": read, "tokens_per_prompt": prompt, "tokens_per_response": response}
-    parts = _like(spec, root, walk, written) or parts
+    parts = _like(spec, root, walk, written, own) or parts
+    extra |= probed_peak(own)
     costs = _costs(spec, before, parent.rows, flow, written, parts, extra)
     chosen = spec.engine or (root.engine if root is not None else None)
     if spec.hardware is None and isinstance(chosen, OpenAI):
@@ -326,10 +335,10 @@ def _writing_time(
 
 
 def _like(
-    spec: Spec, root: Model | None, walk: _Pass, tokens: Estimate
+    spec: Spec, root: Model | None, walk: _Pass, tokens: Estimate, own: Probe | None
 ) -> dict[str, Estimate] | None:
-    """Time by a like stage's speed."""
-    speed = like_stage(spec, root, walk.speeds)
+    """Time by the speed of the stage's own probe, else by a like stage's."""
+    speed = speed_of(own) if own else like_stage(spec, root, walk.speeds)
     return None if speed is None else {"like": speed.scaled(tokens)}
 
 
@@ -340,18 +349,20 @@ def _training(spec: Sft | Rl, before: Past, walk: _Pass) -> Costs:
     root = root_model(spec.model, walk.specs)
     shape = shape_of(root) if root is not None else None
     parent = walk.flows[spec.rows]
-    work = _work(spec, parent, before, walk, root)
+    own = own_probe(before, spec, root)
+    work = with_probed(_work(spec, parent, before, walk, root), spec, parent, own)
     walk.responses[spec.name] = work.response
     by_source = parent.by_source if isinstance(spec, Sft) else {}
     flow = replace(parent, rows=work.rows_out, by_source=by_source, response=work.response)
     walk.flows[spec.name] = flow
-    like = _like(spec, root, walk, work.tokens)
+    like = _like(spec, root, walk, work.tokens, own)
     if like is not None and "seconds_watch" in work.extra:
         like["watch"] = work.extra["seconds_watch"]
     parts = like or {"work": work.seconds}
     costs = _costs(spec, before, parent.rows, flow, work.tokens, parts, work.extra)
     engine = engine_of(spec, root, spec.hardware) if isinstance(spec, Rl) else None
     found = memory(spec, shape, work.images, engine)
+    found = with_probed_peak(found, spec, root, own, walk.index)
     return costs.model_copy(update={"memory": with_measured(found, before.same)})
 
 

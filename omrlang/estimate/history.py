@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omrlang.estimate.ranges import between, derive, exact
+from omrlang.estimate.ranges import added, between, derive, exact
 from omrlang.estimate.rows import Past
 from omrlang.lower import Lowered
 from omrlang.plan import Estimate
 from omrlang.schema import Eval, Rl, Sample, Sft, Spec
-from omrlang.state import Index, Record, old_spec
+from omrlang.state import Index, Probe, Record, old_spec
 from omrlang.types import Model, TrainedModel
 
 SPREAD = 1.25
@@ -21,11 +21,13 @@ SPREAD = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """A finished stage of the same kind, model, machine and engine: its tokens and seconds."""
+    """A finished or probed stage of the same kind, model, machine and engine: its tokens and seconds. ``start`` are the
+    seconds before its first token, where they were measured apart."""
 
     name: str
     tokens: float
     seconds: float
+    start: float = 0.0
 
     def scaled(self, tokens: Estimate) -> Estimate:
         """The time for another number of tokens, at the same speed."""
@@ -38,7 +40,7 @@ class Speed:
             "calibrated",
             f"`{self.name}`: {self.tokens:,.0f} tokens in {self.seconds:,.1f} s",
         )
-        return derive(
+        work = derive(
             "s",
             "tokens / tokens a second of a like stage",
             lambda tokens, rate: tokens / rate,
@@ -46,6 +48,10 @@ class Speed:
             tokens=tokens,
             rate=rate,
         )
+        if not self.start:
+            return work
+        start = exact(self.start, "s", "measured", f"start of `{self.name}`")
+        return added("s", "start + work", {"start": start, "work": work})
 
 
 def past(stage: Lowered, index: Index, recipe: Path) -> Past:
@@ -54,7 +60,8 @@ def past(stage: Lowered, index: Index, recipe: Path) -> Past:
     done = same if same is not None and same.status == "done" else None
     last = index.last(recipe, stage.name)
     earlier = index.stages.get(last) if last is not None else None
-    return Past(done, same if done is None and same is not None and same.num_rows else earlier)
+    partly = done is None and same is not None and same.num_rows
+    return Past(done, same if partly else earlier, index.probes.get(stage.fingerprint))
 
 
 def measured_seconds(record: Record) -> Estimate | None:
@@ -68,7 +75,7 @@ def measured_seconds(record: Record) -> Estimate | None:
 
 def speeds(index: Index) -> dict[str, Speed]:
     """For each class of finished stages the one with the most tokens, so that its start weighs least."""
-    found: dict[str, Speed] = {}
+    found = {probe.like: speed_of(probe) for probe in index.probes.values()}
     for fingerprint, record in index.stages.items():
         previous = index.previous.get(fingerprint)
         if record.status != "done" or not record.tokens or not record.seconds or previous is None:
@@ -76,7 +83,7 @@ def speeds(index: Index) -> dict[str, Speed]:
         spec, root = old_spec(previous), _old_root(fingerprint, index)
         if not isinstance(spec, Sample | Sft | Rl | Eval) or root is None:
             continue
-        key = _class(spec, root)
+        key = like(spec, root)
         if key not in found or found[key].tokens < record.tokens:
             found[key] = Speed(record.name, record.tokens, record.seconds)
     return found
@@ -86,7 +93,11 @@ def like_stage(spec: Spec, root: Model | None, known: Mapping[str, Speed]) -> Sp
     """The speed of a finished stage of the same class."""
     if not isinstance(spec, Sample | Sft | Rl | Eval) or root is None or not known:
         return None
-    return known.get(_class(spec, root))
+    return known.get(like(spec, root))
+
+
+def speed_of(probe: Probe) -> Speed:
+    return Speed(probe.name, probe.tokens, probe.seconds, probe.start_seconds)
 
 
 def _old_root(fingerprint: str, index: Index) -> Model | None:
@@ -101,7 +112,7 @@ def _old_root(fingerprint: str, index: Index) -> Model | None:
     return None
 
 
-def _class(spec: Sample | Sft | Rl | Eval, root: Model) -> str:
+def like(spec: Sample | Sft | Rl | Eval, root: Model) -> str:
     """What must be equal for a speed to carry over. Sampling and evaluation are the same work."""
     kind = "sample" if isinstance(spec, Sample | Eval) else spec.kind
     hardware = (

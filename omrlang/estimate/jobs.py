@@ -31,7 +31,13 @@ def with_measured(found: Memory, record: Record | None) -> Memory:
     """With the peak of the stage's own run in the place of the sum."""
     if record is None or record.peak_bytes is None:
         return found
-    total = exact(record.peak_bytes, "bytes", "measured", "peak of the stage's run")
+    return with_peak(
+        found, exact(record.peak_bytes, "bytes", "measured", "peak of the stage's run")
+    )
+
+
+def with_peak(found: Memory, total: Estimate) -> Memory:
+    """With a peak that was measured in the place of the sum."""
     judged = verdict(total, found.capacity_bytes)
     return found.model_copy(update={"total": total, "verdict": judged, "flips": ()})
 

@@ -22,7 +22,7 @@ from omrlang.pins import Pin
 from omrlang.plan import Estimate, Origin
 from omrlang.references import nodes
 from omrlang.schema import Filter, Mix, Sample, Source
-from omrlang.state import Record
+from omrlang.state import Probe, Record
 from omrlang.types import All, Call, Count, MixAmount, Model, Scripted, Share, Times, UpTo
 
 EVERY_ROW = exact(1.0, "", "formula", "every row has an image")
@@ -48,10 +48,12 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What earlier runs left: ``same`` for this very stage when it is done, ``earlier`` for its name under other settings."""
+    """What earlier runs left: ``same`` for this very stage when it is done, ``earlier`` for its name under other settings,
+    ``probe`` of a slice of this very stage."""
 
     same: Record | None = None
     earlier: Record | None = None
+    probe: Probe | None = None
 
 
 def guess(values: assumptions.Guess, unit: str, formula: str) -> Estimate:

@@ -190,6 +190,7 @@ class _Meter:
         self.progress, self.store = Progress(work.progress), store
         self.done, self.total, self.num_tokens, self.num_failed = done, total, 0, 0
         self.started = time.monotonic()
+        self.progress.update(done, total, "samples")
 
     def take(self, completion: Completion) -> None:
         self.store.add(completion)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ _MIGRATIONS: tuple[str, ...] = (
        origin text)""",
     "create table actual (run text, stage text, metric text, value double)",
     "alter table rollout add column left_out text",
+    """create table probe (stage text, name text, "like" text, shape text, units double, tokens double, seconds double,
+       start_seconds double, peak_bytes double, measured text)""",
 )
 
 _COPIED: dict[str, str] = {
@@ -56,6 +58,8 @@ _COPIED: dict[str, str] = {
     "origin": '"row", file, position',
 }
 """What is taken over from each table of a shard; the longer texts stay in the Parquet file."""
+
+PROBE = ("name", "like", "shape", "units", "tokens", "seconds", "start_seconds", "peak_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,15 @@ class Writer:
 
     def add_actual(self, stage: str, metric: str, value: float) -> None:
         self.db.execute("insert into actual values (?, ?, ?, ?)", [self.run, stage, metric, value])
+
+    def add_probe(self, stage: str, row: Mapping[str, float | str]) -> None:
+        """What a probe of a stage measured; every probe is kept, the index has the last."""
+        columns = ", ".join(f'"{column}"' for column in PROBE)
+        values = [row[column] for column in PROBE]
+        self.db.execute(
+            f"insert into probe (stage, {columns}, measured) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [stage, *values, now()],
+        )
 
     def counts(self, stage: str) -> Counts:
         return _counts(self.db, stage)

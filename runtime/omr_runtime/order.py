@@ -58,8 +58,11 @@ def _inputs(plan: Plan, state: State, names: tuple[str, ...]) -> tuple[InputRows
 
 def write_work(plan: Plan, stage: PlanStage, state: State) -> tuple[list[str], dict[str, str]]:
     """Write the order, take away what an earlier worker left as its end; the command and what is set in its environment."""
-    work = work_order(plan, stage, state)
-    path = state.work(stage.fingerprint)
+    return put_order(work_order(plan, stage, state), state.work(stage.fingerprint))
+
+
+def put_order(work: Work, path: Path) -> tuple[list[str], dict[str, str]]:
+    """As ``write_work``, of an order that is made already."""
     for left in (Path(work.out) / "error.json", Path(work.progress)):
         left.unlink(missing_ok=True)
     Path(work.out).mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,8 @@ class State:
 
 
 def empty_index() -> dict[str, Any]:
-    return {"format": INDEX_FORMAT, "stages": {}, "names": {}, "rates": {}, "previous": {}}
+    parts = ("stages", "names", "rates", "previous", "probes")
+    return {"format": INDEX_FORMAT, **{part: {} for part in parts}}
 
 
 def read_index(state: State) -> dict[str, Any]:

@@ -269,7 +269,9 @@ class Progress:
         if now - self.last < 0.1 and done != total:
             return
         self.last = now
-        line = json.dumps({"done": done, "total": total, "unit": unit, "live": live})
+        line = json.dumps(
+            {"done": done, "total": total, "unit": unit, "live": live, "at": time.time()}
+        )
         with open(self.path, "a") as file:
             file.write(line + "\n")
 

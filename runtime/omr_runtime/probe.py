@@ -1,0 +1,162 @@
+"""A planned stage to what a small slice of it measures: the stage's own worker, in a folder that is thrown away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omr_runtime import lineage, supervise
+from omr_runtime.errors import RunError
+from omr_runtime.lock import Lock
+from omr_runtime.order import put_order, work_order
+from omr_runtime.store import State, read_index, write_index
+from omr_runtime.work import InputRows, Shards, Work, read_rows, read_table
+from omrlang.plan import Plan, PlanStage
+from omrlang.schema import Eval, Rl, Sample
+from omrlang.schema.sft import Training
+from omrlang.types import Model, Scripted
+
+STEPS = 4
+"""Optimiser steps of a probe; the first, which also warms up, counts as start."""
+
+SAMPLES = 256
+"""Responses of a probe: four batches of the engine in process."""
+
+SCRIPTED_SAMPLES = 4_096
+"""Of a teacher that is a program: it writes thousands a second, and fewer would measure opening files."""
+
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """``tokens`` and ``seconds`` of ``units`` (samples; rows or steps of a training); ``start_seconds`` is all else that the
+    process took; ``peak_bytes`` as of a run."""
+
+    units: float
+    tokens: float
+    seconds: float
+    start_seconds: float
+    peak_bytes: float
+
+
+def probe(plan: Plan, stage: PlanStage, state: State, lock: Lock) -> Measured:
+    """Run the slice and measure it. RunError where the stage fails, as it would in a run."""
+    scratch = State(state.folder / "probe")
+    shutil.rmtree(scratch.folder, ignore_errors=True)
+    try:
+        _share_images(state, scratch)
+        work = _slice(plan, stage, state, scratch)
+        began = time.time()
+        _run(work, state, scratch, lock)
+        return _measured(work, stage, began, time.time())
+    finally:
+        shutil.rmtree(scratch.folder, ignore_errors=True)
+
+
+def keep(stage: PlanStage, found: Measured, like: str, shape: str, state: State) -> None:
+    """The calibration row: into the lineage, then into the index that plans read."""
+    row = {"name": stage.name, "like": like, "shape": shape, **asdict(found)}
+    with lineage.write(state.lineage, "") as writer:
+        writer.add_probe(stage.fingerprint, row)
+    index = read_index(state)
+    index["probes"][stage.fingerprint] = row
+    write_index(state, index)
+
+
+def _share_images(state: State, scratch: State) -> None:
+    """Pictures are read where they lie; everything else is the probe's own."""
+    (state.folder / "store" / "images").mkdir(parents=True, exist_ok=True)
+    (scratch.folder / "store").mkdir(parents=True)
+    (scratch.folder / "store" / "images").symlink_to(state.folder / "store" / "images")
+
+
+def _slice(plan: Plan, stage: PlanStage, state: State, scratch: State) -> Work:
+    """The stage's work order, shortened: a few steps of a training at its real batches, a few rows to answer."""
+    work, spec = work_order(plan, stage, state), stage.spec
+    places = {
+        "state": str(scratch.folder),
+        "out": str(scratch.artifact(stage.fingerprint)),
+        "progress": str(scratch.progress(stage.fingerprint)),
+    }
+    if not isinstance(spec, Training):
+        assert isinstance(spec, Sample | Eval), "no other stage is probed"
+        scripted = isinstance(spec.model, Model) and isinstance(spec.model.source, Scripted)
+        samples = SCRIPTED_SAMPLES if scripted else SAMPLES
+        each = -(-samples // (spec.n * len(work.inputs)))
+        inputs = tuple(_some(rows, each, scratch) for rows in work.inputs)
+        return work.model_copy(update={**places, "inputs": inputs})
+    steps = min(STEPS, spec.steps or STEPS)
+    short: dict[str, Any] = {"steps": steps, "epochs": None, "checkpoint": None}
+    if isinstance(spec, Rl):
+        short["watch"] = None
+    shorter = stage.model_copy(update={"spec": spec.model_copy(update=short)})
+    return work.model_copy(update={**places, "stage": shorter})
+
+
+def _some(rows: InputRows, count: int, scratch: State) -> InputRows:
+    """About so many rows of a set, from all over it."""
+    whole = list(read_rows([rows]))
+    part = whole[:: max(1, len(whole) // count)][:count]
+    folder = scratch.folder / "inputs" / rows.fingerprint
+    Shards(folder).write(0, {"row": part})
+    return rows.model_copy(update={"folder": str(folder)})
+
+
+def _run(work: Work, state: State, scratch: State, lock: Lock) -> None:
+    stage = work.stage
+    command, env = put_order(work, scratch.work(stage.fingerprint))
+    log = state.log(f"{stage.name}.probe")
+    worker = supervise.start(command, env, log, lock.descriptor, state.lock)
+    try:
+        while worker.process.poll() is None:
+            time.sleep(_POLL_S)
+    finally:
+        worker.stop()
+    if not (Path(work.out) / "done.json").exists():
+        raise supervise.why_it_stopped(worker, stage.address, Path(work.out))
+
+
+def _measured(work: Work, stage: PlanStage, began: float, ended: float) -> Measured:
+    done = Path(work.out) / "done.json"
+    if isinstance(stage.spec, Training):
+        units, tokens, seconds = _trained(work, in_steps=stage.spec.steps is not None)
+    else:
+        units, tokens, seconds = _answered(work, done.stat().st_mtime)
+    if not tokens:
+        raise RunError(f"{work.stage.address}: the probe made no tokens, so nothing was measured")
+    peak = float(json.loads(done.read_text())["peak_bytes"])
+    return Measured(units, tokens, seconds, max(0.0, ended - began - seconds), peak)
+
+
+def _answered(work: Work, ended: float) -> tuple[float, float, float]:
+    """Samples, their tokens, and the seconds from the open engine to the last row that was written."""
+    lines = supervise.Tail(Path(work.progress)).read()
+    opened = next(line["at"] for line in lines if line["unit"] == "samples")
+    written = [int(row["num_tokens"] or 0) for row in _table(work, "row")]
+    return len(written), sum(written), ended - opened
+
+
+def _trained(work: Work, in_steps: bool) -> tuple[float, float, float]:
+    """Steps, or the rows that they used, their tokens, and the seconds at the speed of all steps but the first."""
+    figures = list(_table(work, "metric"))
+    tokens = {line["step"]: line["value"] for line in figures if line["name"] == "tokens"}
+    speed = {line["step"]: line["value"] for line in figures if line["name"] == "tokens_per_s"}
+    steps = sorted(tokens)
+    timed = steps[1:] or steps
+    took = sum(tokens[step] / speed[step] for step in timed if speed[step])
+    rate = sum(tokens[step] for step in timed) / max(took, 1e-9)
+    whole = sum(tokens.values())
+    units = len(steps) if in_steps else sum(1 for _ in _table(work, "use"))
+    return units, whole, whole / max(rate, 1e-9)
+
+
+def _table(work: Work, name: str) -> Iterator[dict[str, Any]]:
+    for shard in Shards(work.out).read():
+        if name in shard.files:
+            yield from read_table(shard.files[name])
