@@ -19,7 +19,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from parity import Outcome, walk
+from random_edits import Outcome, walk
 
 WALK = 24
 """Edits over one state folder, after its first, cold run."""

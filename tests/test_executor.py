@@ -258,16 +258,16 @@ def test_a_full_disk_ends_with_5_and_a_re_run_goes_on(words: Path) -> None:
 
 def test_a_full_disk_under_the_lineage(tmp_path: Path) -> None:
     """Shards are small enough for the limit, the database's log is not."""
-    write_words(tmp_path, 20_000)
+    write_words(tmp_path, 40_000)
     code, out = drive.finish(
-        drive.start(SPECS[:1], tmp_path / "state", tmp_path, limit_bytes=600_000)
+        drive.start(SPECS[:1], tmp_path / "state", tmp_path, limit_bytes=2_000_000)
     )
     assert code == 5, out
     assert "lineage.duckdb: the disk is full" in out
     assert "Traceback" not in out
     code, out = drive.finish(drive.start(SPECS[:1], tmp_path / "state", tmp_path))
     assert code == 0, out
-    assert len(rows_of(tmp_path / "state", "words")) == 20_000
+    assert len(rows_of(tmp_path / "state", "words")) == 40_000
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_rows_verdicts_and_reasons(tmp_path: Path) -> None:
         ("answer_matches", True),
     ]
     assert table(work, "row")[0]["final_answer"] == "4"
-    assert json.loads((Path(work.out) / "done.json").read_text()) == {}
+    assert json.loads((Path(work.out) / "done.json").read_text()).keys() == {"peak_bytes"}
     assert len(Shards(work.out).numbers()) == 4
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-import parity
 import pytest
+import random_edits
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -17,7 +17,7 @@ def test_the_executed_stages_are_the_planned_ones(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = list(parity.walk(tmp_path, Random(seed), edits=14))
+    found = list(random_edits.walk(tmp_path, Random(seed), edits=14))
     for number, run in enumerate(found):
         assert run.code in (0, 64), (number, run)
         assert run.done == run.planned, (number, run)
