@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from omrlang.check import Limits
-from omrlang.check.conform import _branches, kind_word, setting_of
+from omrlang.check.annotations import branches_of, kind_word, setting_of
 from omrlang.check.fill import NO_BRACES, NOT_MAPPED
 from omrlang.check.things import MODELS
 from omrlang.functions import COLUMNS
@@ -50,7 +50,9 @@ class Key:
     @property
     def branches(self) -> list[Any]:
         """The types of its value, without none."""
-        return [branch for branch in _branches(_plain(self.annotation)) if branch is not type(None)]
+        return [
+            branch for branch in branches_of(_plain(self.annotation)) if branch is not type(None)
+        ]
 
     @property
     def choices(self) -> dict[str, type[BaseModel]]:
@@ -74,7 +76,7 @@ class Key:
 
     @property
     def takes_none(self) -> bool:
-        return len(self.branches) < len(_branches(self.annotation))
+        return len(self.branches) < len(branches_of(self.annotation))
 
     @property
     def inside(self) -> Keys:

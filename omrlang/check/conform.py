@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import operator
 import os
-import types
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from omrlang import syntax as s
+from omrlang.check.annotations import (
+    THINGS,
+    branches_of,
+    is_choice,
+    kind_word,
+    plain_type,
+    setting_of,
+    takes_several,
+)
 from omrlang.check.context import FAILED, Context, Failed, Place
 from omrlang.check.expect import expect_value
+from omrlang.check.named import row_sets, rows_of, thing_of, without_amount
+from omrlang.check.numbers import amount_of, in_place, number_of, range_of, wrong_type
 from omrlang.check.rows import row_value
 from omrlang.check.unpublished import is_unpublished, note, stand_in
-from omrlang.check.values import Choice, Interval, Quantity, describe, evaluate, in_unit
+from omrlang.check.values import Choice, Quantity, describe, evaluate
 from omrlang.diagnostics import Edit, Fix, did_you_mean, listed
-from omrlang.scope import MAKES_MODEL, MAKES_ROWS, Bound, Draft, look_up
+from omrlang.scope import MAKES_MODEL, Bound, Draft, look_up
 from omrlang.source import Span
 from omrlang.types import (
     All,
@@ -27,11 +35,8 @@ from omrlang.types import (
     Count,
     Expect,
     ExprType,
-    Gpu,
-    Hardware,
     MixPart,
     Model,
-    Prompt,
     Range,
     RowExpr,
     RowSets,
@@ -52,7 +57,6 @@ _ROW_TYPES: dict[str, tuple[ExprType, ...]] = {
     "user": ("text",),
     "columns": ("text", "list"),
 }
-_THINGS: dict[type[BaseModel], str] = {Prompt: "prompt", Hardware: "hardware", Gpu: "gpu"}
 
 
 def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
@@ -60,25 +64,26 @@ def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
 
     ``want`` is a type as a pydantic field has it. Choices are calls: the name picks the union's branch.
     """
-    want, place = _plain_type(want, place)
-    branches = [branch for branch in _branches(want) if branch is not type(None)]
+    want, setting = plain_type(want)
+    place = Place(place.label, setting or place.setting)
+    branches = [branch for branch in branches_of(want) if branch is not type(None)]
     bound = ctx.follow(bound)
-    if len(branches) < len(_branches(want)) and _is_none(bound.expr):
+    if len(branches) < len(branches_of(want)) and _is_none(bound.expr):
         return None
     if is_unpublished(bound) and not {RowExpr, Expect} & {*branches}:
-        optional = len(branches) < len(_branches(want))
+        optional = len(branches) < len(branches_of(want))
         return stand_in(ctx, bound, branches, optional, place)
     if RowExpr in branches:
         return row_value(ctx, bound, _ROW_TYPES.get(place.label, ("any",)), place.label)
     if Expect in branches:
         return expect_value(ctx, bound)
     if RowSets in branches:
-        return _row_sets(ctx, bound, place)
+        return row_sets(ctx, bound, place)
     if Model in branches:
         return _model(ctx, bound, place, branches)
     if len(branches) > 1 and any(get_origin(branch) is Literal for branch in branches):
         return _or_word(ctx, bound, branches, place)
-    if len(branches) > 1 or _is_choice(branches[0]):
+    if len(branches) > 1 or is_choice(branches[0]):
         return _choice(ctx, bound, branches, place)
     return _single(ctx, bound, branches[0], place)
 
@@ -89,46 +94,15 @@ def _single(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
         return _literal(ctx, bound, [want], place)
     if origin is tuple:
         return _tuple(ctx, bound, get_args(want), place)
-    if want in _THINGS:
-        return _thing(ctx, bound, want, place)
+    if want in THINGS:
+        return thing_of(ctx, bound, want, place)
     if want is Amount:
-        return _amount(ctx, bound, place)
+        return amount_of(ctx, bound, place)
     if want is Range:
-        return _range(ctx, bound, place)
+        return range_of(ctx, bound, place)
     if want in (int, float):
-        return _number(ctx, bound, want, place)
+        return number_of(ctx, bound, want, place)
     return _plain_value(ctx, bound, want, place)
-
-
-# ---- annotations -------------------------------------------------------------------------------
-
-
-def _plain_type(want: Any, place: Place) -> tuple[Any, Place]:
-    """Without ``Annotated``; a ``Setting`` found there holds for the value."""
-    while get_origin(want) is Annotated:
-        want, *metadata = get_args(want)
-        found = [item for item in metadata if isinstance(item, Setting)]
-        place = Place(place.label, found[0]) if found else place
-    return want, place
-
-
-def _branches(want: Any) -> tuple[Any, ...]:
-    if get_origin(want) not in (Union, types.UnionType):
-        return (want,)
-    flat: list[Any] = []
-    for branch in get_args(want):
-        flat.extend(_branches(_plain_type(branch, Place(""))[0]))
-    return tuple(flat)
-
-
-def _is_choice(want: Any) -> bool:
-    """A model whose ``kind`` is a fixed word and that no declaration makes."""
-    is_model = isinstance(want, type) and issubclass(want, BaseModel)
-    return is_model and want not in _THINGS and "kind" in want.model_fields
-
-
-def kind_word(model: type[BaseModel]) -> str:
-    return str(model.model_fields["kind"].default)
 
 
 def _is_none(expr: s.Expr) -> bool:
@@ -142,7 +116,7 @@ def _literal(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> A
     """One of a few words, written as a name or a text; the calls that may stand there too are only named."""
     expr = bound.expr
     choices = [w for branch in branches if get_origin(branch) is Literal for w in get_args(branch)]
-    calls = [f"{kind_word(branch)}(…)" for branch in branches if _is_choice(branch)]
+    calls = [f"{kind_word(branch)}(…)" for branch in branches if is_choice(branch)]
     word = expr.id if isinstance(expr, s.Name) else None
     if isinstance(expr, s.Constant) and expr.value is None:
         word = "none"
@@ -160,7 +134,7 @@ def _literal(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> A
 def _or_word(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
     """``3`` or ``all``, ``near(…)`` or ``none``: one of the words, or a value of the other types."""
     others = [branch for branch in branches if get_origin(branch) is not Literal]
-    expr, is_call = bound.expr, _is_choice(others[0])
+    expr, is_call = bound.expr, is_choice(others[0])
     is_name = isinstance(expr, s.Name) and look_up(bound.scope, expr) is None
     if is_name or isinstance(expr, s.Text) or (is_call and not isinstance(expr, s.CallExpr)):
         return _literal(ctx, bound, branches, place)
@@ -178,14 +152,7 @@ def _plain_value(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
         return ctx.error("E310", message, bound.expr.span)
     if isinstance(want, type) and isinstance(value, want):
         return value
-    return _wrong(ctx, value, bound, _type_word(want), place)
-
-
-def _wrong(
-    ctx: Context, value: object, bound: Bound, takes: str, place: Place, hint: str | None = None
-) -> Failed:
-    message = f"`{place.label}` takes {takes}, not {describe(value)}"
-    return ctx.error("E301", message, bound.expr.span, hint)
+    return wrong_type(ctx, value, bound, _type_word(want), place)
 
 
 def _type_word(want: Any) -> str:
@@ -194,51 +161,11 @@ def _type_word(want: Any) -> str:
     return f"a {want.__name__.lower()}" if isinstance(want, type) else "another type"
 
 
-def _number(ctx: Context, bound: Bound, want: type, place: Place) -> Any:
-    value = evaluate(ctx, bound)
-    if value is FAILED:
-        return FAILED
-    whole = want is int
-    if not isinstance(value, Quantity):
-        return _wrong(ctx, value, bound, "a whole number" if whole else "a number", place)
-    return _in_place(ctx, value, bound.expr.span, place, whole=whole)
-
-
-def _in_place(ctx: Context, value: Quantity, span: Span, place: Place, *, whole: bool) -> Any:
-    """A number in the unit of its place and within its range."""
-    setting = place.setting or Setting()
-    number = in_unit(value, setting.unit)
-    if number is None or (value.unit == "fraction" and whole):
-        takes = f"a number of {setting.unit}" if setting.unit else "a number without a unit"
-        shown = "a percentage" if value.unit == "fraction" else f"`{value.unit}`"
-        message = f"`{place.label}` takes {takes}, not {shown}"
-        return ctx.error("E304", message, span)
-    if whole and number != number.to_integral_value():
-        message = f"`{place.label}` takes a whole number, not {number.normalize():f}"
-        return ctx.error("E301", message, span)
-    if not _in_range(ctx, number, span, place.label, setting):
-        return FAILED
-    return int(number) if whole else float(number)
-
-
-def _in_range(ctx: Context, number: Decimal, span: Span, label: str, setting: Setting) -> bool:
-    for limit, rule, is_kept in (
-        (setting.ge, "at least", operator.ge),
-        (setting.gt, "over", operator.gt),
-        (setting.le, "at most", operator.le),
-    ):
-        if limit is not None and not is_kept(number, Decimal(str(limit))):
-            shown = f"{number.normalize():f}"
-            ctx.error("E305", f"`{label}` is {rule} {limit:g}, not {shown}", span)
-            return False
-    return True
-
-
 def _tuple(ctx: Context, bound: Bound, parts: tuple[Any, ...], place: Place) -> Any:
     if not isinstance(bound.expr, s.ListExpr):
         value = evaluate(ctx, bound)
         takes = "a list" if parts[-1] is Ellipsis else f"a list of {len(parts)} values"
-        return FAILED if value is FAILED else _wrong(ctx, value, bound, takes, place)
+        return FAILED if value is FAILED else wrong_type(ctx, value, bound, takes, place)
     items = bound.expr.items
     if parts[-1] is not Ellipsis and len(items) != len(parts):
         message = f"`{place.label}` takes a list of {len(parts)} values, not of {len(items)}"
@@ -257,72 +184,7 @@ def _item(ctx: Context, bound: Bound, item: s.Item, want: Any, place: Place) -> 
     return conform(ctx, bound.of(item.value), want, place)
 
 
-def without_amount(item: s.Item) -> Fix:
-    """An amount where none is taken is left out."""
-    end = item.value.span.end
-    stray = Span(item.span.file, end, item.span.end)
-    return Fix(f"leave out `{stray.text.strip()}`", (Edit(stray, ""),))
-
-
-def _amount(ctx: Context, bound: Bound, place: Place) -> Any:
-    """A number whose unit says what it means; a bare one where only one unit is possible."""
-    value = evaluate(ctx, bound)
-    if value is FAILED:
-        return FAILED
-    units = place.setting.units if place.setting else ()
-    if not isinstance(value, Quantity):
-        return _wrong(ctx, value, bound, "a number with a unit", place)
-    unit = value.unit or (units[0] if len(units) == 1 else None)
-    if unit not in units:
-        shown = listed(["`%`" if u == "fraction" else f"`{u}`" for u in units], "or")
-        found = f"not `{unit}`" if unit else "this has none"
-        return ctx.error(
-            "E304", f"`{place.label}` needs the unit {shown}, {found}", bound.expr.span
-        )
-    if value.value < 0:
-        return ctx.error("E305", f"`{place.label}` is at least 0", bound.expr.span)
-    setting = place.setting or Setting()
-    if not _in_range(ctx, value.value, bound.expr.span, place.label, setting):
-        return FAILED
-    return construct(Amount, value=float(value.value), unit=unit)
-
-
-def _range(ctx: Context, bound: Bound, place: Place) -> Any:
-    value = evaluate(ctx, bound)
-    if value is FAILED:
-        return FAILED
-    if isinstance(value, Quantity):
-        value = Interval(value, value)
-    if not isinstance(value, Interval):
-        return _wrong(ctx, value, bound, "a range `lo .. hi` or a number", place)
-    span = bound.expr.span
-    ends = [_in_place(ctx, end, span, place, whole=False) for end in (value.lo, value.hi)]
-    if FAILED in ends:
-        return FAILED
-    if ends[0] > ends[1]:
-        return ctx.error("E305", f"`{place.label}` is a range from the lower to the higher", span)
-    return construct(Range, lo=ends[0], hi=ends[1])
-
-
 # ---- names of declared things ------------------------------------------------------------------
-
-
-def _thing(ctx: Context, bound: Bound, want: type[BaseModel], place: Place) -> Any:
-    value = evaluate(ctx, bound)
-    kind = _THINGS[want]
-    if value is FAILED:
-        return FAILED
-    if isinstance(value, Draft) and value.kind == kind:
-        return ctx.thing(value)
-    if isinstance(value, Draft) and value.kind == "gpu" and want is Hardware:
-        made = ctx.thing(value)
-        return FAILED if made is FAILED else construct(Hardware, name=value.name, gpu=made, count=1)
-    if isinstance(value, want):
-        return value
-    message = (
-        f"`{place.label}` takes {'' if kind == 'hardware' else 'a '}{kind}, not {describe(value)}"
-    )
-    return ctx.error("E309", message, bound.expr.span, f"`{kind} NAME …` declares one")
 
 
 def _model(ctx: Context, bound: Bound, place: Place, branches: list[Any]) -> Any:
@@ -343,46 +205,6 @@ def _model(ctx: Context, bound: Bound, place: Place, branches: list[Any]) -> Any
     hint = "`model NAME = …` declares one" if isinstance(value, Choice) else None
     message = f"`{place.label}` takes {takes}, not {describe(value)}"
     return ctx.error("E309", message, bound.expr.span, hint)
-
-
-def rows_of(ctx: Context, bound: Bound, label: str) -> Draft | Failed:
-    """The stage whose rows are meant."""
-    value = evaluate(ctx, ctx.follow(bound))
-    if isinstance(value, Failed):
-        return FAILED
-    if isinstance(value, Draft) and value.kind in MAKES_ROWS:
-        return value
-    message = f"`{label}` takes a stage that gives rows, not {describe(value)}"
-    return ctx.error("E309", message, bound.expr.span)
-
-
-def _row_sets(ctx: Context, bound: Bound, place: Place) -> Any:
-    """``[benchmarks.aime24, held_out]``; one name needs no brackets."""
-    found = row_set_names(ctx, bound, place.label)
-    return FAILED if found is FAILED else construct(RowSets, names=found)
-
-
-def row_set_names(ctx: Context, bound: Bound, label: str) -> Any:
-    """The names of the stages in a list, or of the one that stands there."""
-    bound = ctx.follow(bound)
-    items = (
-        bound.expr.items
-        if isinstance(bound.expr, s.ListExpr)
-        else (s.Item(bound.expr.span, bound.expr),)
-    )
-    found = [_row_set(ctx, bound, item, label) for item in items]
-    if not found:
-        return ctx.error("E301", f"`{label}` names no rows", bound.expr.span)
-    return FAILED if FAILED in found else tuple(found)
-
-
-def _row_set(ctx: Context, bound: Bound, item: s.Item, label: str) -> Any:
-    if item.amount is not None:
-        message = f"`{label}` takes no amounts here"
-        fix = without_amount(item)
-        return ctx.error("E301", message, item.amount.span, "a `mix` does", fix=fix)
-    draft = rows_of(ctx, bound.of(item.value), label)
-    return FAILED if isinstance(draft, Failed) else draft.name
 
 
 def mix_part(ctx: Context, bound: Bound, item: s.Item) -> Any:
@@ -415,7 +237,7 @@ def _mix_amount(ctx: Context, bound: Bound) -> Any:
         return construct(Share, fraction=float(value.value))
     if isinstance(value, Quantity):
         place = Place("amount", Setting(unit="rows", ge=1))
-        number = _in_place(ctx, value, expr.span, place, whole=True)
+        number = in_place(ctx, value, expr.span, place, whole=True)
         return FAILED if number is FAILED else construct(Count, n=number)
     if value is FAILED:
         return FAILED
@@ -428,7 +250,7 @@ def _mix_amount(ctx: Context, bound: Bound) -> Any:
 
 def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
     """A call whose name picks one of the types."""
-    by_kind = {kind_word(branch): branch for branch in branches if _is_choice(branch)}
+    by_kind = {kind_word(branch): branch for branch in branches if is_choice(branch)}
     value = evaluate(ctx, bound)
     if value is FAILED:
         return FAILED
@@ -436,7 +258,7 @@ def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> An
         return value
     if not isinstance(value, Choice):
         takes = listed([f"`{kind}(…)`" for kind in by_kind], "or")
-        return _wrong(ctx, value, bound, takes, place, _called_with(bound, value, by_kind))
+        return wrong_type(ctx, value, bound, takes, place, _called_with(bound, value, by_kind))
     branch = by_kind.get(value.name)
     if branch is None:
         assert isinstance(value.bound.expr, s.CallExpr), "a Choice is made of a call"
@@ -481,11 +303,6 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
         message = f"`{call.fn.span.text}(…)` lacks {listed(missing, 'and')}"
         return ctx.error("E308", message, call.span)
     return FAILED if FAILED in values.values() else construct(model, **values)
-
-
-def takes_several(info: FieldInfo) -> bool:
-    """Whether a call's first field takes all arguments without a name: ``near(question, images, at = 0.9)``."""
-    return get_args(info.annotation)[:1] == (RowExpr,) and get_origin(info.annotation) is tuple
 
 
 def _gathered(call: s.CallExpr, model: type[BaseModel]) -> tuple[list[s.Arg], list[s.Arg] | None]:
@@ -547,8 +364,3 @@ def _env(ctx: Context, bound: Bound, call: s.CallExpr) -> Any:
     if len(call.args) != 1 or call.args[0].name is not None:
         return ctx.error("E308", "`env` takes the name of a variable", call.span)
     return _plain_value(ctx, bound.of(call.args[0].value), str, Place("env"))
-
-
-def setting_of(metadata: list[Any]) -> Setting | None:
-    found = [item for item in metadata if isinstance(item, Setting)]
-    return found[0] if found else None

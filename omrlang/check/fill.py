@@ -8,7 +8,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from omrlang.check.conform import _branches, conform, kind_word, setting_of
+from omrlang.check.annotations import branches_of, kind_word, setting_of
+from omrlang.check.conform import conform
 from omrlang.check.context import FAILED, Context, Failed, Place
 from omrlang.diagnostics import did_you_mean, listed, nearest
 from omrlang.functions import COLUMNS
@@ -166,7 +167,7 @@ def _slot_value(ctx: Context, info: FieldInfo, slot: Slot, key: str, path: str) 
         value = conform(ctx, slot.value, want, place)
         if not slot.group or value is FAILED:
             return value
-    models = _branches(want) if value is None else (type(value),)
+    models = branches_of(want) if value is None else (type(value),)
     groups = [model for model in models if _has_parts(model)]
     if len(groups) != 1:
         return ctx.error("E301", f"`{key}` takes a value, `{key} = …`, not braces", slot.key.span)

@@ -8,10 +8,11 @@ from typing import Any, get_origin
 
 from omrlang import syntax as s
 from omrlang.check.aggregates import check_aggregate, own_aggregates
-from omrlang.check.conform import conform, row_set_names, rows_of
+from omrlang.check.conform import conform
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill, keys_of
 from omrlang.check.length import check_length
+from omrlang.check.named import row_set_names, rows_of
 from omrlang.check.near import check_near
 from omrlang.check.products import check_products
 from omrlang.check.raw import raw_columns
