@@ -35,7 +35,7 @@ def typed(line: str, folder: Path) -> str:
 
 def shape(text: str) -> list[str]:
     """The words of each line: numbers, identifiers and the widths of tables hang on the machine."""
-    plain = re.sub(r"\d[\d,._]*[kMB]?|\b(s|min|hours?)\b|[─,]", " ", ROW.sub("ID", text))
+    plain = re.sub(r"\d[\d,._]*[kMB]?|\b(s|min|hours?)\b|[─,<]", " ", ROW.sub("ID", text))
     return [" ".join(line.split()) for line in plain.splitlines() if line.strip()]
 
 

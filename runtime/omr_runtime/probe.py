@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,16 +20,22 @@ from omr_runtime.work import InputRows, Shards, Work, read_rows, read_table
 from omrlang.plan import Plan, PlanStage
 from omrlang.schema import Eval, Rl, Sample
 from omrlang.schema.sft import Training
-from omrlang.types import Model, Scripted
+from omrlang.types import Model, OpenAI
 
 STEPS = 4
-"""Optimiser steps of a probe; the first, which also warms up, counts as start."""
+"""Optimiser steps of a first slice; the first of any slice also warms up, and counts as start."""
 
 SAMPLES = 256
-"""Responses of a probe: four batches of the engine in process."""
+"""Responses of a first slice: four batches of the engine in process."""
 
-SCRIPTED_SAMPLES = 4_096
-"""Of a teacher that is a program: it writes thousands a second, and fewer would measure opening files."""
+ENOUGH_S = 8.0
+"""A slice that was over sooner is taken anew and larger: what else a machine does in a moment would weigh too much."""
+
+SLICES = 3
+"""At most so many."""
+
+GROWTH = 32.0
+"""And each at most so many times the one before: the first of a quick stage measures little but its start."""
 
 _POLL_S = 0.02
 
@@ -46,17 +53,16 @@ class Measured:
 
 
 def probe(plan: Plan, stage: PlanStage, state: State, lock: Lock) -> Measured:
-    """Run the slice and measure it. RunError where the stage fails, as it would in a run."""
-    scratch = State(state.folder / "probe")
-    shutil.rmtree(scratch.folder, ignore_errors=True)
-    try:
-        _share_images(state, scratch)
-        work = _slice(plan, stage, state, scratch)
-        began = time.time()
-        _run(work, state, scratch, lock)
-        return _measured(work, stage, began, time.time())
-    finally:
-        shutil.rmtree(scratch.folder, ignore_errors=True)
+    """Run slices, each larger than the last, until one takes long enough; what that one measured. RunError where the
+    stage fails, as it would in a run."""
+    size, most = _sizes(plan, stage, state)
+    for left in reversed(range(SLICES)):
+        found = _measure(plan, stage, size, state, lock)
+        if found.seconds >= ENOUGH_S or size >= most or not left:
+            break
+        wanted = 1.25 * ENOUGH_S / max(found.seconds, 1e-3)
+        size = min(most, math.ceil(size * min(GROWTH, wanted)))
+    return found
 
 
 def keep(stage: PlanStage, found: Measured, like: str, shape: str, state: State) -> None:
@@ -76,7 +82,37 @@ def _share_images(state: State, scratch: State) -> None:
     (scratch.folder / "store" / "images").symlink_to(state.folder / "store" / "images")
 
 
-def _slice(plan: Plan, stage: PlanStage, state: State, scratch: State) -> Work:
+def _sizes(plan: Plan, stage: PlanStage, state: State) -> tuple[int, int]:
+    """Steps of a training or responses: of the first slice, and at most. A provider's answers are paid for, so no
+    more than the first slice is asked of it."""
+    spec = stage.spec
+    if isinstance(spec, Training):
+        planned = stage.costs.extra["steps"].mid if stage.costs is not None else None
+        most = int(planned or STEPS)
+        return min(STEPS, most), most
+    assert isinstance(spec, Sample | Eval), "no other stage is probed"
+    engine = spec.engine or (spec.model.engine if isinstance(spec.model, Model) else None)
+    if isinstance(engine, OpenAI):
+        return SAMPLES, SAMPLES
+    rows = sum(1 for _ in read_rows(work_order(plan, stage, state).inputs))
+    return min(SAMPLES, rows * spec.n), rows * spec.n
+
+
+def _measure(plan: Plan, stage: PlanStage, size: int, state: State, lock: Lock) -> Measured:
+    """One slice in a folder that is thrown away."""
+    scratch = State(state.folder / "probe")
+    shutil.rmtree(scratch.folder, ignore_errors=True)
+    try:
+        _share_images(state, scratch)
+        work = _slice(plan, stage, size, state, scratch)
+        began = time.time()
+        _run(work, state, scratch, lock)
+        return _measured(work, stage, began, time.time())
+    finally:
+        shutil.rmtree(scratch.folder, ignore_errors=True)
+
+
+def _slice(plan: Plan, stage: PlanStage, size: int, state: State, scratch: State) -> Work:
     """The stage's work order, shortened: a few steps of a training at its real batches, a few rows to answer."""
     work, spec = work_order(plan, stage, state), stage.spec
     places = {
@@ -86,13 +122,10 @@ def _slice(plan: Plan, stage: PlanStage, state: State, scratch: State) -> Work:
     }
     if not isinstance(spec, Training):
         assert isinstance(spec, Sample | Eval), "no other stage is probed"
-        scripted = isinstance(spec.model, Model) and isinstance(spec.model.source, Scripted)
-        samples = SCRIPTED_SAMPLES if scripted else SAMPLES
-        each = -(-samples // (spec.n * len(work.inputs)))
+        each = -(-size // (spec.n * len(work.inputs)))
         inputs = tuple(_some(rows, each, scratch) for rows in work.inputs)
         return work.model_copy(update={**places, "inputs": inputs})
-    steps = min(STEPS, spec.steps or STEPS)
-    short: dict[str, Any] = {"steps": steps, "epochs": None, "checkpoint": None}
+    short: dict[str, Any] = {"steps": size, "epochs": None, "checkpoint": None}
     if isinstance(spec, Rl):
         short["watch"] = None
     shorter = stage.model_copy(update={"spec": spec.model_copy(update=short)})
@@ -135,11 +168,21 @@ def _measured(work: Work, stage: PlanStage, began: float, ended: float) -> Measu
 
 
 def _answered(work: Work, ended: float) -> tuple[float, float, float]:
-    """Samples, their tokens, and the seconds from the open engine to the last row that was written."""
-    lines = supervise.Tail(Path(work.progress)).read()
-    opened = next(line["at"] for line in lines if line["unit"] == "samples")
+    """Samples, their tokens, and the seconds that so many take in the middle of the work, with what follows on them.
+
+    The first quarter, with the engine's first batch, and the last, when the batch runs empty, are as long for a thousand
+    samples as for a million; so what they take beyond their share counts as start.
+    """
+    found = supervise.Tail(Path(work.progress)).read()
+    lines = [(line["done"], line["at"]) for line in found if line["unit"] == "samples"]
     written = [int(row["num_tokens"] or 0) for row in _table(work, "row")]
-    return len(written), sum(written), ended - opened
+    (first, opened), (last, answered) = lines[0], lines[-1]
+    early = next(line for line in lines if line[0] - first >= (last - first) / 4)
+    late = next(line for line in lines if line[0] - first >= (last - first) * 3 / 4)
+    asked = answered - opened
+    if late[0] > early[0]:
+        asked = min(asked, (late[1] - early[1]) / (late[0] - early[0]) * (last - first))
+    return len(written), sum(written), asked + ended - answered
 
 
 def _trained(work: Work, in_steps: bool) -> tuple[float, float, float]:
