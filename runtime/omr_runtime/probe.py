@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,19 @@ from omrlang.schema.sft import Training
 from omrlang.types import Model, OpenAI
 
 STEPS = 4
-"""Optimiser steps of a first slice; the first of any slice also warms up, and counts as start."""
+"""Optimiser steps of a first slice."""
 
 SAMPLES = 256
 """Responses of a first slice: four batches of the engine in process."""
 
-ENOUGH_S = 8.0
-"""A slice that was over sooner is taken anew and larger: what else a machine does in a moment would weigh too much."""
+ENOUGH_S = 20.0
+"""A slice that was over sooner is taken anew and larger: what else a machine does in a moment would weigh too much, and
+an ``rl`` changes most in its first steps, as fewer and fewer groups have a spread of rewards to learn from."""
+
+PART = 0.25
+"""But no larger than this part of the stage, unless all of it would take no longer than ``SHORT_S``."""
+
+SHORT_S = 5.0
 
 SLICES = 3
 """At most so many."""
@@ -55,14 +61,12 @@ class Measured:
 def probe(plan: Plan, stage: PlanStage, state: State, lock: Lock) -> Measured:
     """Run slices, each larger than the last, until one takes long enough; what that one measured. RunError where the
     stage fails, as it would in a run."""
-    size, most = _sizes(plan, stage, state)
-    for left in reversed(range(SLICES)):
-        found = _measure(plan, stage, size, state, lock)
-        if found.seconds >= ENOUGH_S or size >= most or not left:
-            break
-        wanted = 1.25 * ENOUGH_S / max(found.seconds, 1e-3)
-        size = min(most, math.ceil(size * min(GROWTH, wanted)))
-    return found
+    size, whole = _sizes(plan, stage, state)
+    found = [_measure(plan, stage, size, state, lock)]
+    while len(found) < SLICES and (larger := _larger(size, whole, found[-1].seconds)) > size:
+        size = larger
+        found.append(_measure(plan, stage, size, state, lock))
+    return replace(found[-1], start_seconds=min(one.start_seconds for one in found))
 
 
 def keep(stage: PlanStage, found: Measured, like: str, shape: str, state: State) -> None:
@@ -75,6 +79,18 @@ def keep(stage: PlanStage, found: Measured, like: str, shape: str, state: State)
     write_index(state, index)
 
 
+def _larger(size: int, whole: int, seconds: float) -> int:
+    """The next slice after one of ``size`` steps or responses that took so long; ``size`` where that was enough.
+
+    >>> _larger(4, 60, seconds=8.0), _larger(4, 1000, seconds=30.0), _larger(256, 6_000, seconds=0.01)
+    (13, 4, 6000)
+    """
+    is_short = whole * seconds / size <= SHORT_S
+    most = whole if is_short else max(size, int(whole * PART))
+    wanted = 1.25 * ENOUGH_S / max(seconds, 1e-3)
+    return min(most, math.ceil(size * min(GROWTH, wanted))) if seconds < ENOUGH_S else size
+
+
 def _share_images(state: State, scratch: State) -> None:
     """Pictures are read where they lie; everything else is the probe's own."""
     (state.folder / "store" / "images").mkdir(parents=True, exist_ok=True)
@@ -83,19 +99,19 @@ def _share_images(state: State, scratch: State) -> None:
 
 
 def _sizes(plan: Plan, stage: PlanStage, state: State) -> tuple[int, int]:
-    """Steps of a training or responses: of the first slice, and at most. A provider's answers are paid for, so no
-    more than the first slice is asked of it."""
+    """Steps of a training or responses: of the first slice, and of the stage. A provider's answers are paid for, so that
+    to a probe the stage has no more than the first slice."""
     spec = stage.spec
     if isinstance(spec, Training):
         planned = stage.costs.extra["steps"].mid if stage.costs is not None else None
-        most = int(planned or STEPS)
-        return min(STEPS, most), most
+        whole = int(planned or STEPS)
+        return min(STEPS, whole), whole
     assert isinstance(spec, Sample | Eval), "no other stage is probed"
     engine = spec.engine or (spec.model.engine if isinstance(spec.model, Model) else None)
     if isinstance(engine, OpenAI):
         return SAMPLES, SAMPLES
-    rows = sum(1 for _ in read_rows(work_order(plan, stage, state).inputs))
-    return min(SAMPLES, rows * spec.n), rows * spec.n
+    whole = spec.n * sum(1 for _ in read_rows(work_order(plan, stage, state).inputs))
+    return min(SAMPLES, whole), whole
 
 
 def _measure(plan: Plan, stage: PlanStage, size: int, state: State, lock: Lock) -> Measured:
@@ -186,12 +202,13 @@ def _answered(work: Work, ended: float) -> tuple[float, float, float]:
 
 
 def _trained(work: Work, in_steps: bool) -> tuple[float, float, float]:
-    """Steps, or the rows that they used, their tokens, and the seconds at the speed of all steps but the first."""
+    """Steps, or the rows that they used, their tokens, and the seconds at the speed of the later half of the steps: the
+    stage goes on like them, and what the earlier ones take beyond counts as start."""
     figures = list(_table(work, "metric"))
     tokens = {line["step"]: line["value"] for line in figures if line["name"] == "tokens"}
     speed = {line["step"]: line["value"] for line in figures if line["name"] == "tokens_per_s"}
     steps = sorted(tokens)
-    timed = steps[1:] or steps
+    timed = steps[len(steps) // 2 :]
     took = sum(tokens[step] / speed[step] for step in timed if speed[step])
     rate = sum(tokens[step] for step in timed) / max(took, 1e-9)
     whole = sum(tokens.values())
