@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 LOCK   := -c requirements/constraints.txt
 
-.PHONY: quickstart install test-install test check clean
+.PHONY: quickstart install test-install browser test check clean
 
 quickstart: install
 	$(BIN)/omr plan pipelines/quickstart.omr
@@ -17,7 +17,7 @@ install: $(VENV)/.train
 test-install: $(VENV)/.test
 
 # Quick tests side by side, one thread each; then the slow ones, which use all cores, one after the other.
-test: test-install check
+test: test-install browser check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 	$(BIN)/python -m pytest -m slow
 
@@ -26,6 +26,12 @@ check: test-install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Tests look at pages in Chromium, and fail without it: Debian's, where none is on the path.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+	  || { echo 'tests of pages need chromium or google-chrome on the path' >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) .omr

@@ -11,19 +11,32 @@ FOLD = 4
 """So many sources that all go to the same stages are drawn as one box."""
 
 
+BEND = 0.4
+"""Of a row's height, what a line takes that passes a column."""
+
+
 @dataclass(slots=True)
 class Box:
-    """One stage, or several sources with the same readers. ``column`` counts from the left, ``row`` from the top."""
+    """One stage, several sources with the same readers, or without stages a bend: where a line that leads on passes a
+    column, so that it crosses no box. ``column`` counts from the left, ``row`` is its top, in rows from the top."""
 
     stages: tuple[PlanStage, ...]
     parents: set[int] = field(default_factory=set)
     column: int = 0
     row: float = 0.0
 
+    @property
+    def height(self) -> float:
+        return 1.0 if self.stages else BEND
+
+    @property
+    def middle(self) -> float:
+        return self.row + self.height / 2
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """``boxes`` in an order in which each stands after its parents; ``edges`` lead from one index to another."""
+    """``boxes`` and, after them, bends; ``edges`` lead from one column to the next."""
 
     boxes: tuple[Box, ...]
 
@@ -38,8 +51,8 @@ class Graph:
         return max((box.column for box in self.boxes), default=0) + 1
 
     @property
-    def num_rows(self) -> int:
-        return int(max((box.row for box in self.boxes), default=0)) + 1
+    def num_rows(self) -> float:
+        return max((box.row + box.height for box in self.boxes), default=1.0)
 
 
 def graph(plan: Plan) -> Graph:
@@ -50,8 +63,9 @@ def graph(plan: Plan) -> Graph:
         Box(group, {at[name] for stage in group for name in stage.parents}) for group in groups
     )
     _set_columns(boxes)
-    _set_rows(boxes)
-    return Graph(boxes)
+    bent = _with_bends(boxes)
+    _set_rows(bent)
+    return Graph(bent)
 
 
 def _groups(plan: Plan) -> list[tuple[PlanStage, ...]]:
@@ -84,6 +98,29 @@ def _set_columns(boxes: Sequence[Box]) -> None:
             box.column = min(columns, default=1) - 1
 
 
+def _with_bends(boxes: Sequence[Box]) -> tuple[Box, ...]:
+    """A bend in each column between a box and those that it leads to further on; lines from one box share theirs."""
+    found = list(boxes)
+    bends: dict[tuple[int, int], int] = {}
+    for box in boxes:
+        box.parents = {_last_bend(parent, box.column, found, bends) for parent in box.parents}
+    return tuple(found)
+
+
+def _last_bend(
+    parent: int, column: int, found: list[Box], bends: dict[tuple[int, int], int]
+) -> int:
+    """What stands just before that column on the way from the parent: the last of its bends, or itself."""
+    last = parent
+    for passed in range(found[parent].column + 1, column):
+        at = bends.get((parent, passed))
+        if at is None:
+            at = bends[parent, passed] = len(found)
+            found.append(Box((), {last}, passed))
+        last = at
+    return last
+
+
 def _set_rows(boxes: Sequence[Box]) -> None:
     """Order within each column by the mean place of the neighbours, from the left and back, a few times."""
     columns: dict[int, list[Box]] = {}
@@ -98,9 +135,10 @@ def _set_rows(boxes: Sequence[Box]) -> None:
             means = {id(box): _mean(near[id(box)], box) for box in found}
             found.sort(key=lambda box: means[id(box)])
             _number(found)
-    tallest = max(map(len, columns.values()), default=1)
+    heights = {column: found[-1].row + found[-1].height for column, found in columns.items()}
+    tallest = max(heights.values(), default=1.0)
     for box in boxes:
-        box.row += (tallest - len(columns[box.column])) / 2
+        box.row += (tallest - heights[box.column]) / 2
 
 
 def _neighbours(boxes: Sequence[Box]) -> Mapping[int, list[Box]]:
@@ -113,9 +151,11 @@ def _neighbours(boxes: Sequence[Box]) -> Mapping[int, list[Box]]:
 
 
 def _mean(near: Sequence[Box], box: Box) -> float:
-    return sum(other.row for other in near) / len(near) if near else box.row
+    return sum(other.middle for other in near) / len(near) if near else box.middle
 
 
 def _number(column: Sequence[Box]) -> None:
-    for row, box in enumerate(column):
-        box.row = float(row)
+    top = 0.0
+    for box in column:
+        box.row = top
+        top += box.height

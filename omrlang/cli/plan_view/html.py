@@ -16,15 +16,18 @@ from omrlang.cli.plan_view.pictures import (
     pipeline,
     unit_of,
 )
-from omrlang.cli.plan_view.stages import flow, named, price, time, tokens, why
+from omrlang.cli.plan_view.stages import flow, named, price, rows_word, time, tokens, why
 from omrlang.cli.plan_view.svg import Markup, element, joined, safe
-from omrlang.cli.plan_view.verdict import has_gpus, next_command, verdict
-from omrlang.plan import SYMBOL, Memory, Plan, PlanDiagnostic, PlanStage
+from omrlang.cli.plan_view.verdict import has_gpus, is_priced, next_command, verdict
+from omrlang.plan import SYMBOL, Memory, Plan, PlanDiagnostic, PlanPin, PlanStage
 
 RANGES = (
     "A bar ends at the middle, the thin line is the range. Green: measured or scaled from a "
     "measurement; blue: by a formula or declared; grey: assumed."
 )
+MANY = 8
+"""So many inputs that are not pinned are told one by one."""
+
 GOOD_OR_BAD = {"fits": "fits", "uncertain": "uncertain", "does not fit": "bad", "unknown": "soft"}
 
 
@@ -49,7 +52,7 @@ def _body(plan: Plan, saved: str | None) -> Iterator[Markup]:
         yield element("p", plan.because)
     yield element("div", *_tiles(plan), class_="tiles")
     yield from _section("Pipeline", "pipeline", [_wide(pipeline(plan))])
-    yield from _section("Stages", "stages", [_wide(_stages(plan))])
+    yield from _section("Stages", "stages", [_stages(plan)])
     yield from _drawn("Rows by source", "funnel", funnel_picture(plan))
     yield from _drawn(f"What it takes, in {unit_of(plan)}", "costs", cost_picture(plan), RANGES)
     yield from _section("Memory at the peak of a process", "memory", _memory(plan))
@@ -69,10 +72,11 @@ def _section(title: str, name: str, parts: Iterable[Markup]) -> Iterator[Markup]
 
 def _drawn(title: str, name: str, drawing: Markup | None, note: str = "") -> Iterator[Markup]:
     told = [element("p", note, class_="soft")] if note else []
-    yield from _section(title, name, [] if drawing is None else [*told, _wide(drawing)])
+    yield from _section(title, name, [] if drawing is None else [*told, drawing])
 
 
 def _wide(inner: Markup) -> Markup:
+    """What a narrow page scrolls sideways."""
     return element("div", inner, class_="wide")
 
 
@@ -83,7 +87,7 @@ def _tiles(plan: Plan) -> Iterator[Markup]:
     shown += [("GPU-hours", totals.gpu_hours)] if has_gpus(plan) else []
     for what, item in shown:
         yield _tile(spread(item).partition(" (")[0], f"{what} {_range(spread(item))}")
-    if has_gpus(plan):
+    if is_priced(plan):
         yield _tile(
             "unknown" if totals.usd.mid is None else spread(totals.usd).partition(" (")[0],
             f"price {_range(spread(totals.usd))}",
@@ -102,34 +106,42 @@ def _tile(big: str, small: str) -> Markup:
 
 
 def _table(head: Iterable[tuple[str, str]], lines: Iterable[Markup]) -> Markup:
+    """On a narrow page each line is a block: the stylesheet puts a figure's unit behind it then."""
     titles = (element("th", title, class_=cls or None) for title, cls in head)
     return element("table", element("tr", *titles), *lines)
 
 
+def _figure(text: str, unit: str | None = None) -> Markup:
+    return element("td", text, class_="num", data_unit=unit if text else None)
+
+
 def _stages(plan: Plan) -> Markup:
-    prices = has_gpus(plan)
+    prices = is_priced(plan)
     head = [("", ""), ("stage", ""), ("rows", "num"), ("tokens", "num"), ("time", "num")]
     head += [("price", "num")] if prices else []
+    empty = [_figure("")] * (3 + prices)
     gone = (
-        element("tr", *map(_cell, [SYMBOL[item.action], item.address, "", "", "", *([""] * prices),
-                                   "no longer in the recipe"]))
+        element(
+            "tr",
+            element("td", SYMBOL[item.action], class_="sym"),
+            element("td", item.address.replace(".", " ", 1), class_="name"),
+            *empty,
+            element("td", "no longer in the recipe", class_="why"),
+        )
         for item in plan.removed
-    )  # fmt: skip
+    )
     lines = (_stage(stage, prices=prices) for stage in plan.stages)
     return _table([*head, ("why", "")], [*lines, *gone])
 
 
-def _cell(text: str) -> Markup:
-    return element("td", text)
-
-
 def _stage(stage: PlanStage, *, prices: bool) -> Markup:
-    figures = [flow(stage), tokens(stage), time(stage), *([price(stage)] if prices else [])]
+    figures = [(flow(stage), rows_word(stage)), (tokens(stage), "tokens"), (time(stage), None)]
+    figures += [(price(stage), None)] if prices else []
     cells = [
         element("td", SYMBOL[stage.action], class_=f"sym {stage.action}"),
-        element("td", named(stage)),
-        *(element("td", figure, class_="num") for figure in figures),
-        element("td", why(stage)),
+        element("td", named(stage), class_="name"),
+        *(_figure(figure, unit) for figure, unit in figures),
+        element("td", why(stage), class_="why"),
     ]
     return element("tr", *cells, class_=None if stage.selected else "out")
 
@@ -146,29 +158,37 @@ def _memory_of(stage: PlanStage, memory: Memory) -> Iterator[Markup]:
     yield element("p", f"{named(stage)}: {spread(memory.total)}{limit}  ", verdict_)
     drawing = memory_picture(memory)
     if drawing is not None:
-        yield _wide(drawing)
-        parts = (f"{name} {spread(part)}" for name, part in memory.parts.items() if part.mid)
-        yield element("p", " · ".join(parts), class_="soft")
+        yield drawing
     word = "not with" if memory.verdict == "fits" else "with"
     for flip in memory.flips:
         yield element("p", f"{word} {flip}", class_="soft")
 
 
 def _inputs(plan: Plan) -> Iterator[Markup]:
-    if not plan.pins:
-        return
+    """Those that are not pinned folded together where they are many."""
+    loose = [pin for pin in plan.pins if pin.revision is None and not pin.drift]
+    folded = loose if len(loose) > MANY else []
+    shown = [pin for pin in plan.pins if pin not in folded]
+    if shown:
+        yield _pins(shown)
+    if folded:
+        told = element("summary", f"{len(folded)} not pinned")
+        yield element("details", told, *(element("div", pin.what) for pin in folded))
+
+
+def _pins(pins: Iterable[PlanPin]) -> Markup:
     lines = (
         element(
             "tr",
-            element("td", pin.what),
-            element("td", rows(pin), class_="num"),
+            element("td", pin.what, class_="name"),
+            _figure(rows(pin)),
             element("td", element("code", revision(pin))),
             element("td", drifted(pin), class_="warning" if pin.drift else None),
         )
-        for pin in plan.pins
+        for pin in pins
     )
     head = [("input", ""), ("rows", "num"), ("revision", ""), ("drift", "")]
-    yield _wide(_table(head, lines))
+    return _table(head, lines)
 
 
 def _checks(plan: Plan) -> Iterator[Markup]:

@@ -46,7 +46,7 @@ def named(stage: PlanStage) -> str:
 def _listed(stage: PlanStage, width: int) -> Iterator[str]:
     yield from wrapped(f"{named(stage)}  {why(stage)}", width, f"  {SYMBOL[stage.action]:>3} ")
     figures = [
-        _unit(flow(stage), _rows_word(stage)),
+        _unit(flow(stage), rows_word(stage)),
         _unit(tokens(stage), "tokens"),
         time(stage),
         price(stage),
@@ -54,7 +54,8 @@ def _listed(stage: PlanStage, width: int) -> Iterator[str]:
     yield from wrapped(listing(figures), width, "        ")
 
 
-def _rows_word(stage: PlanStage) -> str:
+def rows_word(stage: PlanStage) -> str:
+    """What the rows of a stage are called."""
     return {"rl": "rollouts", "eval": "answers"}.get(stage.spec.kind, "rows")
 
 

@@ -64,13 +64,41 @@ def words(x: float, y: float, text: str, cls: str = "", anchor: str | None = Non
 
 def block(x: float, y: float, width: float, height: float, cls: str, tip: str = "") -> Markup:
     """A rectangle; ``tip`` is shown where the pointer rests."""
+    return _rectangle(f"{x:.1f}", y, f"{width:.1f}", height, cls, tip)
+
+
+def strip(height: float, label: str, *children: Markup) -> Markup:
+    """A drawing as wide as there is room for. What stands in it is placed by shares of its width, as ``stripe`` does."""
+    return element(
+        "svg", element("title", label), *children, width="100%", height=height, role="img"
+    )
+
+
+def stripe(start: float, width: float, height: float, cls: str, tip: str = "") -> Markup:
+    """A rectangle of a strip; ``start`` and ``width`` are shares of the strip's width."""
+    return _rectangle(_percent(start), 0.0, _percent(width), height, cls, tip)
+
+
+def whisker(start: float, end: float, y: float) -> Markup:
+    """The thin line of a range, between two shares of a strip's width."""
+    return element("line", x1=_percent(start), x2=_percent(end), y1=y, y2=y, class_="whisker")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}%"
+
+
+def _rectangle(x: str, y: float, width: str, height: float, cls: str, tip: str) -> Markup:
     inner = [element("title", tip)] if tip else []
     return element("rect", *inner, x=x, y=y, width=width, height=height, rx=2.0, class_=cls)
 
 
 def shortened(text: str, room: int) -> str:
+    """A name without its module where that does not fit, then as much as does.
+
+    >>> shortened("sources.llava_cot", 20), shortened("sources.llava_cot", 12), shortened("openvlthinker", 12)
+    ('sources.llava_cot', 'llava_cot', 'openvlthink…')
     """
-    >>> shortened("sources.llava_cot", 20), shortened("sources.openvlthinker", 12)
-    ('sources.llava_cot', '…envlthinker')
-    """
-    return text if len(text) <= room else f"…{text[len(text) - room + 1 :]}"
+    if len(text) > room:
+        text = text.rpartition(".")[2]
+    return text if len(text) <= room else f"{text[: room - 1]}…"
