@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from omrlang.schema import Eval, Rl, Sft, Spec
 from omrlang.types import (
     Algorithm,
@@ -24,6 +26,22 @@ DEFAULT_SCORE = construct(
     rules=(construct(Rule, name="answer_matches", tree=ANSWER_MATCHES),),
 )
 """What an ``eval`` without ``score`` counts as right."""
+
+
+RL_PASS = 8_192
+"""Tokens of rollouts in one forward pass where ``micro_batch`` does not say, if the longest rollout is shorter."""
+
+
+def pass_tokens(spec: Sft | Rl) -> int:
+    """Tokens of one forward pass at most: ``micro_batch`` where it is set, else a pack, or rollouts until it is full."""
+    match spec:
+        case Sft():
+            return max(spec.pack, spec.micro_batch or 0)
+        case Rl():
+            longest = spec.max_prompt + spec.max_response
+            return max(longest, spec.micro_batch or RL_PASS)
+        case _:
+            assert_never(spec)
 
 
 def num_devices(spec: Sft | Rl) -> int:

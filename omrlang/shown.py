@@ -46,6 +46,8 @@ def shown(value: object) -> str:
             return f"{shown_number(number * 100)}%"
         case Amount(value=number, unit=unit):
             return f"{shown_number(number)} {unit}"
+        case Range(lo=lo, hi=hi) if lo == hi:
+            return shown_number(lo)
         case Range(lo=lo, hi=hi):
             return f"{shown_number(lo)} .. {shown_number(hi)}"
         case _:

@@ -51,7 +51,8 @@ def sides(target: str, state: Path, overrides: Sequence[str] = ()) -> list[Side]
             (recipe, make_plan(recipe, state, variant_path(path, recipe), found, overrides))
             for recipe in recipes
         ]
-    sets = "".join(f" --set {item}" for item in overrides)
+    # What a sweep sets stands in the variant's label.
+    sets = "".join(f" --set {item}" for item in overrides if "sweep(" not in item)
     named = [
         Side(
             f"{revision}:{plan.recipe}{sets}" if revision else f"{plan.recipe}{sets}",

@@ -1,7 +1,8 @@
 """Diffs as files: every folder of ``cases/diffs`` and every ablation row of the published recipe, each with what was found.
 
 ``b.omr`` says in a comment what must be found: ``# hidden: STAGE: WHAT, …`` are moves that nobody wrote, all of them and no
-others; ``# clean``, ``# not clean``, ``# no effect`` and the rest are verdicts. A is ``a.omr`` or the file that B amends.
+others; ``# follows: …`` are some that follow from them; ``# why: …`` is a part of the reason that is told; ``# clean``,
+``# not clean``, ``# no effect`` and the rest are verdicts. A is ``a.omr`` or the file that B amends.
 ``pytest tests/test_diff_cases.py --update`` rewrites ``diff.txt``, and the change is reviewed. Costs stand in no file.
 """
 
@@ -26,6 +27,8 @@ FOLDERS = sorted(path for path in CASES.iterdir() if path.is_dir() and (path / "
 SAID = re.compile(
     r"^# (hidden: .*|clean|not clean|no effect|no change|no change in meaning)$", re.M
 )
+FOLLOWS = re.compile(r"^# follows: (.*)$", re.M)
+WHY = re.compile(r"^# why: (.*)$", re.M)
 
 
 def base(path: Path) -> Path:
@@ -95,6 +98,11 @@ def test_what_is_said_is_found(folder: Path) -> None:
         assert found.verdict.kind == said[1]
     if said[1] == "clean":
         assert moves(found) == set()
+    text = (folder / "b.omr").read_text()
+    follows = {f"{m.stage}: {m.what}" for m in found.moves if m.matters == "follows"}
+    assert set(" ".join(FOLLOWS.findall(text)).split(", ")) - {""} <= follows
+    reasons = "\n".join(move.why for move in found.moves)
+    assert all(why in reasons for why in WHY.findall(text))
 
 
 def test_there_are_enough_of_each() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omr_runtime.models import load
-from omr_runtime.train.attention import groups, use_segment_attention
+from omr_runtime.train.attention import use_segment_attention
 from omr_runtime.train.batching import (
     Layout,
     PackPlan,
@@ -21,10 +21,13 @@ from omr_runtime.train.batching import (
     make_sample,
     micro_batches,
     pack,
+    shared_tokens,
     split_by_cost,
     steps_of,
+    together,
 )
 from omr_runtime.train.logprobs import Scorer
+from omr_runtime.train.segments import Segments, groups
 from tests.training_parts import fresh_folder
 
 IMAGES = [(6, 6), None, (4, 8), (2, 2), None]
@@ -117,6 +120,49 @@ def test_packed_images_equal_unpacked_with_gradients_of_the_vision_tower(vision:
     vision.zero_grad()
 
 
+# ---- a prompt that a group shares ----------------------------------------------------------------------------------
+
+
+def _of_groups(layout: Layout, with_images: bool) -> list[Sample]:
+    """Each sample of ``_samples`` with three more responses to its prompt; one stays alone."""
+    generator = torch.Generator().manual_seed(2)
+    made = []
+    for i, one in enumerate(_samples(layout, with_images)):
+        prompt, shown = one.input_ids[: one.num_prompt], (one.pixel_values, one.image_grid_thw)
+        for n in range(1 if i == 3 else 4):
+            response = torch.randint(10, 60, (1 + 5 * n,), generator=generator).tolist()
+            made.append(make_sample(f"{i}/{n}", prompt, response, layout, *shown, group=f"row{i}"))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["text", "vision"])
+def test_a_shared_prompt_is_as_good_as_one_for_each(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(kind)
+    samples = _of_groups(Layout.of(model.config), kind == "vision")
+    batch = pack(samples)
+    prompts = {sample.group: sample.num_prompt for sample in samples}
+    assert batch.num_tokens == sum(prompts.values()) + sum(s.num_response for s in samples)
+    _check_equal(model, samples)
+
+
+def test_a_shared_prompt_may_stand_anywhere_before(text: Any) -> None:
+    """The samples of a group need not be neighbours: other rows between them change nothing."""
+    samples = _of_groups(Layout(), False)
+    mixed = samples[::2] + samples[1::2]
+    _check_equal(text, mixed)
+
+
+def test_groups_are_packed_side_by_side_within_the_budget() -> None:
+    samples = [make_sample(f"{i}", [1] * 10, [2] * 5, Layout(), group="a") for i in range(5)]
+    samples += [make_sample("alone", [1] * 10, [2] * 50, Layout())]
+    assert together(samples, 25) == [[0, 1, 2], [3, 4], [5]]
+    assert together(samples, 1_000) == [[0, 1, 2, 3, 4], [5]]
+    assert together(samples, 1) == [[0], [1], [2], [3], [4], [5]]
+    assert shared_tokens(samples[:3]) == 25
+
+
 def test_positions_are_those_of_transformers(vision: Any) -> None:
     layout = Layout.of(vision.config)
     for sample in _samples(layout, True):
@@ -177,10 +223,10 @@ def test_a_dummy_changes_nothing_but_touches_every_part(vision: Any) -> None:
 
 def test_groups_hold_each_row_once() -> None:
     lengths = (5, 5, 17, 0, 1, 30, 29, 4)
-    found = groups(lengths, 0.25, torch.device("cpu"))
-    rows = torch.cat([group.rows for group in found])
+    found = [group.queries for group in groups(Segments(lengths), 0.25, torch.device("cpu"))]
+    rows = torch.cat([side.rows for side in found])
     assert sorted(rows.tolist()) == list(range(sum(lengths)))
-    assert all(len(g.rows) >= 0.75 * g.num * g.length for g in found)
+    assert all(len(side.rows) >= 0.75 * side.num * side.length for side in found)
 
 
 # ---- which rows share a pack ------------------------------------------------------------------------------------

@@ -214,10 +214,11 @@ def test_a_checkpoint_of_other_processes_is_refused(
 
 
 def test_micro_batches_do_not_change_the_step(tmp_path: Path, base: Path) -> None:
-    """``micro_batch`` is of class speed: other pieces, the same step."""
+    """``micro_batch`` is of class speed: other pieces, the same step. With Adam's usual ``eps`` of 1e-8 a gradient that is
+    nothing but rounding becomes a whole step, up or down as the processor happens to add; so it is larger here."""
     weights = []
     for name, micro in (("a", None), ("b", 64), ("c", 1024)):
-        work = _work(tmp_path / name, base, steps=3, micro_batch=micro)
+        work = _work(tmp_path / name, base, steps=3, micro_batch=micro, optimizer=AdamW(eps=1e-4))
         run(work)
         weights.append(_model(work))
     for other in weights[1:]:
@@ -259,7 +260,6 @@ def test_bf16_weights_with_fp32_masters_follow_fp32() -> None:
     def train(weight: torch.nn.Parameter, optimizer: Any) -> torch.Tensor:
         for _ in range(100):
             ((weight.float() - goal) ** 2).sum().backward()
-            optimizer.collect()
             optimizer.step(1e-6)
         return optimizer.masters[0].detach() - start
 

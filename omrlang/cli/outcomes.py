@@ -85,8 +85,9 @@ def _results(found: Diff, a: Sequence[Ran], b: Sequence[Ran]) -> Iterator[Result
 def _result(found: Diff, stage: str, a: Outcome, b: Outcome, gained: Gain) -> ResultDiff:
     points = 100 * gained.difference
     price = found.price
-    usd = _per_point(price.a.usd.mid, price.b.usd.mid, points)
-    hours = _per_point(price.a.gpu_hours.mid, price.b.gpu_hours.mid, points)
+    untimed = price.untimed_a != price.untimed_b
+    usd = None if untimed else _per_point(price.a.usd.mid, price.b.usd.mid, points)
+    hours = None if untimed else _per_point(price.a.gpu_hours.mid, price.b.gpu_hours.mid, points)
     return ResultDiff(
         stage=stage,
         benchmark=stage,

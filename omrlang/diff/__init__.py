@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from omrlang.diff.design import design_note, levels
 from omrlang.diff.factors import find_factors
 from omrlang.diff.moves import find_moves, with_holding
 from omrlang.diff.origins import Origins
 from omrlang.diff.pairs import Pair, pair_up
-from omrlang.diff.price import cheapest_order, marginal, price, scratch, together
+from omrlang.diff.price import cheapest_order, marginal, price, scratch, together, untimed
 from omrlang.diff.report import Column, Diff, Effect, Factor, StageDiff, Study
 from omrlang.diff.verdict import verdict
 from omrlang.plan import Plan, PlanStage
@@ -54,6 +54,7 @@ def diff(a: Side, b: Side) -> Diff:
 
 def study(sides: Sequence[Side]) -> Study:
     """Each against the first, their design, and what all of them cost in the cheapest order."""
+    sides = _told_apart(sides)
     diffs = tuple(diff(sides[0], side) for side in sides[1:])
     table = levels(diffs)
     plans = [side.plan for side in sides]
@@ -66,6 +67,7 @@ def study(sides: Sequence[Side]) -> Study:
             values=tuple(row[number] for row in table.values()),
             scratch=scratch(side.plan),
             marginal=added[number],
+            untimed=untimed(side.plan),
         )
         for number, side in enumerate(sides)
     )
@@ -79,6 +81,16 @@ def study(sides: Sequence[Side]) -> Study:
         together=together([plans[number] for number in order]),
         shared_stages=_shared(plans),
     )
+
+
+def _told_apart(sides: Sequence[Side]) -> list[Side]:
+    """Those that go by one name with a number behind it."""
+    names = [side.name for side in sides]
+    again = [names[:number].count(name) for number, name in enumerate(names)]
+    return [
+        replace(side, name=f"{side.name} ({times + 1})") if times else side
+        for side, times in zip(sides, again, strict=True)
+    ]
 
 
 def _not_clean(diffs: Sequence[Diff]) -> str:

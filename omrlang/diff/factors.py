@@ -17,6 +17,9 @@ from omrlang.types import SettingClass
 PER_BRANCH = frozenset({"clip"})
 """Arguments whose scale belongs to the algorithm, so that they change with it as one factor."""
 UNPUBLISHED = "unpublished"
+EITHER = ("steps", "epochs")
+"""Settings of which a stage has one: where the other takes its place, one thing was decided."""
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,11 @@ def _of_pair(pair: Pair, a: Origins, b: Origins) -> Iterator[Factor]:
     spelt = [m for m in pair.respelt if m.reason != "parent_changed"]
     otherwise = (_factor(pair, m, "meta", "written in another way, the same value") for m in spelt)
     for factor in (*_folded(pair), *otherwise):
+        paths = EITHER if factor.path == EITHER[0] else (factor.path,)
         yield factor.model_copy(
             update={
-                "old_at": a.place(pair.a.name if pair.a else pair.name, factor.path),
-                "new_at": b.place(pair.name, factor.path),
+                "old_at": a.place(pair.a.name if pair.a else pair.name, paths),
+                "new_at": b.place(pair.name, paths),
             }
         )
 
@@ -68,16 +72,64 @@ def _folded(pair: Pair) -> Iterator[Factor]:
     """The stage's own changes; what belongs to one choice (a branch, a model, a prompt, a row set) is one factor."""
     own, (swapped, rewritten) = pair.own, (_swapped_part(pair), _rewritten_parts(pair))
     heads = [moved for moved in own if _is_head(moved, own)]
+    either = _either(own)
     for moved in own:
-        if moved in swapped or moved in rewritten:
+        if moved in swapped or moved in rewritten or moved in either:
             continue
         if not any(_belongs(moved, head) for head in heads):
-            yield _factor(pair, moved)
+            parts = [other for other in own if _has_arguments(moved) and _belongs(other, moved)]
+            yield _factor(pair, moved, note=_with_it(moved, parts))
+    if either:
+        yield _in_its_place(pair, either)
     if swapped:
         old, new = (moved.path.removeprefix("from.") for moved in swapped)
         yield _factor(pair, swapped[1]).model_copy(update={"path": "from", "old": old, "new": new})
     elif rewritten:
         yield _rewriting(pair, rewritten)
+
+
+def _is_branch(moved: Moved) -> bool:
+    return any(side is not None and side.branch for side in (moved.old, moved.new))
+
+
+def _has_arguments(moved: Moved) -> bool:
+    """Whether it is a choice that is written as a call; of a model there would be too much to tell."""
+    return _is_branch(moved) and moved.path.partition(".")[0] != "with"
+
+
+def _with_it(head: Moved, parts: list[Moved]) -> str:
+    """What a changed branch brings along or takes away."""
+    paths = [part.path for part in parts]
+    whole = [p for p in parts if not any(p.path.startswith(f"{path}.") for path in paths)]
+    changes = [part.change() for part in whole]
+    said = [
+        f"{c.path.removeprefix(f'{head.path}.')} {c.old} -> {c.new}"
+        for c in changes
+        if c.old != c.new
+    ]
+    more = [f"{len(said) - MAX_NAMED} more"] if len(said) > MAX_NAMED else []
+    return f"with {', '.join([*said[:MAX_NAMED], *more])}" if said else ""
+
+
+def _either(own: list[Moved]) -> list[Moved]:
+    """``steps`` and ``epochs`` where one took the other's place."""
+    found = [moved for moved in own if moved.path in EITHER]
+    texts = {side for moved in found for side in (moved.change().old, moved.change().new)}
+    return found if len(found) == len(EITHER) and "none" in texts else []
+
+
+def _in_its_place(pair: Pair, either: list[Moved]) -> Factor:
+    """One factor, told as steps: ``1_232 -> 15 epochs``."""
+    changes = [moved.change() for moved in either]
+    old, new = (
+        next(_told_in(c.path, getattr(c, side)) for c in changes if getattr(c, side) != "none")
+        for side in ("old", "new")
+    )
+    return _factor(pair, either[0]).model_copy(update={"path": EITHER[0], "old": old, "new": new})
+
+
+def _told_in(path: str, text: str) -> str:
+    return text if path == EITHER[0] else f"{text} {path}"
 
 
 def _parts(pair: Pair) -> list[Moved]:
@@ -121,9 +173,7 @@ def _rewriting(pair: Pair, parts: list[Moved]) -> Factor:
 
 def _is_head(moved: Moved, own: list[Moved]) -> bool:
     """A choice that changed, came or went: another branch, or a model or prompt of another name and other content."""
-    if moved.path in ("with", "from") or any(
-        side is not None and side.branch for side in (moved.old, moved.new)
-    ):
+    if moved.path in ("with", "from") or _is_branch(moved):
         return True
     if None in (moved.old, moved.new) and any(_inside(moved, other) for other in own):
         return True

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from omrlang.diagnostics import CODES
 from omrlang.diff.pairs import Pair
-from omrlang.diff.quantities import LENGTH, Quantity, quantities
+from omrlang.diff.quantities import EVEN, LENGTH, Quantity, quantities
 from omrlang.diff.report import Factor, Hold, Matters, Move
 from omrlang.diff.shares import share_moves, shares_are_held
 from omrlang.plan import Plan, PlanDiagnostic, PlanStage
 from omrlang.schema import Eval, Filter, Mix, Sample, Source
 from omrlang.types import Count, Hardware, Share, UpTo, construct
 
-NOTICEABLE = 0.02
-"""A move under two percent is not told."""
 MISFITS = frozenset({"W103", "W104", "W105", "W106", "W108", "W109", "W111", "W116", "W118"})
 """Warnings about parts of a recipe that do not fit together: one that only one side has is a second cause."""
 
@@ -22,7 +20,7 @@ MISFITS = frozenset({"W103", "W104", "W105", "W106", "W108", "W109", "W111", "W1
 def find_moves(pairs: Sequence[Pair], plans: tuple[Plan, Plan]) -> tuple[Move, ...]:
     """In the order of the stages; what concerns no one stage last."""
     found = [move for pair in pairs for move in _of_pair(pair, pairs)]
-    return (*found, *_prices(pairs), *_misfits(plans))
+    return (*found, *_prices(pairs), *_misfits(pairs, plans))
 
 
 def _of_pair(pair: Pair, pairs: Sequence[Pair]) -> Iterator[Move]:
@@ -82,7 +80,7 @@ def _after_batch(move: Move, batch: Move | None) -> Move:
 
 
 def _even(old: float, new: float) -> bool:
-    return old == new or abs(new - old) < NOTICEABLE * max(abs(old), abs(new))
+    return old == new or abs(new - old) < EVEN * max(abs(old), abs(new))
 
 
 def written(pair: Pair) -> set[str]:
@@ -283,11 +281,14 @@ def _machine(stage: PlanStage | None) -> Hardware | None:
     return found
 
 
-def _misfits(plans: tuple[Plan, Plan]) -> Iterator[Move]:
-    """Parts that fit together on one side and not on the other. Stages of one side alone go by no name."""
+def _misfits(pairs: Sequence[Pair], plans: tuple[Plan, Plan]) -> Iterator[Move]:
+    """Parts that fit together on one side and not on the other. Stages of one side alone go by no name; an evaluation
+    of one side alone compares nothing, and what does not fit it does not count."""
     names = [{stage.name for stage in plan.stages} for plan in plans]
+    lone = [(p.a or p.b, p.name) for p in pairs if p.a is None or p.b is None]
+    alone = {name for stage, name in lone if stage is not None and stage.spec.kind == "eval"}
     old, new = (
-        _warned(plan, own)
+        _warned(plan, own, alone)
         for plan, own in zip(plans, (names[0] - names[1], names[1] - names[0]), strict=True)
     )
     for message in [*(m for m in new if m not in old), *(m for m in old if m not in new)]:
@@ -302,10 +303,11 @@ def _misfits(plans: tuple[Plan, Plan]) -> Iterator[Move]:
         )
 
 
-def _warned(plan: Plan, own: set[str]) -> dict[str, PlanDiagnostic]:
+def _warned(plan: Plan, own: set[str], alone: set[str]) -> dict[str, PlanDiagnostic]:
     found: dict[str, PlanDiagnostic] = {}
     for item in plan.diagnostics:
-        if item.code in MISFITS:
-            words = (word for word in item.message.split("`") if word not in own)
+        named = item.message.split("`")
+        if item.code in MISFITS and not alone & set(named):
+            words = (word for word in named if word not in own)
             found.setdefault(f"{item.code} {'`'.join(words)}", item)
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from omrlang.changes import Moved, compare
 from omrlang.fingerprint import deciding_classes
@@ -17,12 +17,16 @@ CLASSES: tuple[SettingClass, ...] = ("rows", "weights", "speed", "meta")
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One stage of both plans, or of one of them. ``moved`` are leaves that somebody set differently or that name
-    something which changed; ``respelt`` those that are written in another way and come out the same."""
+    something which changed; ``respelt`` those that are written in another way and come out the same.
+
+    ``told_apart``: in or above it one side alone declares how long texts are or how large images, so that what the two
+    plans take a row to be long does not compare."""
 
     a: PlanStage | None
     b: PlanStage | None
     moved: tuple[Moved, ...] = ()
     respelt: tuple[Moved, ...] = ()
+    told_apart: bool = False
 
     @property
     def name(self) -> str:
@@ -44,8 +48,8 @@ class Pair:
 
 
 def pair_up(a: Plan, b: Plan, same: Mapping[str, str] | None = None) -> tuple[Pair, ...]:
-    """By ``same`` (A's name of a stage of B), by name, by fingerprint, then by kind and everything but what they refer
-    to; in B's order, A's rest last."""
+    """By ``same`` (A's name of a stage of B), by name, by fingerprint, by kind and everything but what they refer to, and
+    what the same clause of a pair names; in B's order, A's rest last."""
     told = dict(same or {})
     left = {stage.name: stage for stage in a.stages}
     names = {stage.name for stage in b.stages}
@@ -54,10 +58,29 @@ def pair_up(a: Plan, b: Plan, same: Mapping[str, str] | None = None) -> tuple[Pa
     for stage in b.stages:
         old = left.get(told.get(stage.name, stage.name))
         chosen[stage.name] = old if old is not None else _take(free, stage)
+    while found := _named_alike(b.stages, chosen, free):
+        chosen |= found
+        free = [stage for stage in free if stage not in found.values()]
     maps = tuple({stage.name: stage.fingerprint for stage in plan.stages} for plan in (a, b))
     renamed = {old.name: new for new, old in chosen.items() if old is not None and old.name != new}
-    found = [_pair(chosen[stage.name], stage, maps[0], maps[1], renamed) for stage in b.stages]
-    return (*found, *(Pair(stage, None) for stage in free))
+    pairs = [_pair(chosen[stage.name], stage, maps[0], maps[1], renamed) for stage in b.stages]
+    return (*_told_apart(pairs), *(Pair(stage, None) for stage in free))
+
+
+def _told_apart(pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """The pairs with those marked whose rows two declarations make long or short."""
+    apart: set[str] = set()
+    for pair in pairs:
+        assert pair.b is not None, "only what B has has a place in its order"
+        alone = pair.a is not None and _declared(pair.a) != _declared(pair.b)
+        if alone or apart & set(pair.b.parents):
+            apart.add(pair.name)
+        yield replace(pair, told_apart=pair.name in apart)
+
+
+def _declared(stage: PlanStage) -> list[bool]:
+    found = stage.spec.assume
+    return [item is not None for item in (found.response, found.prompt, found.image)]
 
 
 def _take(free: list[PlanStage], wanted: PlanStage) -> PlanStage | None:
@@ -68,6 +91,32 @@ def _take(free: list[PlanStage], wanted: PlanStage) -> PlanStage | None:
         return None
     free.remove(twins[0])
     return twins[0]
+
+
+def _named_alike(
+    stages: Sequence[PlanStage], chosen: Mapping[str, PlanStage | None], free: Sequence[PlanStage]
+) -> dict[str, PlanStage | None]:
+    """Stages that only one side has by name, where the same clause of a pair names one and the other, and no other pair
+    says otherwise: a stage that was renamed and changed."""
+    left = {stage.name: stage for stage in free}
+    kinds = {stage.name: stage.spec.kind for stage in stages if chosen[stage.name] is None}
+    told = {
+        (old, new)
+        for stage in stages
+        if (was := chosen[stage.name]) is not None
+        for old, new in zip(_clauses(was), _clauses(stage), strict=True)
+        if old in left and new in kinds and left[old].spec.kind == kinds[new]
+    }
+    olds, news = [old for old, _ in told], [new for _, new in told]
+    return {new: left[old] for old, new in told if olds.count(old) == 1 and news.count(new) == 1}
+
+
+def _clauses(stage: PlanStage) -> tuple[str | None, str | None]:
+    """The stage that is trained or asked, and the one whose rows are taken, where there is one."""
+    rows = getattr(stage.spec, "rows", None)
+    return getattr(getattr(stage.spec, "model", None), "stage", None), (
+        rows if isinstance(rows, str) else None
+    )
 
 
 def _own(stage: PlanStage) -> list[tuple[str, str]]:

@@ -16,8 +16,24 @@ from omrlang.types import construct
 def price(a: Plan, b: Plan) -> Price:
     """Costs as if nothing had been run before A."""
     return construct(
-        Price, a=scratch(a), b=scratch(b), reused=_taken_over(b, a), after=marginal(b, [a])
+        Price,
+        a=scratch(a),
+        b=scratch(b),
+        reused=_taken_over(b, a),
+        after=marginal(b, [a]),
+        untimed_a=untimed(a),
+        untimed_b=untimed(b),
     )
+
+
+def untimed(plan: Plan) -> tuple[str, ...]:
+    """Stages that sums of time leave out, because nobody knows it."""
+    return tuple(stage.name for stage in _once(plan) if _costs(stage).seconds.mid is None)
+
+
+def _costs(stage: PlanStage) -> Costs:
+    assert stage.costs is not None, "`_once` gives stages with costs"
+    return stage.costs
 
 
 def scratch(plan: Plan) -> Totals:

@@ -6,7 +6,7 @@ was, it is hidden, and where one was and the quantity stands still, the setting 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -20,6 +20,8 @@ from omrlang.types import construct
 
 Numbers: TypeAlias = tuple[float | None, float | None]
 LENGTH = frozenset({"steps", "epochs"})
+EVEN = 0.02
+"""Numbers within two percent of each other are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,12 @@ def quantities(pair: Pair) -> Iterator[Quantity]:
     match a.spec, b.spec:
         case Sft() as old, Sft() as new:
             yield from _batch(a, b, old, new)
-            yield from _length(a, b, old, new)
+            yield from _length(pair, a, b, old, new)
             yield from _schedule(a, b, old, new)
             yield from _seen(a, b)
         case Rl() as old, Rl() as new:
             yield _updates(b.name, old, new)
-            yield from _length(a, b, old, new)
+            yield from _length(pair, a, b, old, new)
             yield from _schedule(a, b, old, new)
             yield from _rollouts(a, b)
         case _:
@@ -130,36 +132,64 @@ def _batch(a: PlanStage, b: PlanStage, old: Sft, new: Sft) -> Iterator[Quantity]
     )
 
 
-def _length(a: PlanStage, b: PlanStage, old: Sft | Rl, new: Sft | Rl) -> Iterator[Quantity]:
+def _length(
+    pair: Pair, a: PlanStage, b: PlanStage, old: Sft | Rl, new: Sft | Rl
+) -> Iterator[Quantity]:
     """What is not fixed is derived: epochs at fixed steps, steps at fixed epochs. Written anew, either may be held."""
-    batches = _batch_of(a), _batch_of(b)
-    passes, steps = (epochs(a), epochs(b)), (known(a, "steps"), known(b, "steps"))
-    by_steps = new.steps is not None
     if "steps" in {*old.unpublished, *new.unpublished}:
         yield Quantity("epochs", None, None, LENGTH, "nobody published the steps")
         return
+    longer = _longer(pair, a, b)
+    passes, steps = (epochs(a), epochs(b)), (known(a, "steps"), known(b, "steps"))
+    by_steps = new.steps is not None
     if by_steps or old.steps is not None:
+        passes = passes[0], passes[1] and passes[1] * longer
         value = None
         if by_steps and new.steps and passes[0] and passes[1]:
             value = f"{max(1, round(new.steps * passes[0] / passes[1])):_}"
         hold = construct(Hold, stage=b.name, key="steps", value=value) if value else None
-        why = _why_length(passes, "steps are fixed", batches)
+        why = _why_length("steps are fixed", pair, a, b)
         yield Quantity("epochs", *passes, LENGTH, why, lambda v: f"{v:.2g}", hold)
-    if not by_steps or old.steps is None:
+    if (not by_steps or old.steps is None) and not _same_unknown(pair, a, b):
+        steps = steps[0], steps[1] and max(1.0, steps[1] / longer)
         value = f"{max(1, round(steps[0])):_}" if steps[0] else None
         hold = construct(Hold, stage=b.name, key="steps", value=value) if value else None
-        why = _why_length((steps[1], steps[0]), "epochs are fixed", batches)
+        why = _why_length("epochs are fixed", pair, a, b)
         yield Quantity("steps", *steps, LENGTH, why, hold=hold)
 
 
-def _why_length(found: Numbers, fixed: str, batches: Numbers) -> str:
-    """``found``: what more rows make smaller."""
-    if not found[0] or not found[1]:
-        return f"{fixed} and how many rows there are is not known"
-    grew = found[1] > found[0]
-    if batches[0] and batches[1] and batches[0] != batches[1]:
-        return f"{fixed} and each step takes {'more' if grew else 'less'} of the rows"
-    return f"{fixed} and there are {'fewer' if grew else 'more'} rows to pass over"
+def _longer(pair: Pair, a: PlanStage, b: PlanStage) -> float:
+    """By how much the plan takes B's rows to be longer only because something else was declared of their length."""
+    each = known(a, "tokens_per_row"), known(b, "tokens_per_row")
+    return each[1] / each[0] if pair.told_apart and each[0] and each[1] else 1.0
+
+
+def _same_unknown(pair: Pair, a: PlanStage, b: PlanStage) -> bool:
+    """Whether nobody knows how many rows there are, and they are the same rows in the same batches all the same."""
+    batches = _batch_of(a), _batch_of(b)
+    other_rows = any(moved.path.partition(".")[0] == "from" for moved in pair.moved)
+    return known(a, "steps") is None and not other_rows and batches[0] == batches[1]
+
+
+def _why_length(fixed: str, pair: Pair, a: PlanStage, b: PlanStage) -> str:
+    """Which of batch, rows and their length moved."""
+    rows = tuple(stage.costs.rows_in.mid if stage.costs is not None else None for stage in (a, b))
+    each = known(a, "tokens_per_row"), known(b, "tokens_per_row")
+    batches = _batch_of(a), _batch_of(b)
+    causes = [
+        _cause(batches, "each step takes {} of the rows", ("more", "less")),
+        _cause(rows, "there are {} rows to pass over", ("more", "fewer")),
+        "" if pair.told_apart else _cause(each, "rows are {}", ("longer", "shorter")),
+    ]
+    said = [cause for cause in causes if cause] or ["how many rows there are is not known"]
+    return " and ".join([fixed, *said])
+
+
+def _cause(numbers: Sequence[float | None], text: str, words: tuple[str, str]) -> str:
+    old, new = numbers
+    if not old or not new or abs(new - old) < EVEN * max(old, new):
+        return ""
+    return text.format(words[0] if new > old else words[1])
 
 
 def _schedule(a: PlanStage, b: PlanStage, old: Sft | Rl, new: Sft | Rl) -> Iterator[Quantity]:

@@ -8,7 +8,7 @@ from omrlang.hir import Layer
 from omrlang.plan import Estimate, Exit, Money, Totals
 from omrlang.types import Frozen, SettingClass, construct
 
-FORMAT_VERSION = "2.0"
+FORMAT_VERSION = "2.1"
 
 Effect: TypeAlias = Literal["same", "changed", "downstream", "not in meaning", "added", "removed"]
 Role: TypeAlias = Literal["acts", "holds", "idle", "open"]
@@ -119,12 +119,16 @@ class Verdict(Frozen):
 
 
 class Price(Frozen):
-    """What comparing costs: each from scratch, what B takes over from A, what B costs once A was run."""
+    """What comparing costs: each from scratch, what B takes over from A, what B costs once A was run.
+
+    ``untimed_a`` and ``untimed_b`` are stages whose time nobody knows: the sums leave them out."""
 
     a: Totals
     b: Totals
     reused: Totals
     after: Totals
+    untimed_a: tuple[str, ...] = ()
+    untimed_b: tuple[str, ...] = ()
 
 
 class RowsOfSource(Frozen):
@@ -224,12 +228,14 @@ class Score(Frozen):
 
 
 class Column(Frozen):
-    """One recipe of a study; ``values`` are of the study's factors, in their order."""
+    """One recipe of a study; ``values`` are of the study's factors, in their order. ``untimed`` are stages whose time
+    nobody knows."""
 
     name: str
     values: tuple[str, ...]
     scratch: Totals
     marginal: Totals
+    untimed: tuple[str, ...] = ()
     scores: tuple[Score, ...] = ()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from omrlang.diff.pairs import Pair
+from omrlang.diff.quantities import EVEN
 from omrlang.diff.report import Hold, Move
 from omrlang.plan import PlanStage
 from omrlang.schema import Mix
@@ -13,8 +14,6 @@ from omrlang.types import construct
 
 NOTICEABLE_SHARE = 0.01
 """Of the whole mix: a move under one point is not told."""
-EVEN = 0.02
-"""Counts within two percent of each other are the same."""
 
 
 def share_moves(pair: Pair) -> Iterator[Move]:

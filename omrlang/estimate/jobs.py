@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import assert_never
 
 from omrlang.estimate.memory import GIB, Job, flips, measure, no_shape, verdict
 from omrlang.estimate.ranges import exact
 from omrlang.estimate.shapes import kv_bytes_per_token
 from omrlang.plan import Estimate, Memory
 from omrlang.schema import Rl, Sft
-from omrlang.settle import num_devices, settled_amount
+from omrlang.settle import num_devices, pass_tokens, settled_amount
 from omrlang.state import Record
 from omrlang.types import Shape, Vllm
 
@@ -84,14 +83,3 @@ def capacity(spec: Sft | Rl) -> float | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / num_devices(spec)
     except (OSError, ValueError):
         return None
-
-
-def pass_tokens(spec: Sft | Rl) -> int:
-    """Tokens of one forward pass: ``micro_batch`` where it is set, else a pack, else the longest rollout."""
-    match spec:
-        case Sft():
-            return max(spec.pack, spec.micro_batch or 0)
-        case Rl():
-            return max(spec.max_prompt + spec.max_response, spec.micro_batch or 0)
-        case _:
-            assert_never(spec)

@@ -6,12 +6,13 @@ import json
 from dataclasses import replace
 
 from omrlang.estimate.history import like
-from omrlang.estimate.jobs import pass_tokens, with_peak
+from omrlang.estimate.jobs import with_peak
 from omrlang.estimate.ranges import between, derive, exact, product
 from omrlang.estimate.rows import Flow, Past
 from omrlang.estimate.training import Work
 from omrlang.plan import Estimate, Memory
 from omrlang.schema import Eval, Rl, Sample, Sft
+from omrlang.settle import pass_tokens
 from omrlang.state import Index, Probe
 from omrlang.types import Model
 

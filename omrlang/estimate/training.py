@@ -14,7 +14,7 @@ from omrlang.estimate.compute import (
     train_seconds,
 )
 from omrlang.estimate.disk import checkpoints_on_disk
-from omrlang.estimate.jobs import on_cpu, pass_tokens
+from omrlang.estimate.jobs import on_cpu
 from omrlang.estimate.ranges import (
     added,
     between,
@@ -31,12 +31,8 @@ from omrlang.estimate.tokens import prompt_tokens, response_tokens, row_tokens, 
 from omrlang.estimate.watching import watching
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
-from omrlang.settle import num_devices, settled_amount
+from omrlang.settle import num_devices, pass_tokens, settled_amount
 from omrlang.types import Amount, Shape
-
-ONE_PASS = 4096
-"""Tokens of one pass on a CPU, where the recipe leaves them to the plan."""
-
 
 WATCH = "watch"
 """The part of the seconds that validation takes."""
@@ -154,6 +150,7 @@ class _Rollouts:
     written: Estimate
     tokens: Estimate
     length: Estimate
+    prompt: Estimate
     response: Estimate
     refilled: dict[str, Estimate]
 
@@ -204,8 +201,7 @@ def rl_work(
     parts = _rl_parts(spec, shape, engine, made, share)
     if looked is not None and looked.seconds is not None:
         parts[WATCH] = looked.seconds
-    longest = max(ONE_PASS, pass_tokens(spec))
-    seconds = _with_start(spec, parts, passes(spec, made.tokens, longest))
+    seconds = _with_start(spec, parts, passes(spec, made.tokens, pass_tokens(spec)))
     extra |= _named(parts)
     return Work(made.tokens, seconds, made.learned, made.response, share, extra)
 
@@ -246,6 +242,7 @@ def _rollouts(
         written=written,
         tokens=tokens,
         length=length,
+        prompt=prompt,
         response=response,
         refilled=refill.extra,
     )
@@ -255,7 +252,7 @@ def _rl_parts(
     spec: Rl, shape: Shape, engine: str, made: _Rollouts, share: Estimate
 ) -> dict[str, Estimate]:
     """The seconds of each part of a step, over all steps."""
-    update = train_seconds(spec, shape, made.tokens, made.length, share)
+    update = _update(spec, shape, made, share)
     generation = _generation(spec, shape, engine, made)
     parts = {"generation": generation, "update": update, "sync": _sync(made.steps)}
     devices = num_devices(spec)
@@ -266,6 +263,41 @@ def _rl_parts(
             "s", "a third of update", product, update=update, third=third
         )
     return parts
+
+
+def _update(spec: Rl, shape: Shape, made: _Rollouts, share: Estimate) -> Estimate:
+    """Forward and backward over every rollout; those of a group that one pass holds read their prompt, and its images, once."""
+    readers = derive(
+        "rollouts",
+        "rollouts of a group in one pass: at most group, at least 1, else (tokens of a pass - prompt) / response",
+        lambda room, prompt, response, group: max(1.0, min(group, (room - prompt) / response)),
+        falling=["prompt", "response"],
+        room=setting(pass_tokens(spec), "tokens", "a pass"),
+        prompt=made.prompt,
+        response=made.response,
+        group=setting(spec.group, "rollouts", "group"),
+    )
+    each = derive(
+        "tokens",
+        "prompt / readers + response",
+        lambda prompt, readers, response: prompt / readers + response,
+        falling=["readers"],
+        prompt=made.prompt,
+        readers=readers,
+        response=made.response,
+    )
+    tokens = derive("tokens", "rollouts x tokens of one", product, rollouts=made.learned, each=each)
+    images = derive(
+        "",
+        "image tokens of a rollout with its part of the prompt",
+        lambda share, length, readers, each: min(1.0, share * length / readers / each),
+        falling=["readers", "each"],
+        share=share,
+        length=made.length,
+        readers=readers,
+        each=each,
+    )
+    return train_seconds(spec, shape, tokens, made.length, images)
 
 
 def _named(parts: dict[str, Estimate]) -> dict[str, Estimate]:

@@ -72,13 +72,20 @@ def _factors(
 ) -> Section:
     rows: list[tuple[str, ...]] = []
     for factor in filter(wanted, factors):
-        where = "" if factor.new_at is None or factor.new_at.path is None else factor.new_at.text
         note = {"idle": "no effect: ", "acts": "", "holds": "", "open": ""}[
             factor.role
         ] + factor.note
-        said = ", ".join(part for part in (factor.cls, _stages_of(factor), where, note) if part)
+        said = ", ".join(
+            part for part in (factor.cls, _stages_of(factor), _where(factor), note) if part
+        )
         rows.append((factor.address, f"{_change(factor)}  ({said})"))
     return Section(title, (), tuple(rows), detail=detail)
+
+
+def _where(factor: Factor) -> str:
+    """Who set it on either side, and where."""
+    sides = (("A", factor.old_at), ("B", factor.new_at))
+    return ", ".join(f"{letter} {place.text}" for letter, place in sides if place is not None)
 
 
 def _stages_of(factor: Factor) -> str:
@@ -153,8 +160,21 @@ def _price(diff: Diff) -> Section:
     lines += (
         [f"{missing} stage{'' if missing == 1 else 's'} not fully estimated"] if missing else []
     )
+    unknown = _untimed((("A", diff.price.untimed_a), ("B", diff.price.untimed_b)))
     header = ("Cost", "A from scratch", "B from scratch", "B takes over", "B after A")
-    return Section("", header, rows, (" · ".join(lines),) if lines else (), numbers=True)
+    return Section(
+        "", header, rows, (*([" · ".join(lines)] if lines else []), *unknown), numbers=True
+    )
+
+
+def _untimed(sides: Sequence[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
+    """Which stages the sums leave out, since their time is not known."""
+    by_stages: dict[str, list[str]] = {}
+    for name, stages in sides:
+        if stages:
+            by_stages.setdefault(", ".join(stages), []).append(name)
+    said = [f"{stages} of {', '.join(names)}" for stages, names in by_stages.items()]
+    return (f"Sums leave out {'; '.join(said)}: how long is not known.",) if said else ()
 
 
 def totals_rows(sides: Sequence[Totals]) -> tuple[tuple[str, ...], ...]:
@@ -298,7 +318,8 @@ def _study_results(study: Study, names: Sequence[str]) -> Iterator[Section]:
 
 def _study_price(study: Study, names: Sequence[str]) -> Iterator[Section]:
     scratch = totals_rows([column.scratch for column in study.columns])
-    yield Section("", ("From scratch", *names), scratch, numbers=True)
+    unknown = _untimed([(n, c.untimed) for n, c in zip(names, study.columns, strict=True)])
+    yield Section("", ("From scratch", *names), scratch, unknown, numbers=True)
     by_name = dict(zip((column.name for column in study.columns), names, strict=True))
     order = [by_name[name] for name in study.order]
     columns = [next(c for c in study.columns if c.name == name) for name in study.order]

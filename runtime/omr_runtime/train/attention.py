@@ -1,15 +1,15 @@
 """Attention inside the segments of a packed sequence: never across, never over padding.
 
 Alone knows how a segment mask is avoided: on a GPU torch's variable-length kernel takes the segment borders as they
-are; elsewhere segments of like length are laid side by side as one batch, where a causal kernel needs no mask because
-the filling stands after every real token. Legend: T packed tokens, H heads, D head size, S segments.
+are; elsewhere segments of like length are laid side by side as one batch (``segments.py``). Legend: T packed tokens,
+H heads, D head size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,189 +19,108 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from omr_runtime.train.segments import (
+    MAX_FILLING,
+    Group,
+    Segments,
+    gather,
+    groups,
+    in_packed_order,
+    read,
+    spread,
+)
+
 varlen_attn: Callable[..., Any] | None
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.10
     varlen_attn = None
 
+KERNEL_SETTINGS = frozenset(signature(varlen_attn).parameters if varlen_attn is not None else ())
+"""What this torch's kernel can be told: of 2.10 it knows no window and no scale; of 2.11 it takes grouped keys unasked, later
+ones have to be told of them."""
+
 TEXT = "omr_segments"
 VISION = "omr_flash_segments"
 """transformers hands a vision tower all its windows in one call if "flash" is part of the name."""
 
-MAX_FILLING = 0.25
-"""Segments share a batch while at most this part of it is filling."""
-
-
-class Segments:
-    """The lengths of the segments of one packed sequence, in order."""
-
-    def __init__(self, lengths: tuple[int, ...]) -> None:
-        self.lengths = lengths
-        self._cu: dict[torch.device, Tensor] = {}
-
-    def cu_seqlens(self, device: torch.device) -> Tensor:
-        """Where segments start and where the last ends, int32, [S + 1]."""
-        if device not in self._cu:
-            total = torch.tensor((0, *self.lengths), dtype=torch.int32).cumsum(0)
-            self._cu[device] = total.to(device=device, dtype=torch.int32)
-        return self._cu[device]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Segments laid side by side: ``rows`` lists the packed rows of the batch ``num x length``, ``slots`` where in the
-    flattened batch they stand. ``full`` is set if there is no filling."""
-
-    num: int
-    length: int
-    rows: Tensor
-    slots: Tensor
-    full: bool
-
-
-def _group(members: list[int], lengths: tuple[int, ...], starts: list[int]) -> Group:
-    longest = max(lengths[i] for i in members)
-    rows = torch.cat([torch.arange(starts[i], starts[i] + lengths[i]) for i in members])
-    slots = torch.cat([torch.arange(lengths[i]) + k * longest for k, i in enumerate(members)])
-    return Group(len(members), longest, rows, slots, len(rows) == len(members) * longest)
-
-
-def _fits(members: list[int], lengths: tuple[int, ...], new: int, allowed: float) -> bool:
-    longest = lengths[members[0]]
-    real = sum(lengths[i] for i in members) + lengths[new]
-    return real >= (1 - allowed) * longest * (len(members) + 1)
-
-
-@lru_cache(maxsize=256)
-def groups(lengths: tuple[int, ...], allowed: float, device: torch.device) -> tuple[Group, ...]:
-    """Segments sorted by length and cut into batches with at most ``allowed`` filling."""
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
-    batches: list[list[int]] = []
-    for i in sorted((i for i in range(len(lengths)) if lengths[i]), key=lambda i: -lengths[i]):
-        if batches and _fits(batches[-1], lengths, i, allowed):
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    made = (_group(members, lengths, starts) for members in batches)
-    return tuple(
-        Group(g.num, g.length, g.rows.to(device), g.slots.to(device), g.full) for g in made
-    )
-
-
-class _Spread(torch.autograd.Function):
-    """Packed rows to their slots in a batch, zeros elsewhere. Each row has one slot, so backward is a plain read."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group, ctx.num_rows = group, len(x)
-        taken = x.index_select(0, group.rows)
-        if group.full:
-            return taken
-        return x.new_zeros(group.num * group.length, x.shape[1]).index_copy_(0, group.slots, taken)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        taken = grads[0] if ctx.group.full else grads[0].index_select(0, ctx.group.slots)
-        out = taken.new_zeros(ctx.num_rows, taken.shape[1])
-        return out.index_copy_(0, ctx.group.rows, taken), None
-
-
-class _Gather(torch.autograd.Function):
-    """The slots of a batch that hold real rows, in the order of the group."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group, ctx.num_slots = group, len(x)
-        return x if group.full else x.index_select(0, group.slots)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        if ctx.group.full:
-            return grads[0], None
-        out = grads[0].new_zeros(ctx.num_slots, grads[0].shape[1])
-        return out.index_copy_(0, ctx.group.slots, grads[0]), None
-
-
-class _Return(torch.autograd.Function):
-    """Rows in the order of the groups back to packed order: a permutation, so backward is its inverse."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
-        ctx.save_for_backward(order)
-        return torch.empty_like(x).index_copy_(0, order, x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (order,) = ctx.saved_tensors
-        return grads[0].index_select(0, order), None
-
-
-def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
-    out: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
-    return out
-
-
-def _spread(x_THD: Tensor, group: Group) -> Tensor:
-    _, heads, size = x_THD.shape
-    flat = _apply(_Spread, x_THD.reshape(len(x_THD), heads * size), group)
-    return flat.view(group.num, group.length, heads, size).transpose(1, 2)
+MAX_HEAD = 256
+"""Numbers of a head that the kernel takes, a multiple of 8."""
 
 
 def _grouped(
     q_THD: Tensor,
     k_THD: Tensor,
     v_THD: Tensor,
-    lengths: tuple[int, ...],
+    segments: Segments,
     scale: float | None,
     causal: bool,
 ) -> Tensor:
     """Attention within segments by batches of like length; exact, since causal rows never see the filling."""
-    heads, size = q_THD.shape[1:]
-    parts = groups(lengths, MAX_FILLING if causal else 0.0, q_THD.device)
+    parts = groups(segments, MAX_FILLING if causal else 0.0, q_THD.device)
     outs = []
     for group in parts:
-        q, k, v = (_spread(x, group) for x in (q_THD, k_THD, v_THD))
+        q, k, v = spread(q_THD, group.queries), spread(k_THD, group.keys), spread(v_THD, group.keys)
         gqa = k.shape[1] != q.shape[1]
-        out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=gqa)
-        flat = out.transpose(1, 2).reshape(group.num * group.length, heads * size)
-        outs.append(_apply(_Gather, flat, group))
-    order = torch.cat([group.rows for group in parts]) if len(parts) > 1 else parts[0].rows
-    whole = torch.cat(outs) if len(outs) > 1 else outs[0]
-    return _apply(_Return, whole, order).view(-1, heads, size)
+        if gqa and q.is_cuda and q.dtype == torch.float32:
+            # On a GPU fp32 has a kernel only without groups; with them torch would hold all scores.
+            k, v, gqa = *(x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v)), False
+        mask = _after_prompt(group, q.device) if group.prefix else None
+        out = scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal and mask is None,
+            scale=scale,
+            enable_gqa=gqa,
+        )
+        outs.append(gather(out, group.queries))
+    return in_packed_order(outs, parts).view(q_THD.shape)
+
+
+def _after_prompt(group: Group, device: torch.device) -> Tensor:
+    """What each token of a branch may see: the prompt before it and its own past."""
+    mask = torch.ones(group.queries.length, group.keys.length, dtype=torch.bool, device=device)
+    return mask.tril_(group.prefix)
 
 
 def _varlen(
     q_THD: Tensor,
     k_THD: Tensor,
     v_THD: Tensor,
-    cu: Tensor,
-    longest: int,
+    cu: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
     scale: float | None,
     causal: bool,
 ) -> Tensor:
+    """``cu`` and ``longest`` of queries and of keys; where these are more, the last query sees all of them."""
     assert varlen_attn is not None
     window = (-1, 0) if causal else (-1, -1)
-    gqa = k_THD.shape[1] != q_THD.shape[1]
-    out: Tensor = varlen_attn(
-        q_THD,
-        k_THD,
-        v_THD,
-        cu,
-        cu,
-        longest,
-        longest,
-        scale=scale,
-        window_size=window,
-        enable_gqa=gqa,
-    )
+    told: dict[str, Any] = {"scale": scale, "window_size": window}
+    if k_THD.shape[1] != q_THD.shape[1] and "enable_gqa" in KERNEL_SETTINGS:
+        told["enable_gqa"] = True
+    out: Tensor = varlen_attn(q_THD, k_THD, v_THD, *cu, *longest, **told)
     return out
 
 
-def _has_kernel(x: Tensor) -> bool:
-    return varlen_attn is not None and x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
+def _has_kernel(x_THD: Tensor) -> bool:
+    """Whether the kernel is there and takes such numbers, heads of such a size, and this device."""
+    size = x_THD.shape[-1]
+    return (
+        {"scale", "window_size"} <= KERNEL_SETTINGS
+        and x_THD.is_cuda
+        and x_THD.dtype in (torch.bfloat16, torch.float16)
+        and size % 8 == 0
+        and size <= MAX_HEAD
+        and _is_recent(x_THD.device)
+    )
+
+
+@lru_cache(maxsize=16)
+def _is_recent(device: torch.device) -> bool:
+    """Flash attention is for GPUs from Ampere on (compute capability 8.0)."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def segment_attention(
@@ -224,10 +143,14 @@ def segment_attention(
         )
         return whole
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if _has_kernel(q):
-        cu, longest = segments.cu_seqlens(q.device), max(segments.lengths)
-        return _varlen(q, k, v, cu, longest, scaling, causal=True)[None], None
-    return _grouped(q, k, v, segments.lengths, scaling, causal=True)[None], None
+    if not _has_kernel(q):
+        return _grouped(q, k, v, segments, scaling, causal=True)[None], None
+    if segments.has_branches:
+        rows = segments.key_rows(q.device)
+        k, v = read(k, rows), read(v, rows)
+    cu = segments.cu_seqlens(q.device), segments.cu_keys(q.device)
+    longest = max(segments.lengths), max(segments.key_lengths)
+    return _varlen(q, k, v, cu, longest, scaling, causal=True)[None], None
 
 
 def vision_attention(
@@ -245,10 +168,11 @@ def vision_attention(
     assert cu_seq_lens_q is not None, "a vision tower gives the borders of its windows"
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     if _has_kernel(q):
-        longest = max_length_q or int(cu_seq_lens_q.diff().max())
-        return _varlen(q, k, v, cu_seq_lens_q, int(longest), scaling, causal=False)[None], None
-    lengths = tuple(cu_seq_lens_q.diff().tolist())
-    return _grouped(q, k, v, lengths, scaling, causal=False)[None], None
+        longest = int(max_length_q or cu_seq_lens_q.diff().max())
+        cu = cu_seq_lens_q, cu_seq_lens_q
+        return _varlen(q, k, v, cu, (longest, longest), scaling, causal=False)[None], None
+    windows = Segments(cu_seq_lens_q.diff().tolist())
+    return _grouped(q, k, v, windows, scaling, causal=False)[None], None
 
 
 AttentionInterface.register(TEXT, segment_attention)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omr_runtime.train.attention import Segments
+from omr_runtime.train.segments import Segments
 
 DUMMY = ""
 """The row id of a sample that only keeps ranks in step; its tokens have weight 0."""
@@ -45,7 +45,7 @@ class Sample:
     """One prompt with its response. Response tokens carry loss, prompt tokens do not.
 
     ``positions`` [3, L] are a vision model's temporal, height and width rows. ``pixel_values`` [patches, patch_dim] and
-    ``image_grid_thw`` [images, 3] are those of its images, in order.
+    ``image_grid_thw`` [images, 3] are those of its images, in order. Samples of one ``group`` have the same prompt.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Sample:
     pixel_values: Tensor | None = None
     image_grid_thw: Tensor | None = None
     weight: float = 1.0
+    group: str | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -98,6 +99,7 @@ def make_sample(
     pixel_values: Tensor | None = None,
     image_grid_thw: Tensor | None = None,
     weight: float = 1.0,
+    group: str | None = None,
 ) -> Sample:
     """A sample with its positions; image placeholders in ``prompt_ids`` are already expanded."""
     ids = (*prompt_ids, *response_ids)
@@ -105,7 +107,8 @@ def make_sample(
     if layout.image_token_id is not None:
         grids = [] if image_grid_thw is None else image_grid_thw.tolist()
         positions = mrope_positions(ids, grids, layout)
-    return Sample(id, ids, len(prompt_ids), positions, pixel_values, image_grid_thw, weight)
+    num_prompt = len(prompt_ids)
+    return Sample(id, ids, num_prompt, positions, pixel_values, image_grid_thw, weight, group)
 
 
 def dummy_sample(layout: Layout) -> Sample:
@@ -188,33 +191,71 @@ class PackedBatch:
         return inputs
 
 
-def _positions(samples: Sequence[Sample]) -> Tensor:
-    text = np.concatenate([np.arange(s.num_tokens) for s in samples])
-    if samples[0].positions is None:
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A sample in the sequence: its tokens from ``first`` on stand at ``at``. ``first`` is 0, or ``num_prompt`` where the
+    prompt stands at ``prompt_at`` for a sample before it."""
+
+    sample: Sample
+    at: int
+    first: int
+    prompt_at: int
+
+    @property
+    def length(self) -> int:
+        return self.sample.num_tokens - self.first
+
+    @property
+    def prefix(self) -> tuple[int, int]:
+        return (self.prompt_at, self.first) if self.first else (0, 0)
+
+    @property
+    def predict(self) -> NDArray[np.int64]:
+        """Where the response is predicted: its first token at the end of the prompt, wherever that stands."""
+        sample = self.sample
+        places = np.arange(self.at + self.length - sample.num_response, self.at + self.length) - 1
+        places[:1] = self.prompt_at + sample.num_prompt - 1
+        return places
+
+
+def _place(samples: Sequence[Sample]) -> list[_Placed]:
+    """Samples one after another; the prompt of a group stands once, before its first response."""
+    placed, at = [], 0
+    prompts: dict[str, int] = {}
+    for sample in samples:
+        shared = prompts.get(sample.group) if sample.group is not None else None
+        first = 0 if shared is None else sample.num_prompt
+        placed.append(_Placed(sample, at, first, at if shared is None else shared))
+        if sample.group is not None:
+            prompts.setdefault(sample.group, at)
+        at += placed[-1].length
+    return placed
+
+
+def _positions(placed: Sequence[_Placed]) -> Tensor:
+    text = np.concatenate([np.arange(p.first, p.sample.num_tokens) for p in placed])
+    found = [p.sample.positions for p in placed]
+    if found[0] is None:
         return torch.from_numpy(text)[None]
-    rows = np.concatenate([s.positions for s in samples if s.positions is not None], axis=1)
-    return torch.from_numpy(np.concatenate([text[None], rows]))[:, None]
+    rows = [r[:, p.first :] for r, p in zip(found, placed, strict=True) if r is not None]
+    return torch.from_numpy(np.concatenate([text[None], np.concatenate(rows, axis=1)]))[:, None]
 
 
 def pack(samples: Sequence[Sample]) -> PackedBatch:
-    """Samples, in order, as one packed batch."""
-    starts = np.cumsum([0, *(s.num_tokens for s in samples)])
-    predict = [
-        np.arange(start + s.num_prompt, start + s.num_tokens) - 1
-        for start, s in zip(starts, samples, strict=False)
-    ]
-    input_ids = torch.tensor([token for s in samples for token in s.input_ids])
-    places = torch.from_numpy(np.concatenate(predict))
+    """Samples, in order, as one packed batch. Samples of one group share their prompt and its images: they are read once,
+    and their gradient is the sum over the group."""
+    placed = _place(samples)
     counts = torch.tensor([s.num_response for s in samples])
-    pixels = [s.pixel_values for s in samples if s.pixel_values is not None]
-    grids = [s.image_grid_thw for s in samples if s.image_grid_thw is not None]
+    shown = [p.sample for p in placed if not p.first]
+    pixels = [s.pixel_values for s in shown if s.pixel_values is not None]
+    grids = [s.image_grid_thw for s in shown if s.image_grid_thw is not None]
     return PackedBatch(
         ids=tuple(s.id for s in samples),
-        input_ids=input_ids[None],
-        position_ids=_positions(samples),
-        segments=Segments(tuple(s.num_tokens for s in samples)),
-        predict=places,
-        targets=input_ids[places + 1],
+        input_ids=torch.tensor([x for p in placed for x in p.sample.input_ids[p.first :]])[None],
+        position_ids=_positions(placed),
+        segments=Segments([p.length for p in placed], [p.prefix for p in placed]),
+        predict=torch.from_numpy(np.concatenate([p.predict for p in placed])),
+        targets=torch.tensor([x for s in samples for x in s.input_ids[s.num_prompt :]]),
         segment=torch.arange(len(samples)).repeat_interleave(counts),
         weight=torch.tensor([s.weight for s in samples]).repeat_interleave(counts),
         pixel_values=torch.cat(pixels) if pixels else None,
@@ -272,6 +313,26 @@ def micro_batches(lengths: Sequence[int], budget: int, num_ranks: int) -> list[l
     parts = split_by_cost([sum(cost(lengths[i]) for i in one) for one in bins], num_ranks)
     most = max(len(part) for part in parts)
     return [[bins[k] for k in part] + [[]] * (most - len(part)) for part in parts]
+
+
+def together(samples: Sequence[Sample], budget: int) -> list[list[int]]:
+    """Indices of ``samples`` that are packed side by side: those of a group, as many as ``budget`` tokens hold with the
+    prompt that they share; any other sample alone."""
+    units: dict[object, list[list[int]]] = {}
+    sizes: dict[object, int] = {}
+    for i, sample in enumerate(samples):
+        name: object = i if sample.group is None else sample.group
+        if name not in units or sizes[name] + sample.num_response > budget:
+            units.setdefault(name, []).append([])
+            sizes[name] = sample.num_prompt
+        units[name][-1].append(i)
+        sizes[name] += sample.num_response
+    return [unit for parts in units.values() for unit in parts]
+
+
+def shared_tokens(samples: Sequence[Sample]) -> int:
+    """Tokens of samples of one group, packed side by side."""
+    return samples[0].num_prompt + sum(sample.num_response for sample in samples)
 
 
 def pack_or_dummy(

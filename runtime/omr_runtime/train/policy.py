@@ -11,19 +11,17 @@ from torch import Tensor
 
 from omr_runtime.models import Loaded
 from omr_runtime.train.advantage import leaves_out_flat_groups, needs_flat_groups
-from omr_runtime.train.batching import PackedBatch, micro_batches
+from omr_runtime.train.batching import PackedBatch, micro_batches, shared_tokens, together
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.loop import Trainer
 from omr_runtime.train.losses import Counts, policy_loss
 from omr_runtime.train.rollout import Rollout, every, load_whole
 from omrlang.schema import Rl
+from omrlang.settle import pass_tokens
 
 Groups: TypeAlias = Sequence[Sequence[Rollout]]
 LogProbs: TypeAlias = dict[str, Tensor]
 """Log-probabilities of a rollout's response tokens, by its name."""
-
-MIN_MICRO_BATCH = 8_192
-"""Tokens of one forward pass where the recipe does not say, if the longest rollout is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Policy:
         )
         packed = self._pack(used)
         loss, norm = self.trainer.step(packed, update.loss, lr, self.spec.temperature)
-        entropy, clipped, kl, rollout_kl = self.trainer.total(update.sums)
+        entropy, clipped, kl, rollout_kl = self.trainer.total(update.sums.tolist())
         return UpdateFigures(loss, norm, entropy, clipped, kl, rollout_kl)
 
     def _counts(self, groups: Groups) -> Counts:
@@ -76,14 +74,14 @@ class Policy:
         return Counts(max(sequences, 1.0), max(tokens, 1.0))
 
     def _pack(self, used: Sequence[Rollout]) -> list[PackedBatch]:
-        """This rank's micro-batches, as many as the rank with the most has."""
-        spec, trainer = self.spec, self.trainer
+        """This rank's micro-batches, as many as the rank with the most has; a group reads its prompt once."""
+        trainer, budget = self.trainer, pass_tokens(self.spec)
         samples = [rollout.sample(trainer.layout) for rollout in used]
-        budget = spec.micro_batch or max(MIN_MICRO_BATCH, spec.max_prompt + spec.max_response)
-        (mine,) = micro_batches([sample.num_tokens for sample in samples], budget, 1)
+        units = [[samples[i] for i in unit] for unit in together(samples, budget)]
+        (mine,) = micro_batches([shared_tokens(unit) for unit in units], budget, 1)
         most = max(trainer.gather(max(1, len(mine))))
         mine += [[]] * (most - len(mine))
-        return [trainer.pack([samples[i] for i in one]) for one in mine]
+        return [trainer.pack([sample for k in one for sample in units[k]]) for one in mine]
 
     def _old_logprobs(self, batches: Sequence[Groups]) -> LogProbs:
         found: LogProbs = {}
@@ -121,7 +119,7 @@ class _Update:
         self, policy: Policy, by_name: dict[str, Rollout], counts: Counts, old: LogProbs | None
     ) -> None:
         self.policy, self.by_name, self.counts, self.old = policy, by_name, counts, old
-        self.sums = [0.0, 0.0, 0.0, 0.0]
+        self.sums = torch.zeros(4, dtype=torch.float64, device=policy.trainer.device)
 
     def loss(self, batch: PackedBatch, logp_N: Tensor, entropy_N: Tensor) -> Tensor:
         """This micro-batch's part of the step's loss. A dummy has advantage and weight 0."""
@@ -140,10 +138,12 @@ class _Update:
         drawn_N = logp_N.new_tensor([x for r in rollouts for x in (r.logprobs if r else [0.0])])
         log_ratio_N = logp_N.detach() - drawn_N
         apart_N = (torch.exp(log_ratio_N) - log_ratio_N - 1) * batch.weight
-        self.sums[0] += float((entropy_N * batch.weight).sum()) / self.counts.num_tokens
-        self.sums[1] += float(terms.clipped_low + terms.clipped_high)
-        self.sums[2] += float(terms.kl)
-        self.sums[3] += float(apart_N.sum()) / self.counts.num_tokens
+        entropy = (entropy_N * batch.weight).sum().double() / self.counts.num_tokens
+        apart = apart_N.sum().double() / self.counts.num_tokens
+        # Kept on the device: to read them here would make the host wait before each backward pass.
+        self.sums += torch.stack(
+            [entropy, terms.clipped_low + terms.clipped_high, terms.kl, apart]
+        ).double()
         return terms.loss
 
     def _old(self, batch: PackedBatch) -> Tensor | None:

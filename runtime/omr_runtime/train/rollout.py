@@ -218,7 +218,13 @@ class Rollout:
         """Prompt and response as the training step takes them."""
         ask = self.ask
         return make_sample(
-            self.name, ask.input_ids, self.token_ids, layout, ask.pixel_values, ask.image_grid_thw
+            self.name,
+            ask.input_ids,
+            self.token_ids,
+            layout,
+            ask.pixel_values,
+            ask.image_grid_thw,
+            group=self.row["id"],
         )
 
     def record(self, step: int, fingerprint: str, left_out: str | None = None) -> dict[str, Any]:
