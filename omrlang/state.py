@@ -58,6 +58,18 @@ class Probe(Tolerant):
     peak_bytes: float = Field(gt=0)
 
 
+class Published(Tolerant):
+    """What somebody else measured and printed, of the stage's whole machine: ``source`` says who and where. ``like`` and
+    ``shape`` as of a probe."""
+
+    name: str
+    like: str
+    shape: str
+    source: str
+    tokens_per_s: float | None = Field(default=None, gt=0)
+    peak_bytes: float | None = Field(default=None, gt=0)
+
+
 class Previous(Tolerant):
     """What a fingerprint was made of, so that a later plan can say what moved. ``pins`` has the revision of each thing that
     was read from outside."""
@@ -74,6 +86,7 @@ class Index(Tolerant):
     rates: dict[str, float] = Field(default_factory=dict)
     previous: dict[str, Previous] = Field(default_factory=dict)
     probes: dict[str, Probe] = Field(default_factory=dict)
+    published: dict[str, Published] = Field(default_factory=dict)
     problem: str | None = Field(default=None, exclude=True)
 
     def last(self, recipe: Path, name: str) -> str | None:
@@ -104,6 +117,7 @@ def read_index(state: Path) -> Index:
         stages=_entries(data.get("stages"), Record),
         previous=_entries(data.get("previous"), Previous),
         probes=_entries(data.get("probes"), Probe),
+        published=_entries(data.get("published"), Published),
         names={
             key: value for key, value in _dict(data.get("names")).items() if isinstance(value, str)
         },

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from omr_runtime import lineage
 from omr_runtime.work import peak_bytes
 from omrlang.cli import main
 from omrlang.cli.calibration import Compared, text
+from omrlang.cli.plan import load_plan
 from omrlang.estimate.jobs import with_measured
 from omrlang.plan import Estimate, Input, Memory
 from omrlang.state import Record
@@ -73,3 +75,72 @@ def test_a_worker_knows_its_peak() -> None:
     before = peak_bytes()
     block = bytearray(64 << 20)
     assert peak_bytes() >= max(before, len(block))
+
+
+PUBLISHED = """omr 1
+
+use std.formats
+use std.gpus
+use std.models
+
+hardware pod = 8 * gpus.h100_80gb
+
+source rows from jsonl("rows.jsonl") { assume { rows = 90_000 rows, response = 900 tokens } }
+
+sft short from rows with models.qwen3_4b on pod {
+  prompt    = formats.think_answer
+  pack      = 16_384
+  batch     = 1 pack / gpu
+  steps     = 1_000
+  lr        = constant(1e-5)
+  sharding  = zero(3)
+  recompute = true
+}
+
+sft long from rows with models.qwen3_4b on pod {
+  prompt    = formats.think_answer
+  pack      = 32_768
+  batch     = 1 pack / gpu
+  steps     = 1_000
+  lr        = constant(1e-5)
+  sharding  = zero(3)
+  recompute = true
+}
+"""
+
+
+def test_what_others_published_calibrates_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """prime-rl's row: Qwen3-4B, full SFT on 8 H100, 16,384 tokens: 6,215 tokens/s and 54.63 GiB on each."""
+    monkeypatch.chdir(tmp_path)
+    Path("r.omr").write_text(PUBLISHED)
+    told = ["--source", "prime-rl, benchmarks/baselines", "--tokens-per-s", "6215"]
+    assert main(["probe", "r.omr", "short", *told, "--peak-gib", "54.63"]) == 0
+    assert "published by prime-rl" in capsys.readouterr().out
+    plan = load_plan(Path("r.omr"), Path(".omr"), [])
+    assert plan is not None
+    short, long = plan.stage("short").costs, plan.stage("long").costs
+    assert short is not None
+    assert long is not None
+    assert short.memory is not None
+    assert long.memory is not None
+    for costs, tokens in ((short, 16_384), (long, 32_768)):
+        assert costs.seconds.origin == "calibrated"
+        assert costs.seconds.mid == pytest.approx(1_000 * 8 * tokens / (8 * 6_215))
+    assert short.memory.total.mid == pytest.approx(54.63 * 2**30)
+    assert short.memory.total.origin == "calibrated"
+    assert long.memory.total.origin == "assumed", "a peak is of its length alone"
+    assert main(["explain", "r.omr", "short.seconds"]) == 0
+    assert "published: prime-rl, benchmarks/baselines" in capsys.readouterr().out
+    with lineage.read(Path(".omr/lineage.duckdb")) as reader:
+        [row] = reader.ask("select source, tokens_per_s from published")
+    assert row == {"source": "prime-rl, benchmarks/baselines", "tokens_per_s": 8 * 6_215.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--source", "x"], ["--peak-gib", "3"], ["--source", "x", "--tokens-per-s", "-1"]],
+)
+def test_a_figure_has_a_source_and_a_source_a_figure(options: list[str], tmp_path: Path) -> None:
+    assert main(["probe", str(tmp_path / "r.omr"), "short", *options]) == 64

@@ -22,12 +22,20 @@ SPREAD = 1.25
 @dataclass(frozen=True, slots=True)
 class Speed:
     """A finished or probed stage of the same kind, model, machine and engine: its tokens and seconds. ``start`` are the
-    seconds before its first token, where they were measured apart."""
+    seconds before its first token, where they were measured apart; ``source`` is who published the speed, where it was not
+    measured here."""
 
     name: str
     tokens: float
     seconds: float
     start: float = 0.0
+    source: str = ""
+
+    @property
+    def said(self) -> str:
+        if self.source:
+            return f"published: {self.source}"
+        return f"`{self.name}`: {self.tokens:,.0f} tokens in {self.seconds:,.1f} s"
 
     def scaled(self, tokens: Estimate) -> Estimate:
         """The time for another number of tokens, at the same speed."""
@@ -38,7 +46,7 @@ class Speed:
             speed * SPREAD,
             "tokens/s",
             "calibrated",
-            f"`{self.name}`: {self.tokens:,.0f} tokens in {self.seconds:,.1f} s",
+            self.said,
         )
         work = derive(
             "s",
@@ -74,8 +82,14 @@ def measured_seconds(record: Record) -> Estimate | None:
 
 
 def speeds(index: Index) -> dict[str, Speed]:
-    """For each class of finished stages the one with the most tokens, so that its start weighs least."""
-    found = {probe.like: speed_of(probe) for probe in index.probes.values()}
+    """For each class of finished stages the one with the most tokens, so that its start weighs least; else a probe's, else
+    what was published."""
+    found = {
+        row.like: Speed(row.name, row.tokens_per_s, 1.0, source=row.source)
+        for row in index.published.values()
+        if row.tokens_per_s
+    }
+    found |= {probe.like: speed_of(probe) for probe in index.probes.values()}
     for fingerprint, record in index.stages.items():
         previous = index.previous.get(fingerprint)
         if record.status != "done" or not record.tokens or not record.seconds or previous is None:
@@ -84,7 +98,7 @@ def speeds(index: Index) -> dict[str, Speed]:
         if not isinstance(spec, Sample | Sft | Rl | Eval) or root is None:
             continue
         key = like(spec, root)
-        if key not in found or found[key].tokens < record.tokens:
+        if key not in found or found[key].source or found[key].tokens < record.tokens:
             found[key] = Speed(record.name, record.tokens, record.seconds)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 from omrlang.estimate.history import like
@@ -74,15 +75,23 @@ def probed_peak(probe: Probe | None) -> dict[str, Estimate]:
 def with_probed_peak(
     found: Memory, spec: Sft | Rl, root: Model | None, own: Probe | None, index: Index
 ) -> Memory:
-    """Memory by the peak of the stage's own probe, else of one of the same shape."""
-    if root is None or not index.probes:
+    """Memory by the peak of the stage's own probe, else of one of the same shape, else as published for that shape."""
+    if root is None or not (index.probes or index.published):
         return found
     planned = shape(spec, root)
     if own is not None and own.shape == planned:
         return with_peak(found, probed_peak(own)["peak_bytes"])
-    for probe in index.probes.values():
-        if probe.shape == planned:
-            peak, formula = probe.peak_bytes, f"peak of the probe of `{probe.name}`"
+    for measured, peak, formula in _peaks(index):
+        if measured == planned:
             lo, hi = peak / MEMORY_SPREAD, peak * MEMORY_SPREAD
             return with_peak(found, between(lo, peak, hi, "bytes", "calibrated", formula))
     return found
+
+
+def _peaks(index: Index) -> Iterator[tuple[str, float, str]]:
+    """Shapes with their peaks and where those come from, the best first."""
+    for probe in index.probes.values():
+        yield probe.shape, probe.peak_bytes, f"peak of the probe of `{probe.name}`"
+    for row in index.published.values():
+        if row.peak_bytes:
+            yield row.shape, row.peak_bytes, f"published: {row.source}"

@@ -44,6 +44,8 @@ _MIGRATIONS: tuple[str, ...] = (
     "alter table rollout add column left_out text",
     """create table probe (stage text, name text, "like" text, shape text, units double, tokens double, seconds double,
        start_seconds double, peak_bytes double, measured text)""",
+    """create table published (stage text, name text, "like" text, shape text, source text, tokens_per_s double,
+       peak_bytes double, stored text)""",
 )
 
 _COPIED: dict[str, str] = {
@@ -59,6 +61,7 @@ _COPIED: dict[str, str] = {
 }
 """What is taken over from each table of a shard; the longer texts stay in the Parquet file."""
 
+PUBLISHED = ("name", "like", "shape", "source", "tokens_per_s", "peak_bytes")
 PROBE = ("name", "like", "shape", "units", "tokens", "seconds", "start_seconds", "peak_bytes")
 
 
@@ -186,11 +189,16 @@ class Writer:
 
     def add_probe(self, stage: str, row: Mapping[str, float | str]) -> None:
         """What a probe of a stage measured; every probe is kept, the index has the last."""
-        columns = ", ".join(f'"{column}"' for column in PROBE)
         values = [row[column] for column in PROBE]
         self.db.execute(
-            f"insert into probe (stage, {columns}, measured) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [stage, *values, now()],
+            "insert into probe values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", [stage, *values, now()]
+        )
+
+    def add_published(self, stage: str, row: Mapping[str, float | str | None]) -> None:
+        """What somebody published of a stage of this shape."""
+        values = [row[column] for column in PUBLISHED]
+        self.db.execute(
+            "insert into published values (?, ?, ?, ?, ?, ?, ?, ?)", [stage, *values, now()]
         )
 
     def counts(self, stage: str) -> Counts:

@@ -52,7 +52,7 @@ class State:
 
 
 def empty_index() -> dict[str, Any]:
-    parts = ("stages", "names", "rates", "previous", "probes")
+    parts = ("stages", "names", "rates", "previous", "probes", "published")
     return {"format": INDEX_FORMAT, **{part: {} for part in parts}}
 
 
