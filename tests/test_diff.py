@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from omrlang import types as t
 from omrlang.cli.diff_view.text import diff_text
-from omrlang.diff import Diff, Side
+from omrlang.diff import Diff, Side, study
 from omrlang.diff import diff as diff_of_sides
 from omrlang.plan import Plan
 from omrlang.planning import make_plan
@@ -136,6 +136,33 @@ def test_a_renamed_and_changed_parent_is_followed() -> None:
         for spec in specs
     ]
     assert factors(diff(planned(), planned(*specs))) == [("n", "rows", "2", "4")]
+
+
+def test_a_stage_that_was_renamed_and_changed_is_found_through_what_uses_it() -> None:
+    specs = list(edited(cold_start={"epochs": 3.0, "name": "start"}))
+    specs = [
+        spec.model_copy(update={"model": t.TrainedModel(stage="start")})
+        if getattr(getattr(spec, "model", None), "stage", None) == "cold_start"
+        else spec
+        for spec in specs
+    ]
+    a, b = planned(), planned(*specs)
+    for found, factor in ((diff(a, b), ("2", "3")), (diff(b, a), ("3", "2"))):
+        assert [(item.path, item.old, item.new) for item in found.factors] == [("epochs", *factor)]
+        assert {"added", "removed"} & {stage.effect for stage in found.stages} == set()
+
+
+def test_steps_for_epochs_are_one_factor_either_way_round() -> None:
+    found = against(cold_start={"epochs": None, "steps": 50})
+    assert factors(found)[0] == ("steps", "weights", "2 epochs", "50")
+    assert len(found.acting) == 1
+
+
+def test_one_recipe_twice_in_a_study_keeps_its_columns_apart() -> None:
+    a, b = planned(), planned(*edited(traces={"n": 4}), name="b.omr")
+    made_of = study([Side("a.omr", a), Side("b.omr", b), Side("b.omr", b)])
+    assert [column.name for column in made_of.columns] == ["a.omr", "b.omr", "b.omr (2)"]
+    assert sorted(made_of.order) == ["a.omr", "b.omr", "b.omr (2)"]
 
 
 def test_a_changed_branch_is_one_factor_with_what_belongs_to_it() -> None:

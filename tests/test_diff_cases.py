@@ -198,6 +198,32 @@ def test_algorithms_as_released_differ_in_what_they_average_too_and_gpus_are_spe
     assert [(factor.path, factor.cls) for factor in found.others] == [("on", "speed")]
 
 
+def test_what_was_released_is_read_against_the_paper_though_its_stages_have_other_names() -> None:
+    found = diff(published("openmmreasoner.omr"), published("as_released.omr"))
+    pairs = {(stage.old_name, stage.name) for stage in found.stages if stage.old_name}
+    assert pairs == {("reasoner", "gspo")}
+    (length,) = (factor for factor in found.factors if factor.path == "steps")
+    assert (length.old, length.new, length.stages) == ("1_232", "15 epochs", ("gspo",))
+    # Two samples instead of eight are more epochs, whatever only the paper's recipe says of how long they are.
+    epochs = next(move for move in found.confounds if move.quantity == "epochs")
+    assert (epochs.new or 0) > 1.4 * (epochs.old or 1)
+    assert epochs.why == "steps are fixed and there are fewer rows to pass over"
+    # An evaluation that the release lacks cannot fit better or worse in it.
+    assert {move.quantity for move in found.confounds if not move.stage} == {"prompt mismatch"}
+
+
+def test_rows_that_nobody_counted_are_the_same_rows() -> None:
+    found = diff(published("as_released.omr#gspo"), published("as_released.omr#grpo"))
+    assert found.moves == ()
+
+
+def test_a_branch_tells_what_comes_with_it() -> None:
+    found = diff(published("openmmreasoner.omr"), published("ablations/rl_gspo_x16_curriculum.omr"))
+    (order,) = found.acting
+    assert (order.path, order.note) == ("order", "with by none -> pass_rate(probe_ok)")
+    assert found.price.untimed_b == (*found.price.untimed_a, "probe", "probe_ok", "reasoner")
+
+
 def test_the_clip_range_as_released_has_no_effect() -> None:
     found = diff(
         published("as_released.omr#gspo"),
