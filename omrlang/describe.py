@@ -77,7 +77,12 @@ def facts(key: Key) -> Iterator[str]:
     units = setting.units or ((setting.unit,) if setting.unit else ())
     if units:
         yield " or ".join(f"`{unit}`" for unit in units)
-    limits = ((setting.ge, "at least"), (setting.gt, "over"), (setting.le, "at most"))
+    limits = (
+        (setting.ge, "at least"),
+        (setting.gt, "over"),
+        (setting.le, "at most"),
+        (setting.lt, "under"),
+    )
     for limit, words in limits:
         if limit is not None:
             yield f"{words} {limit:g}"

@@ -122,6 +122,8 @@ def _define(
                 hint = "`use` brings in names; a recipe amends"
                 reporter.error("E404", "a module amends nothing", statement.span, hint)
         case s.Because():
+            if scope.because is not None:
+                reporter.error("E206", "`because` is given twice", statement.span)
             scope.because = statement.text.value
         case s.Allow():
             _allow(scope, statement.code, reporter)
@@ -131,6 +133,10 @@ def _define(
 
 def _allow(scope: Scope, code: s.Name, reporter: Reporter) -> None:
     if code.id in CODES and code.id.startswith("W"):
+        before = scope.allowed.get(code.id)
+        if before is not None and before.file == code.span.file:
+            related = ((before, "the first one"),)
+            reporter.error("E206", f"`allow {code.id}` is given twice", code.span, None, related)
         scope.allowed[code.id] = code.span
         return
     hint = did_you_mean(code.id, [known for known in CODES if known.startswith("W")])
@@ -261,6 +267,8 @@ def _declare(scope: Scope, declaration: s.Declaration, reporter: Reporter) -> No
     kind, name = declaration.kind.id, declaration.name
     if kind not in STAGES and kind not in THINGS:
         hint = did_you_mean(kind, [*STAGES, *THINGS], "kinds are")
+        if kind == "allow":
+            hint = f'it says why: `allow {name.id} because "…"`'
         reporter.error("E202", f"unknown kind `{kind}`", declaration.kind.span, hint)
         scope.broken.add(name.id)
         return
@@ -301,6 +309,8 @@ def _report_not_there(scope: Scope, statement: s.Reopen, reporter: Reporter) -> 
     for module in scope.modules.values():
         known += [f"{module.prefix}{name}" for name in module.drafts]
     otherwise = None if scope.height else "a declaration is `KIND NAME …`"
+    if word in STAGES or word in THINGS:
+        otherwise = f"a name stands behind the kind: `{word} NAME …`"
     near = did_you_mean(word, known) or otherwise
     what = "the base has no" if scope.height else "unknown name"
     reporter.error("E201", f"{what} `{word}`", span, near)

@@ -42,12 +42,23 @@ class Slot:
     """One setting while drafts are put together: its value, what stands in its braces, or both.
 
     ``height`` grows with each draft or file laid on top: of a pair that excludes each other the higher one stays.
+    ``is_unset`` is a slot whose key was written with `default`: what a lower layer had set counts no more.
     """
 
     key: s.Name
     value: Bound | None = None
     group: dict[str, Slot] = field(default_factory=dict)
     height: int = 0
+
+    @property
+    def is_unset(self) -> bool:
+        expr = self.value.expr if self.value is not None else None
+        return isinstance(expr, s.Name) and expr.id == "default"
+
+    @property
+    def given(self) -> Bound | None:
+        """The value, if one is set."""
+        return None if self.is_unset else self.value
 
     def copy(self, lift: int = 0) -> Slot:
         group = {key: slot.copy(lift) for key, slot in self.group.items()}
@@ -66,6 +77,11 @@ class Draft:
     clauses: dict[str, Bound] = field(default_factory=dict)
     clause_spans: dict[str, Span] = field(default_factory=dict)
     settings: dict[str, Slot] = field(default_factory=dict)
+
+    def sets(self, key: str) -> bool:
+        """Whether a setting is given."""
+        slot = self.settings.get(key)
+        return slot is not None and (bool(slot.group) or not slot.is_unset)
 
 
 class Drafts(MutableMapping[str, Draft]):
@@ -186,7 +202,7 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
         return
     if scope.has_lost(expr.id):
         return
-    hint, fix = did_you_mean(expr.id, scope.names()), None
+    hint, fix = did_you_mean(expr.id, [*scope.names(), "true", "false", "none"]), None
     if expr.id in library_modules():
         hint = f"`use std.{expr.id}` at the top of the file brings it in"
         fix = use_of(expr.id, expr.span.file)
@@ -214,13 +230,9 @@ def slot_at(slots: dict[str, Slot], path: Sequence[s.Name]) -> Slot:
 
 
 def put(slots: dict[str, Slot], path: Sequence[s.Name], value: Bound) -> None:
-    """Set a value, dropping what a lower layer had put in its braces; ``default`` takes out what was set."""
+    """Set a value, dropping what a lower layer had put in its braces."""
     slot = slot_at(slots, path)
     slot.key, slot.value, slot.group, slot.height = path[-1], value, {}, value.scope.height
-    if isinstance(value.expr, s.Name) and value.expr.id == "default":
-        for name in path[:-1]:
-            slots = slots[name.id].group
-        del slots[path[-1].id]
 
 
 def layered(base: Draft, over: Draft) -> Draft:

@@ -247,3 +247,26 @@ class File:
     statements: tuple[Statement, ...]
     comments: tuple[Comment, ...]
     broken: frozenset[str] = frozenset()
+
+
+def parts_of(expr: Expr) -> list[Expr]:
+    """The expressions right below one."""
+    match expr:
+        case ListExpr():
+            return [part for item in expr.items for part in (item.value, item.amount) if part]
+        case CallExpr():
+            return [arg.value for arg in expr.args]
+        case IndexExpr():
+            return [expr.base, expr.at]
+        case UnaryExpr():
+            return [expr.x]
+        case BinaryExpr():
+            return [expr.left, expr.right]
+        case RangeExpr():
+            return [expr.lo, expr.hi]
+        case Paren():
+            return [expr.inner]
+        case Attr():
+            return [expr.base]
+        case _:
+            return []

@@ -134,6 +134,39 @@ def test_groups_merge_and_default_takes_out(folder: Path) -> None:
     assert (sft.checkpoint, sft.precision) == (None, "bf16")
 
 
+def test_default_takes_out_what_a_derived_stage_or_thing_was_given(folder: Path) -> None:
+    text = """
+model served = teacher { engine = vllm(gpu_memory = 50%) }
+
+model plain = served { engine = default }
+
+filter fewer = accepted { at_most = 1 per parent }
+
+filter all_of_them = fewer { at_most = default }
+"""
+    recipe = amended(text)
+    by_name = {thing.value.name: thing.value for thing in recipe.things}
+    assert by_name["served"].engine is not None
+    assert by_name["plain"].engine is None
+    fewer, again = spec(recipe, "fewer"), spec(recipe, "all_of_them")
+    assert isinstance(fewer, Filter)
+    assert isinstance(again, Filter)
+    assert (fewer.at_most is not None, again.at_most) == (True, None)
+
+
+def test_a_let_can_say_something_of_the_row(folder: Path) -> None:
+    """It counts as if it stood there, and each of its operands is a rule."""
+    lets = "let short = len(answer) <= 50\n\nlet right = answer_matches and short\n\n"
+    named = amended(f"{lets}accepted {{ keep = format_ok and right }}")
+    written = amended("accepted { keep = format_ok and (answer_matches and len(answer) <= 50) }")
+    assert [stage.fingerprint for stage in plan(named).stages] == [
+        stage.fingerprint for stage in plan(written).stages
+    ]
+    accepted = spec(named, "accepted")
+    assert isinstance(accepted, Filter)
+    assert {rule.name for rule in accepted.keep.rules} == {"short", "format_ok", "answer_matches"}
+
+
 def test_one_of_a_pair_drops_the_other_also_through_a_chain(folder: Path) -> None:
     write("steps.omr", 'amend "base.omr"\ncold_start { steps = 30 }\n')
     write("epochs.omr", 'amend "steps.omr"\ncold_start { epochs = 4 }\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,29 @@ def test_every_setting_says_what_it_is() -> None:
                     assert properties[name]["x-class"] == item.cls
                 if isinstance(item, Setting) and item.unit:
                     assert properties[name]["x-unit"] == item.unit
+
+
+def test_every_number_has_a_bound() -> None:
+    """No count below zero and no share of minus one is taken in silence."""
+    free = [
+        f"{model}.{name}"
+        for model, schema in recipe_schema()["$defs"].items()
+        for name, found in schema.get("properties", {}).items()
+        if found.get("x-class") and not all(map(is_bounded, numbers(found)))
+    ]
+    assert free == []
+
+
+def numbers(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The numbers among what a setting takes, with the bounds of the whole setting."""
+    if schema.get("type") in ("integer", "number"):
+        yield schema
+    for part in (*schema.get("anyOf", ()), *schema.get("prefixItems", ())):
+        yield from numbers({**schema, "type": "", "anyOf": (), "prefixItems": ()} | part)
+
+
+def is_bounded(schema: dict[str, Any]) -> bool:
+    return bool({"minimum", "exclusiveMinimum"} & schema.keys())
 
 
 def test_every_setting_of_a_stage_is_documented() -> None:

@@ -8,6 +8,7 @@ from omrlang.check.conform import conform
 from omrlang.check.context import FAILED, Context, Place
 from omrlang.check.fill import fill
 from omrlang.check.graph import in_order
+from omrlang.check.lets import check_lets
 from omrlang.check.stages import make_stage
 from omrlang.check.things import build
 from omrlang.diagnostics import Reporter
@@ -36,6 +37,7 @@ def check_in(ctx: Context) -> Recipe | None:
         if draft.kind in THINGS:
             ctx.thing(draft)
     stages = [make_stage(ctx, draft) for draft in in_order(ctx, scope)]
+    check_lets(ctx, scope)
     ctx.provenance = {}
     budget = _budget(ctx, scope)
     if reporter.has_errors:
@@ -83,6 +85,6 @@ def _budget(ctx: Context, scope: Scope) -> Budget | None:
         return None
     span = next(iter(scope.budget.values())).key.span
     values = fill(ctx, Limits, scope.budget, "`budget`", span)
-    if FAILED in values.values():
+    if FAILED in values.values() or not values:
         return None
     return Budget(values.get("p50"), values.get("p90"))

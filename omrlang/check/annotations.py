@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import types
-from typing import Annotated, Any, Union, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from omrlang.types import Gpu, Hardware, Prompt, RowExpr, Setting
+from omrlang.schema import KINDS
+from omrlang.types import Gpu, Hardware, Model, Near, Prompt, RowExpr, Setting
 
 THINGS: dict[type[BaseModel], str] = {Prompt: "prompt", Hardware: "hardware", Gpu: "gpu"}
 """What is declared by a statement of its own, and so is named where it is wanted."""
@@ -42,6 +44,22 @@ def is_choice(want: Any) -> bool:
 def kind_word(model: type[BaseModel]) -> str:
     """How a branch is called: `gspo` in `gspo(…)`."""
     return str(model.model_fields["kind"].default)
+
+
+@cache
+def choice_words() -> frozenset[str]:
+    """Every word that stands for itself where some setting takes it."""
+    words, todo, seen = {"all", "unpublished"}, [*KINDS.values(), Model, *THINGS, Near], set()
+    while todo:
+        want = todo.pop()
+        if isinstance(want, type) and issubclass(want, BaseModel) and want not in seen:
+            seen.add(want)
+            todo += [info.annotation for info in want.model_fields.values()]
+        elif get_origin(want) is Literal:
+            words |= {word for word in get_args(want) if isinstance(word, str)}
+        else:
+            todo += get_args(want)
+    return frozenset(words)
 
 
 def takes_several(info: FieldInfo) -> bool:

@@ -152,13 +152,15 @@ def _plain_value(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
         return ctx.error("E310", message, bound.expr.span)
     if isinstance(want, type) and isinstance(value, want):
         return value
-    return wrong_type(ctx, value, bound, _type_word(want), place)
+    is_group = isinstance(want, type) and issubclass(want, BaseModel)
+    hint = f"`{place.label} {{ … }}`" if is_group else None
+    return wrong_type(ctx, value, bound, _type_word(want), place, hint)
 
 
 def _type_word(want: Any) -> str:
     if want in (str, bool):
         return "a text" if want is str else "true or false"
-    return f"a {want.__name__.lower()}" if isinstance(want, type) else "another type"
+    return "settings in braces" if isinstance(want, type) else "another type"
 
 
 def _tuple(ctx: Context, bound: Bound, parts: tuple[Any, ...], place: Place) -> Any:
@@ -251,6 +253,9 @@ def _mix_amount(ctx: Context, bound: Bound) -> Any:
 def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> Any:
     """A call whose name picks one of the types."""
     by_kind = {kind_word(branch): branch for branch in branches if is_choice(branch)}
+    meant = by_kind.get(bound.expr.id) if isinstance(bound.expr, s.Name) else None
+    if meant is not None and look_up(bound.scope, bound.expr) is None:
+        return _without_brackets(ctx, bound, meant, place)
     value = evaluate(ctx, bound)
     if value is FAILED:
         return FAILED
@@ -266,6 +271,15 @@ def _choice(ctx: Context, bound: Bound, branches: list[Any], place: Place) -> An
         hint = did_you_mean(value.name, by_kind, "choices are")
         return ctx.error("E211", f"`{place.label}` has no choice `{value.name}(…)`", span, hint)
     return call_to_model(ctx, value.bound, branch)
+
+
+def _without_brackets(ctx: Context, bound: Bound, meant: type[BaseModel], place: Place) -> Failed:
+    """``algorithm = gspo``: the name of a choice without its call."""
+    needed = [name for name, info in meant.model_fields.items() if info.is_required()]
+    kind = kind_word(meant)
+    message = f"`{place.label}` takes the call `{kind}(…)`, this is its name alone"
+    shown = ", ".join(f"{name} = …" for name in needed)
+    return ctx.error("E301", message, bound.expr.span, f"`{kind}({shown})`")
 
 
 def _called_with(bound: Bound, value: object, by_kind: dict[str, type[BaseModel]]) -> str | None:

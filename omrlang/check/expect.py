@@ -6,14 +6,22 @@ from typing import get_args
 
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
-from omrlang.check.values import Interval, Quantity, evaluate, in_unit
-from omrlang.diagnostics import did_you_mean
+from omrlang.check.values import Interval, Quantity, an, evaluate, in_unit
+from omrlang.diagnostics import did_you_mean, listed
 from omrlang.format import format_expression
+from omrlang.schema import Mix, Spec
 from omrlang.scope import Bound, Draft
 from omrlang.types import METRIC_UNITS, Expect, Limit, Metric, construct
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 _HINT = "such as `rows in 1_000 .. 1_200`, `kept > 40%` or `share(math) in 10% .. 11%`"
+COUNTED_BY: dict[Metric, tuple[str, ...]] = {
+    "share": ("mix",),
+    "steps": ("sft", "rl"),
+    "epochs": ("sft", "rl"),
+    "accuracy": ("eval",),
+}
+"""The kinds of stage that have a number which not all have."""
 _SIDES = {">": "lo", ">=": "lo", "<": "hi", "<=": "hi"}
 
 
@@ -24,6 +32,29 @@ def expect_value(ctx: Context, bound: Bound) -> Expect | Failed:
     if len(found) < len(limits):
         return FAILED
     return construct(Expect, text=format_expression(bound.expr), limits=found)
+
+
+def check_expect(ctx: Context, draft: Draft, spec: Spec) -> None:
+    """Limits on what a stage of this kind never counts would hold whatever happens: reported."""
+    slot = draft.settings.get("expect")
+    given = slot.given if slot is not None else None
+    if spec.expect is None or given is None:
+        return
+    exprs = _parts(ctx.follow(given).expr)
+    for limit, expr in zip(spec.expect.limits, exprs, strict=True):
+        kinds = COUNTED_BY.get(limit.metric)
+        if kinds is not None and spec.kind not in kinds:
+            message = f"{an(spec.kind)} has no number `{limit.metric}`"
+            ctx.error("E201", message, expr.span, f"{listed([*map(an, kinds)], 'or')} has it")
+        elif isinstance(spec, Mix) and limit.metric == "share":
+            _check_part(ctx, spec, limit, expr)
+
+
+def _check_part(ctx: Context, spec: Mix, limit: Limit, expr: s.Expr) -> None:
+    parts = [part.rows for part in spec.parts]
+    if limit.of not in parts:
+        hint = f"its parts are {listed([f'`{part}`' for part in parts], 'and')}"
+        ctx.error("E309", f"`{limit.of}` is no part of mix `{spec.name}`", expr.span, hint)
 
 
 def _parts(expr: s.Expr) -> list[s.Expr]:

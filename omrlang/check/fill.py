@@ -73,8 +73,11 @@ def fill(
             if meant is not None and meant not in slots:
                 values[keys[meant]] = FAILED  # misspelt, so not missing as well
             continue
-        name = keys[key]
-        values[name] = _slot_value(ctx, model.model_fields[name], slot, key, f"{prefix}{key}")
+        name, info = keys[key], model.model_fields[keys[key]]
+        if slot.is_unset and not slot.group:
+            values |= _unset(ctx, info, slot, name, owner, base)
+            continue
+        values[name] = _slot_value(ctx, info, slot, key, f"{prefix}{key}")
     if base is None:
         _missing(ctx, model, keys, values, owner, span)
     return values
@@ -89,6 +92,23 @@ def _unknown_key(ctx: Context, key: str, slot: Slot, keys: dict[str, str], owner
     else:
         hint = did_you_mean(key, keys, "settings are") or ""
     ctx.error("E203", f"{owner} has no setting `{key}`", slot.key.span, hint or None)
+
+
+def _unset(
+    ctx: Context,
+    info: FieldInfo,
+    slot: Slot,
+    name: str,
+    owner: str,
+    base: BaseModel | Failed | None,
+) -> dict[str, Any]:
+    """``key = default``: on top of a value the field's own default, else nothing is given."""
+    if base is None:
+        return {}
+    if info.is_required():
+        message = f"{owner} lacks `{slot.key.id}`"
+        return {name: ctx.error("E302", message, slot.key.span, "it has no default")}
+    return {name: info.get_default(call_default_factory=True)}
 
 
 def _missing(
@@ -128,7 +148,7 @@ def _one_of(
         if setting and setting.one_of:
             groups.setdefault(setting.one_of, []).append(key)
     for members in groups.values():
-        given = [key for key in members if key in slots and slots[key].value is not None]
+        given = [key for key in members if key in slots and slots[key].given is not None]
         shown = listed([f"`{key}`" for key in members], "and")
         if not given and required:
             ctx.error("E306", f"{owner} needs exactly one of {shown}", span)
@@ -162,9 +182,9 @@ def _slot_value(ctx: Context, info: FieldInfo, slot: Slot, key: str, path: str) 
         return _columns(ctx, slot, key, get_args(want)[1])
     place = Place(key, setting_of(info.metadata))
     value: Any = None
-    if slot.value is not None:
-        ctx.provenance[path], ctx.path = Provenance(slot.value.layer, slot.value.expr.span), path
-        value = conform(ctx, slot.value, want, place)
+    if (given := slot.given) is not None:
+        ctx.provenance[path], ctx.path = Provenance(given.layer, given.expr.span), path
+        value = conform(ctx, given, want, place)
         if not slot.group or value is FAILED:
             return value
     models = branches_of(want) if value is None else (type(value),)
@@ -197,13 +217,12 @@ def _would_lack(model: type[BaseModel], values: dict[str, Any], base: BaseModel 
 
 def _columns(ctx: Context, slot: Slot, key: str, want: Any) -> Any:
     """``columns { answer = Answer, extra.level = Level }``."""
-    if slot.value is not None:
-        return ctx.error("E301", f"`{key}` takes braces, `{key} {{ … }}`", slot.value.expr.span)
+    if (given := slot.given) is not None:
+        return ctx.error("E301", f"`{key}` takes braces, `{key} {{ … }}`", given.expr.span)
     found: dict[str, Any] = {}
     for name, inner in _mapped(slot):
-        if inner.value is not None:
-            origin = Provenance(inner.value.layer, inner.value.expr.span)
-            ctx.provenance[f"{key}.{name}"] = origin
+        if (given := inner.given) is not None:
+            ctx.provenance[f"{key}.{name}"] = Provenance(given.layer, given.expr.span)
         _column(ctx, name, inner, want, found)
     return FAILED if FAILED in found.values() else found
 
@@ -211,9 +230,9 @@ def _columns(ctx: Context, slot: Slot, key: str, want: Any) -> Any:
 def _mapped(slot: Slot) -> Iterator[tuple[str, Slot]]:
     """The columns in the braces, those of `extra { … }` and `extra.NAME` by their whole name."""
     for name, inner in slot.group.items():
-        if name == "extra":
+        if name == "extra" and inner.group:
             yield from ((f"extra.{part}", deep) for part, deep in inner.group.items())
-        else:
+        if name != "extra" or inner.value is not None:
             yield name, inner
 
 
@@ -223,9 +242,12 @@ def _column(ctx: Context, name: str, slot: Slot, want: Any, found: dict[str, Any
         hint = "`label` says what the column `source` holds" if name == "source" else None
         hint = hint or did_you_mean(name, [*known, "extra"], "columns are")
         message = f"a source has no column `{name}` to map"
+        hint = "`extra.NAME` takes any other" if name == "extra" else hint
         found[name] = ctx.error(
             "E209", message, slot.key.span, hint or "`extra.NAME` takes any other"
         )
+        return
+    if slot.is_unset:
         return
     if slot.value is None:
         found[name] = ctx.error("E301", f"`{name}` takes an expression", slot.key.span)

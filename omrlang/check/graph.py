@@ -81,7 +81,7 @@ def _named_stages(draft: Draft) -> list[Draft]:
         elif isinstance(target, Bound):
             todo.append(target)
         else:
-            todo.extend(bound.of(part) for part in parts_of(bound.expr))
+            todo.extend(bound.of(part) for part in s.parts_of(bound.expr))
     return sorted(found, key=lambda target: target.span.start)
 
 
@@ -90,26 +90,3 @@ def _values(slots: dict[str, Slot]) -> Iterator[Bound]:
         if slot.value is not None:
             yield slot.value
         yield from _values(slot.group)
-
-
-def parts_of(expr: s.Expr) -> list[s.Expr]:
-    """The expressions right below one."""
-    match expr:
-        case s.ListExpr():
-            return [part for item in expr.items for part in (item.value, item.amount) if part]
-        case s.CallExpr():
-            return [arg.value for arg in expr.args]
-        case s.IndexExpr():
-            return [expr.base, expr.at]
-        case s.UnaryExpr():
-            return [expr.x]
-        case s.BinaryExpr():
-            return [expr.left, expr.right]
-        case s.RangeExpr():
-            return [expr.lo, expr.hi]
-        case s.Paren():
-            return [expr.inner]
-        case s.Attr():
-            return [expr.base]
-        case _:
-            return []

@@ -53,6 +53,7 @@ def _in_range(ctx: Context, number: Decimal, span: Span, label: str, setting: Se
         (setting.ge, "at least", operator.ge),
         (setting.gt, "over", operator.gt),
         (setting.le, "at most", operator.le),
+        (setting.lt, "under", operator.lt),
     ):
         if limit is not None and not is_kept(number, Decimal(str(limit))):
             shown = f"{number.normalize():f}"

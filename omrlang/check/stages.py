@@ -10,6 +10,7 @@ from omrlang import syntax as s
 from omrlang.check.aggregates import check_aggregate, own_aggregates
 from omrlang.check.conform import conform
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
+from omrlang.check.expect import check_expect
 from omrlang.check.fill import fill, keys_of
 from omrlang.check.length import check_length
 from omrlang.check.named import row_set_names, rows_of
@@ -56,6 +57,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     stage = Stage(draft.span, made, ctx.provenance)
     check_suits(ctx, draft, stage)
     check_length(ctx, stage)
+    check_expect(ctx, draft, made)
     check_near(ctx, draft, made)
     _check_decides(ctx, draft, stage)
     if not made.unpublished:
@@ -66,7 +68,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
 def _check_decides(ctx: Context, draft: Draft, stage: Stage) -> None:
     """A filter says what it drops: by a condition, a cap or near duplicates."""
     spec = stage.spec
-    if isinstance(spec, Filter) and not {"keep", "at_most", "unique"} & {*draft.settings}:
+    if isinstance(spec, Filter) and not any(map(draft.sets, ("keep", "at_most", "unique"))):
         message = f"filter `{draft.name}` lacks `keep`"
         hint = "keep: what stays; `unique` and `at_most` may stand without it"
         ctx.error("E302", message, draft.span, hint)
@@ -191,7 +193,7 @@ def _check_amounts(ctx: Context, draft: Draft, span: Span, parts: tuple[MixPart,
         return False
     shares = [part.amount.fraction for part in parts if isinstance(part.amount, Share)]
     if not shares:
-        if "total" in draft.settings:
+        if draft.sets("total"):
             ctx.error(
                 "E307",
                 "`total` goes with shares, this mix has none",
@@ -206,7 +208,7 @@ def _check_amounts(ctx: Context, draft: Draft, span: Span, parts: tuple[MixPart,
         total = " + ".join(f"{share * 100:g}%" for share in shares)
         ctx.error("E307", f"the shares sum to {sum(shares) * 100:g}%, not to 100%", span, total)
         return False
-    if "total" not in draft.settings:
+    if not draft.sets("total"):
         ctx.error("E307", f"mix `{draft.name}` has shares and lacks `total`", draft.span)
         return False
     return True

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from omrlang.check.context import Context, Traits
+from omrlang.check.most import check_amounts, most_rows
 from omrlang.check.values import evaluate
 from omrlang.hir import Stage
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
 from omrlang.scope import Bound, Draft
-from omrlang.types import Col, ExprNode, Fresh, Model, TrainedModel
+from omrlang.types import Col, ExprNode, Fresh, Model, Scripted, TrainedModel
 from omrlang.walk import children
 
 
@@ -21,8 +22,12 @@ def check_suits(ctx: Context, draft: Draft, stage: Stage) -> None:
     spec = stage.spec
     rows = _of_rows(ctx, spec)
     blind = _text_only(ctx, draft, spec) if isinstance(spec, Sample | Sft | Rl | Eval) else None
-    ctx.traits[spec.name] = replace(rows, text_only=blind)
+    ctx.traits[spec.name] = replace(rows, text_only=blind, most=most_rows(ctx, spec))
     kind = f"{spec.kind} `{spec.name}`"
+    if isinstance(spec, Mix):
+        check_amounts(ctx, draft, spec)
+    if isinstance(spec, Sft | Rl) and isinstance(spec.model, Model):
+        _check_learns(ctx, draft, spec.model, kind)
     if isinstance(spec, Sft | Rl) and rows.benchmark is not None:
         message = (
             f"{kind} trains on benchmark `{rows.benchmark}`: what it is then tested on, it has seen"
@@ -36,6 +41,12 @@ def check_suits(ctx: Context, draft: Draft, stage: Stage) -> None:
         )
         hint = "a source without the column `images` has rows of text"
         ctx.error("E314", message, draft.clauses["with"].expr.span, hint)
+
+
+def _check_learns(ctx: Context, draft: Draft, model: Model, kind: str) -> None:
+    if isinstance(model.source, Scripted):
+        message = f"{kind} trains a model, `{model.name}` is a program"
+        ctx.error("E309", message, draft.clauses["with"].expr.span, "a program has no weights")
 
 
 def _watched_pictures(ctx: Context, spec: Spec) -> str | None:
@@ -99,4 +110,4 @@ def _says_so(declared: Draft, model: Model) -> bool:
     if isinstance(model.source, Fresh):
         return model.source.family == "qwen2"
     is_known = declared.scope.layer == "stdlib" and model.shape is not None
-    return is_known or "vision" in declared.settings
+    return is_known or declared.sets("vision")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from omrlang import syntax as s
 from omrlang.check.conform import conform
-from omrlang.check.context import FAILED, Columns, Context, Place
+from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill
 from omrlang.check.values import Choice, an, describe, evaluate
 from omrlang.diagnostics import did_you_mean
@@ -87,11 +87,7 @@ def _origins(ctx: Context, draft: Draft) -> dict[str, Provenance]:
 
 def _completed(made: Any, draft: Draft) -> Any:
     """What follows from the rest: a vision-language family sees pictures."""
-    seen = (
-        isinstance(made, Model)
-        and isinstance(made.source, Fresh)
-        and "vision" not in draft.settings
-    )
+    seen = isinstance(made, Model) and isinstance(made.source, Fresh) and not draft.sets("vision")
     if seen and made.source.family == "qwen2_5_vl":
         return made.model_copy(update={"vision": True})
     return made
@@ -100,7 +96,7 @@ def _completed(made: Any, draft: Draft) -> Any:
 def _base(ctx: Context, draft: Draft) -> tuple[Any, dict[str, Any]]:
     """What a draft derives from, and the fields that its expression gives: of a model its source."""
     if draft.base is None:
-        return None, {}
+        return _made_of_nothing(ctx, draft), {}
     bound = ctx.follow(draft.base)
     if draft.kind == "model" and isinstance(bound.expr, s.CallExpr):
         source = conform(ctx, bound, ModelSource, Place("model"))
@@ -122,6 +118,14 @@ def _base(ctx: Context, draft: Draft) -> tuple[Any, dict[str, Any]]:
     example = _EXAMPLES.get(draft.kind, _EXAMPLES["model"])
     hint = f"such as `{example}`" if isinstance(value, Choice | str) else None
     return ctx.error("E309", message, bound.expr.span, hint), {}
+
+
+def _made_of_nothing(ctx: Context, draft: Draft) -> Failed | None:
+    """A model and a verifier are somewhere; the other things are what their settings say."""
+    if draft.kind not in _EXAMPLES:
+        return None
+    hint = f"such as `{_EXAMPLES[draft.kind]}`"
+    return ctx.error("E302", f"{draft.kind} `{draft.name}` is made of nothing", draft.span, hint)
 
 
 def _code(ctx: Context, bound: Bound, source: Python) -> dict[str, Any]:

@@ -62,5 +62,6 @@ def _value(want: Any, setting: Setting) -> Any:
         return construct(Amount, value=1.0, unit=setting.units[0])
     if want in (int, float):
         low = setting.ge if setting.ge is not None else 1
-        return want(max(low, 1) if setting.le is None else min(max(low, 1), setting.le))
+        value = max(low, 1) if setting.le is None else min(max(low, 1), setting.le)
+        return want(value if setting.lt is None or value < setting.lt else low)
     return {bool: False, str: WORD}.get(want, FAILED)

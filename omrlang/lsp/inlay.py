@@ -34,12 +34,12 @@ def inlay_hints(view: View, visible: Range, encoding: str) -> Iterator[InlayHint
 def _unwritten(draft: Draft) -> list[Key]:
     """What decides the result, has a default that does something, and is set by no layer."""
     keys = declared.settings(draft.kind).values()
-    given = {key.setting.one_of for key in keys if key.name in draft.settings} - {None}
+    given = {key.setting.one_of for key in keys if draft.sets(key.name)} - {None}
     return [
         key
         for key in keys
         if key.setting.cls in DECIDES
-        and key.name not in draft.settings
+        and not draft.sets(key.name)
         and key.setting.one_of not in given
         and not key.required
         and default_text(key) != "none"

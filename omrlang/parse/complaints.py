@@ -36,7 +36,18 @@ _TERMINALS = {
     "ON": "`on`",
     "BECAUSE": "`because`",
     "AS": "`as`",
+    "FROM_KEY": "a name",
 }
+_HABITS = {
+    "'": 'a text stands in `"…"`',
+    ";": "a newline or `,` separates settings",
+    "&": "`and` is written out",
+    "|": "`or` is written out",
+    "!": "`not` is written out",
+    "%": "a percentage is one number, such as `70%`",
+    "^": "there are no powers; write the number out",
+}
+"""What other languages write with a character, and this one otherwise."""
 _OPERATORS = {
     "PLUS",
     "MINUS",
@@ -66,7 +77,8 @@ def report_characters(file: SourceFile, at: int, reporter: Reporter) -> None:
         reporter.error("E102", f"the text opened here has no closing {mark}", span, hint)
         return
     shown = character if character.isprintable() else f"U+{ord(character):04X}"
-    reporter.error("E101", f"unexpected character `{shown}`", Span(file, at, at + 1))
+    hint = _HABITS.get(character)
+    reporter.error("E101", f"unexpected character `{shown}`", Span(file, at, at + 1), hint)
 
 
 def report_token(
@@ -98,7 +110,22 @@ def report_token(
         return
     words = [name.lower() for name in expected if name.lower() in RESERVED]
     near = did_you_mean(str(token), words) if token.type == "NAME" else None
-    reporter.error("E101", f"unexpected `{_short(token)}`", span, near or _hint(expected))
+    hint = near or _habit(token, expected) or _hint(expected)
+    reporter.error("E101", f"unexpected `{_short(token)}`", span, hint)
+
+
+def _habit(token: Token, expected: set[str]) -> str | None:
+    """What is meant by an operator at a place where this language takes none."""
+    after_value = "AND" in expected
+    if token.type == "EQUAL" and after_value:
+        return "`==` compares; a setting stands on a line of its own or after `,`"
+    if token.type == "COMPARE" and after_value:
+        return "comparisons do not chain: `len(answer) in 1 .. 50`, or two with `and`"
+    if token.type == "COMPARE" and str(token) == ">" and "NUMBER" in expected:
+        return "`!=` is unequal"
+    if token.type == "DOT" and "NUMBER" in expected:
+        return "a number starts with a digit, such as `0.5`"
+    return None
 
 
 def _hint(expected: set[str]) -> str | None:

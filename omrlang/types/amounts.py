@@ -34,12 +34,12 @@ class Share(Frozen):
 
 class UpTo(Frozen):
     kind: Literal["up_to"] = "up_to"
-    n: int
+    n: Annotated[int, Setting("at most so many", cls="rows", unit="rows", ge=1)]
 
 
 class Times(Frozen):
     kind: Literal["times"] = "times"
-    k: int
+    k: Annotated[int, Setting("so many copies of each row", cls="rows", ge=1)]
 
 
 MixAmount: TypeAlias = Annotated[All | Count | Share | UpTo | Times, Field(discriminator="kind")]

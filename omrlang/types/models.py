@@ -12,13 +12,14 @@ from omrlang.types.setting import Frozen, Setting
 class Vllm(Frozen):
     kind: Literal["vllm"] = "vllm"
     gpu_memory: Annotated[
-        float, Setting("share of the device's memory that vLLM takes", cls="speed")
+        float, Setting("share of the device's memory that vLLM takes", cls="speed", gt=0, le=1)
     ] = 0.9
     max_num_seqs: Annotated[
-        int | None, Setting("sequences decoded at once; none is vLLM's own choice", cls="speed")
+        int | None,
+        Setting("sequences decoded at once; none is vLLM's own choice", cls="speed", ge=1),
     ] = None
     tensor_parallel: Annotated[
-        int, Setting("devices that one engine is spread over", cls="speed")
+        int, Setting("devices that one engine is spread over", cls="speed", ge=1)
     ] = 1
 
 
@@ -26,7 +27,7 @@ class Transformers(Frozen):
     """``model.generate`` in process; ``batch`` is how many sequences are decoded at once."""
 
     kind: Literal["transformers"] = "transformers"
-    batch: Annotated[int, Setting("sequences decoded at once", cls="speed")] = 64
+    batch: Annotated[int, Setting("sequences decoded at once", cls="speed", ge=1)] = 64
 
 
 class OpenAI(Frozen):
@@ -45,7 +46,7 @@ class OpenAI(Frozen):
     key_env: Annotated[str, Setting("the environment variable that holds the key", cls="speed")] = (
         "OPENAI_API_KEY"
     )
-    concurrency: Annotated[int, Setting("requests at once", cls="speed")] = 32
+    concurrency: Annotated[int, Setting("requests at once", cls="speed", ge=1)] = 32
     price_in: Annotated[
         float | None,
         Setting("of a million tokens that it reads", cls="meta", unit="usd / Mtoken", ge=0),
@@ -86,17 +87,19 @@ class Fresh(Frozen):
 
     kind: Literal["fresh"] = "fresh"
     family: Annotated[Literal["qwen2_5_vl", "qwen2"], Setting("which architecture", cls="weights")]
-    layers: Annotated[int, Setting("transformer layers", cls="weights")]
-    hidden: Annotated[int, Setting("width of a layer", cls="weights")]
-    heads: Annotated[int, Setting("attention heads", cls="weights")]
-    vision_layers: Annotated[int | None, Setting("layers of the vision tower", cls="weights")] = (
-        None
-    )
-    vision_hidden: Annotated[int | None, Setting("width of the vision tower", cls="weights")] = None
+    layers: Annotated[int, Setting("transformer layers", cls="weights", ge=1)]
+    hidden: Annotated[int, Setting("width of a layer", cls="weights", ge=1)]
+    heads: Annotated[int, Setting("attention heads", cls="weights", ge=1)]
+    vision_layers: Annotated[
+        int | None, Setting("layers of the vision tower", cls="weights", ge=1)
+    ] = None
+    vision_hidden: Annotated[
+        int | None, Setting("width of the vision tower", cls="weights", ge=1)
+    ] = None
     vocabulary: Annotated[
         Literal["shapes", "characters"], Setting("which tokenizer is made with it", cls="weights")
     ] = "shapes"
-    seed: Annotated[int, Setting("of the random weights", cls="weights")] = 0
+    seed: Annotated[int, Setting("of the random weights", cls="weights", ge=0)] = 0
 
 
 class Scripted(Frozen):
@@ -122,26 +125,30 @@ class Shape(Frozen):
     ``verified = False``: numbers that could not be compared with what their makers publish.
     """
 
-    num_params: Annotated[int, Setting("parameters in all", cls="meta")]
-    layers: Annotated[int, Setting("transformer layers", cls="meta")]
-    hidden: Annotated[int, Setting("width of a layer", cls="meta")]
-    heads: Annotated[int, Setting("attention heads", cls="meta")]
-    kv_heads: Annotated[int, Setting("key and value heads", cls="meta")]
-    head_dim: Annotated[int, Setting("width of a head", cls="meta")]
-    vocab: Annotated[int, Setting("entries of the vocabulary", cls="meta")]
+    num_params: Annotated[int, Setting("parameters in all", cls="meta", ge=1)]
+    layers: Annotated[int, Setting("transformer layers", cls="meta", ge=1)]
+    hidden: Annotated[int, Setting("width of a layer", cls="meta", ge=1)]
+    heads: Annotated[int, Setting("attention heads", cls="meta", ge=1)]
+    kv_heads: Annotated[int, Setting("key and value heads", cls="meta", ge=1)]
+    head_dim: Annotated[int, Setting("width of a head", cls="meta", ge=1)]
+    vocab: Annotated[int, Setting("entries of the vocabulary", cls="meta", ge=1)]
     intermediate: Annotated[
-        int, Setting("width of the MLP; of a mixture that of one expert", cls="meta")
+        int, Setting("width of the MLP; of a mixture that of one expert", cls="meta", ge=1)
     ]
-    experts: Annotated[int, Setting("experts of a layer; 0 is no mixture", cls="meta")] = 0
-    experts_per_token: Annotated[int, Setting("experts that a token goes through", cls="meta")] = 0
+    experts: Annotated[int, Setting("experts of a layer; 0 is no mixture", cls="meta", ge=0)] = 0
+    experts_per_token: Annotated[
+        int, Setting("experts that a token goes through", cls="meta", ge=0)
+    ] = 0
     vision_params: Annotated[
         int,
         Setting(
-            "parameters of the vision tower and of what joins it to the text model", cls="meta"
+            "parameters of the vision tower and of what joins it to the text model",
+            cls="meta",
+            ge=0,
         ),
     ] = 0
-    patch: Annotated[int, Setting("pixels of a patch's side", cls="meta")] = 14
-    merge: Annotated[int, Setting("patches of an image token's side", cls="meta")] = 2
+    patch: Annotated[int, Setting("pixels of a patch's side", cls="meta", ge=1)] = 14
+    merge: Annotated[int, Setting("patches of an image token's side", cls="meta", ge=1)] = 2
     tiling: Annotated[
         Literal["native", "fixed", "anyres", "split"],
         Setting(
@@ -150,15 +157,19 @@ class Shape(Frozen):
             cls="meta",
         ),
     ] = "native"
-    tile: Annotated[int, Setting("pixels of a tile's side, where there are tiles", cls="meta")] = 0
-    max_tiles: Annotated[int, Setting("tiles' worth of tokens, of `anyres`", cls="meta")] = 9
-    max_side: Annotated[int, Setting("pixels of the longer side, of `split`", cls="meta")] = 0
+    tile: Annotated[
+        int, Setting("pixels of a tile's side, where there are tiles", cls="meta", ge=0)
+    ] = 0
+    max_tiles: Annotated[int, Setting("tiles' worth of tokens, of `anyres`", cls="meta", ge=1)] = 9
+    max_side: Annotated[int, Setting("pixels of the longer side, of `split`", cls="meta", ge=0)] = 0
     min_pixels: Annotated[
-        int, Setting("smaller images are enlarged to this area, of `native`", cls="meta")
+        int, Setting("smaller images are enlarged to this area, of `native`", cls="meta", ge=0)
     ] = 0
     max_pixels: Annotated[
         int,
-        Setting("larger images are shrunk to this area, of `native`; 0 is no bound", cls="meta"),
+        Setting(
+            "larger images are shrunk to this area, of `native`; 0 is no bound", cls="meta", ge=0
+        ),
     ] = 0
     verified: Annotated[
         bool,

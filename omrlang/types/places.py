@@ -72,7 +72,7 @@ class Synthetic(Frozen):
     kind: Literal["synthetic"] = "synthetic"
     name: Annotated[Literal["shapes"], Setting("which program draws", cls="rows")]
     n: Annotated[int, Setting("how many", cls="rows", unit="rows", ge=1)]
-    seed: Annotated[int, Setting("of the drawing", cls="rows")]
+    seed: Annotated[int, Setting("of the drawing", cls="rows", ge=0)]
 
 
 Place: TypeAlias = Annotated[

@@ -36,7 +36,8 @@ class Setting:
     """How one setting is declared; stands in the ``Annotated`` type of the field that holds its value.
 
     ``cls`` decides what re-runs when the value changes (rows, weights) or that nothing does (speed, meta).
-    ``unit`` is the unit that a bare number has; ``ge`` and ``le`` bound a number, both inclusive.
+    ``unit`` is the unit that a bare number has; ``ge`` and ``le`` bound a number and
+    may be reached, ``gt`` and ``lt`` may not.
     ``one_of`` names a group of settings of which exactly one must be given. ``units`` are those that an ``Amount`` may
     have. ``key`` is what the setting is called in a recipe where that is not the field's name.
     """
@@ -47,6 +48,7 @@ class Setting:
     ge: float | None = None
     le: float | None = None
     gt: float | None = None
+    lt: float | None = None
     one_of: str | None = None
     units: tuple[str, ...] = ()
     key: str | None = None
@@ -55,7 +57,12 @@ class Setting:
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """The field's JSON Schema with what is declared here: bounds, documentation, class, units, the recipe's word."""
-        limits = {"minimum": self.ge, "exclusiveMinimum": self.gt, "maximum": self.le}
+        limits = {
+            "minimum": self.ge,
+            "exclusiveMinimum": self.gt,
+            "maximum": self.le,
+            "exclusiveMaximum": self.lt,
+        }
         facts = {
             "description": self.doc,
             "x-class": self.cls,
@@ -64,10 +71,12 @@ class Setting:
             "x-units": list(self.units),
             "x-one-of": self.one_of,
         }
-        return handler(core) | {
-            **{word: limit for word, limit in limits.items() if limit is not None},
-            **{word: fact for word, fact in facts.items() if fact},
-        }
+        found = handler(core)
+        given = {word: limit for word, limit in limits.items() if limit is not None}
+        if "prefixItems" in found:  # of a list of two numbers each has its bounds
+            found["prefixItems"] = [part | given for part in found["prefixItems"]]
+            given = {}
+        return found | given | {word: fact for word, fact in facts.items() if fact}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class Constant(Frozen):
     """Linear warm-up to ``peak``, then flat. ``warmup`` is ``Amount`` in ``steps`` or ``fraction``."""
 
     kind: Literal["constant"] = "constant"
-    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
+    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights", ge=0)]
     warmup: Warmup = construct(Amount, value=0.0, unit="steps")
 
 
@@ -28,10 +28,11 @@ class Cosine(Frozen):
     """Linear warm-up to ``peak``, then half a cosine to ``floor * peak`` at the last step."""
 
     kind: Literal["cosine"] = "cosine"
-    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
+    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights", ge=0)]
     warmup: Warmup = construct(Amount, value=0.0, unit="steps")
     floor: Annotated[
-        float, Setting("share of the peak that is left at the last step", cls="weights")
+        float,
+        Setting("share of the peak that is left at the last step", cls="weights", ge=0, le=1),
     ] = 0.0
 
 
@@ -39,7 +40,7 @@ class Linear(Frozen):
     """Linear warm-up to ``peak``, then a line to 0 at the last step."""
 
     kind: Literal["linear"] = "linear"
-    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights")]
+    peak: Annotated[float, Setting("learning rate after the warm-up", cls="weights", ge=0)]
     warmup: Warmup = construct(Amount, value=0.0, unit="steps")
 
 
@@ -55,12 +56,13 @@ class CrossEntropy(Frozen):
 
 class AdamW(Frozen):
     kind: Literal["adamw"] = "adamw"
-    betas: Annotated[tuple[float, float], Setting("decay of the two moments", cls="weights")] = (
-        0.9,
-        0.999,
-    )
-    eps: Annotated[float, Setting("added to the denominator", cls="weights")] = 1e-8
-    weight_decay: Annotated[float, Setting("decoupled decay of the weights", cls="weights")] = 0.0
+    betas: Annotated[
+        tuple[float, float], Setting("decay of the two moments", cls="weights", ge=0, lt=1)
+    ] = (0.9, 0.999)
+    eps: Annotated[float, Setting("added to the denominator", cls="weights", gt=0)] = 1e-8
+    weight_decay: Annotated[
+        float, Setting("decoupled decay of the weights", cls="weights", ge=0)
+    ] = 0.0
 
 
 class Gspo(Frozen):
@@ -69,10 +71,10 @@ class Gspo(Frozen):
     kind: Literal["gspo"] = "gspo"
     clip: Annotated[
         tuple[float, float],
-        Setting("how far below and above 1 a sequence's ratio counts", cls="weights"),
+        Setting("how far below and above 1 a sequence's ratio counts", cls="weights", ge=0),
     ]
     kl: Annotated[
-        float, Setting("weight of the divergence from the starting model", cls="weights")
+        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
     ] = 0.0
     mean: Annotated[
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
@@ -85,10 +87,10 @@ class Grpo(Frozen):
     kind: Literal["grpo"] = "grpo"
     clip: Annotated[
         tuple[float, float],
-        Setting("how far below and above 1 a token's ratio counts", cls="weights"),
+        Setting("how far below and above 1 a token's ratio counts", cls="weights", ge=0),
     ]
     kl: Annotated[
-        float, Setting("weight of the divergence from the starting model", cls="weights")
+        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
     ] = 0.0
     mean: Annotated[
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
@@ -100,7 +102,7 @@ class Overlong(Frozen):
 
     kind: Literal["soft"] = "soft"
     buffer: Annotated[int, Setting("tokens before the limit", cls="weights", unit="tokens", ge=1)]
-    factor: Annotated[float, Setting("penalty at the limit", cls="weights")] = 1.0
+    factor: Annotated[float, Setting("penalty at the limit", cls="weights", ge=0)] = 1.0
 
 
 class OnSpread(Frozen):
@@ -127,10 +129,10 @@ class Dapo(Frozen):
     kind: Literal["dapo"] = "dapo"
     clip: Annotated[
         tuple[float, float],
-        Setting("how far below and above 1 a token's ratio counts", cls="weights"),
+        Setting("how far below and above 1 a token's ratio counts", cls="weights", ge=0),
     ]
     kl: Annotated[
-        float, Setting("weight of the divergence from the starting model", cls="weights")
+        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
     ] = 0.0
     mean: Annotated[
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")

@@ -21,6 +21,7 @@ from omrlang.types import (
     Lit,
     Model,
     Scalar,
+    Scripted,
     TrainedModel,
     Verifier,
     construct,
@@ -41,7 +42,7 @@ def call(rows: Reading, expr: s.CallExpr) -> Typed | Failed:
             return ctx.error("E308", message, expr.args[0].span)
         return verifier(rows, declared, expr.span)
     if not isinstance(expr.fn, s.Name):
-        return ctx.error("E208", f"`{expr.fn.span.text}` is no function", expr.fn.span)
+        return _no_function(ctx, expr)
     function = FUNCTIONS.get(expr.fn.id)
     if function is None:
         hint = did_you_mean(expr.fn.id, FUNCTIONS, "functions are")
@@ -51,6 +52,15 @@ def call(rows: Reading, expr: s.CallExpr) -> Typed | Failed:
     if not _response_there(ctx, function, expr.span):
         return FAILED
     return _READERS.get(function.asks, _plain_call)(rows, expr, function)
+
+
+def _no_function(ctx: Context, expr: s.CallExpr) -> Failed:
+    """``question.lower()``: a column has no functions of its own."""
+    hint = None
+    if isinstance(expr.fn, s.Attr) and expr.fn.name.id in FUNCTIONS:
+        args = ", ".join([expr.fn.base.span.text, *(arg.span.text for arg in expr.args)])
+        hint = f"`{expr.fn.name.id}({args})`"
+    return ctx.error("E208", f"`{expr.fn.span.text}` is no function", expr.fn.span, hint)
 
 
 def verifier(rows: Reading, draft: Draft, span: Span) -> Typed | Failed:
@@ -210,8 +220,11 @@ def _judge(rows: Reading, expr: s.CallExpr, function: Function) -> Typed | Faile
     subject = _subject(rows, expr, function, "a model")
     model = FAILED if isinstance(subject, Failed) else _model(rows, subject)
     named = _named(rows, expr, function)
-    if isinstance(model, Failed) or isinstance(named, Failed):
+    if isinstance(model, Failed) or isinstance(named, Failed) or isinstance(subject, Failed):
         return FAILED
+    if isinstance(model, Model) and isinstance(model.source, Scripted):
+        message = f"a model judges, `{model.name}` is a program"
+        return rows.ctx.error("E309", message, subject.value.span)
     return construct(Call, fn=function.name, named=named, model=model), function.result
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
+from omrlang.check.lets import looks_at_rows
 from omrlang.check.rows.calls import call, verifier
 from omrlang.check.rows.reading import Reading, Typed, plain
 from omrlang.check.unpublished import is_unpublished, note
@@ -34,14 +36,20 @@ def name(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
             return call(rows, s.CallExpr(expr.span, expr, ()))
     found = look_up(rows.bound.scope, expr)
     if isinstance(found, Bound):
-        return _let(rows, expr)
+        return _let(rows, expr, found)
     if isinstance(found, Draft) and found.kind == "verifier":
         return verifier(rows, found, expr.span)
     return _unknown(rows, expr, word)
 
 
-def _let(rows: Reading, expr: s.Name | s.Attr) -> Typed | Failed:
-    """A ``let`` counts as the value that it stands for."""
+def _let(rows: Reading, expr: s.Name | s.Attr, found: Bound) -> Typed | Failed:
+    """A ``let`` counts as the value that it stands for, or as what it says of the row: ``let right = answer_matches``."""
+    if looks_at_rows(found):
+        inner = replace(rows, bound=found)
+        typed: Typed | Failed = rows.ctx.guarded(
+            found, expr.span.text, expr.span, lambda: inner.typed(found.expr)
+        )
+        return typed
     value = evaluate(rows.ctx, rows.bound.of(expr))
     match value:
         case Failed():
@@ -110,7 +118,7 @@ def _unknown(rows: Reading, expr: s.Name | s.Attr, word: str) -> Failed:
     if word in COLUMNS and not ctx.columns.raw:
         return _no_column_here(ctx, word, expr.span)
     bare = [name for name, function in FUNCTIONS.items() if not function.args]
-    hint = did_you_mean(word, [*known, *bare, *rows.bound.scope.lets])
+    hint = did_you_mean(word, [*known, *bare, *rows.bound.scope.lets, "true", "false", "null"])
     if ctx.columns.raw:
         hint = _as_written(hint or did_you_mean(word, known, f"{ctx.columns.what} has"))
         return ctx.error("E209", f"{ctx.columns.what} has no column `{word}`", expr.span, hint)

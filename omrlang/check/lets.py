@@ -1,0 +1,78 @@
+"""A ``let`` to whether it says something of a row; and what is wrong with one, also where nothing names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omrlang import syntax as s
+from omrlang.check.annotations import choice_words
+from omrlang.check.context import Context
+from omrlang.check.values import evaluate
+from omrlang.functions import COLUMNS, FUNCTIONS
+from omrlang.scope import Bound, Draft, Scope, look_up
+
+_OF_ROWS = (
+    "==",
+    "!=",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "and",
+    "or",
+    "in",
+    "not in",
+    "is",
+    "is not",
+    "matches",
+)
+
+
+def looks_at_rows(bound: Bound) -> bool:
+    """Whether a value is known only where there is a row: it names a column or a verifier, or compares."""
+    return any(map(_of_row, _parts(bound)))
+
+
+def _of_row(bound: Bound) -> bool:
+    match bound.expr:
+        case s.BinaryExpr(op=op):
+            return op in _OF_ROWS
+        case s.IndexExpr():
+            return True
+        case s.CallExpr(fn=s.Name(id=word)) | s.Name(id=word):
+            found = look_up(bound.scope, s.Name(bound.expr.span, word))
+            if isinstance(found, Draft):
+                return found.kind == "verifier"
+            return found is None and (word in COLUMNS or word in FUNCTIONS)
+        case _:
+            return False
+
+
+def _parts(bound: Bound) -> Iterator[Bound]:
+    """An expression and all that it is made of, through the lets that it names."""
+    todo, seen = [bound], set()
+    while todo:
+        part = todo.pop()
+        found = look_up(part.scope, part.expr)
+        if isinstance(found, Bound) and id(found) not in seen:
+            seen.add(id(found))
+            todo.append(found)
+        yield part
+        todo.extend(part.of(inner) for inner in s.parts_of(part.expr))
+
+
+def _is_word(part: Bound) -> bool:
+    """`sequence` and its like stand for themselves where a setting takes them."""
+    expr = part.expr
+    is_free = isinstance(expr, s.Name) and look_up(part.scope, expr) is None
+    return is_free and expr.span.text in choice_words()
+
+
+def check_lets(ctx: Context, scope: Scope) -> None:
+    """Report units that do not exist, sums that cannot be and names that nothing defines."""
+    for bound in scope.lets.values():
+        if not looks_at_rows(bound) and not any(map(_is_word, _parts(bound))):
+            evaluate(ctx, bound)
+        for part in _parts(bound):
+            if isinstance(part.expr, s.Number):
+                evaluate(ctx, part)
