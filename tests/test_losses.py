@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from omr_runtime.models import load
-from omr_runtime.train import logprobs
+from omr_runtime.train import logprobs, tiles
 from omr_runtime.train.batching import Layout, Sample, make_sample, pack
 from omr_runtime.train.logprobs import Scorer, token_logprobs
 from omr_runtime.train.losses import (
@@ -265,17 +265,54 @@ def test_chunks_equal_whole_logits(monkeypatch: pytest.MonkeyPatch) -> None:
         expected.sin().sum(), (hidden_ND, weight_VD), retain_graph=True
     )
 
-    monkeypatch.setattr(logprobs, "CHUNK", 3 * 33)
-    logp_N, entropy_N = token_logprobs(lambda h: h @ weight_VD.T, hidden_ND, targets_N, 33, 0.7)
-    grads = torch.autograd.grad(logp_N.sin().sum(), (hidden_ND, weight_VD))
-    torch.testing.assert_close(logp_N, expected)
-    torch.testing.assert_close(entropy_N, spread.entropy())
-    for grad, wanted in zip(grads, expected_grads, strict=True):
-        torch.testing.assert_close(grad, wanted)
+    monkeypatch.setattr(logprobs, "CHUNK", {"cpu": 3 * 33})
+    layer = torch.nn.Linear(8, 33, bias=False)
+    layer.weight = torch.nn.Parameter(weight_VD.detach())
+    heads = ((lambda h: h @ weight_VD.T, weight_VD), (layer, layer.weight))
+    for head, weight in heads:  # cut by tokens, and by the vocabulary
+        logp_N, entropy_N = token_logprobs(head, hidden_ND, targets_N, 33, 0.7)
+        grads = torch.autograd.grad(logp_N.sin().sum(), (hidden_ND, weight))
+        torch.testing.assert_close(logp_N, expected)
+        torch.testing.assert_close(entropy_N, spread.entropy())
+        for grad, wanted in zip(grads, expected_grads, strict=True):
+            torch.testing.assert_close(grad, wanted)
+
+
+@pytest.mark.parametrize("trained", ["all", "weights", "hidden"])
+def test_tiles_of_the_vocabulary_with_a_bias(monkeypatch: pytest.MonkeyPatch, trained: str) -> None:
+    """With what has no gradient left out, and logits far from zero."""
+    torch.manual_seed(2)
+    head = torch.nn.Linear(8, 70).requires_grad_(trained != "hidden")
+    hidden_ND = (5 * torch.randn(20, 8)).requires_grad_(trained != "weights")
+    targets_N = torch.randint(0, 70, (20,))
+    inputs = [x for x in (hidden_ND, *head.parameters()) if x.requires_grad]
+    found = []
+    for chunk in (20 * 7, 20 * 70):
+        monkeypatch.setattr(logprobs, "CHUNK", {"cpu": chunk})
+        logp_N, entropy_N = token_logprobs(head, hidden_ND, targets_N, 70)
+        found.append([logp_N, entropy_N, *torch.autograd.grad(logp_N.cos().sum(), inputs)])
+    for tiled, whole in zip(*found, strict=True):
+        torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_tiles_never_hold_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    product = tiles._product
+
+    def counted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        seen.append(len(a) * b.shape[1])
+        return product(a, b)
+
+    monkeypatch.setattr(logprobs, "CHUNK", {"cpu": 30 * 16})
+    monkeypatch.setattr(tiles, "_product", counted)
+    hidden_ND = torch.randn(30, 8, requires_grad=True)
+    logp_N, _ = token_logprobs(torch.nn.Linear(8, 100), hidden_ND, torch.zeros(30).long(), 100)
+    logp_N.sum().backward()
+    assert max(seen) == 30 * 16
 
 
 def test_logits_never_stand_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK", 4 * 100)
+    monkeypatch.setattr(logprobs, "CHUNK", {"cpu": 4 * 100})
     head = torch.nn.Linear(8, 100)
     sizes = SimpleNamespace(seen=[])
     head.register_forward_hook(lambda _, __, out: sizes.seen.append(len(out)))

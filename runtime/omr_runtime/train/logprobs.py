@@ -1,7 +1,8 @@
 """A packed batch to the log-probability and entropy of each response token, logits made a chunk at a time.
 
 Only the places that predict a response token go through the output layer, and never more than ``CHUNK`` logits stand
-in memory: a chunk is made again in the backward pass. Legend: N response tokens, D hidden size, V vocabulary.
+in memory: a chunk is made again in the backward pass. A plain output layer is cut by the vocabulary (``tiles``), any other
+by the tokens. Legend: N response tokens, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ from transformers import PreTrainedModel
 
 from omr_runtime.train.attention import use_segment_attention
 from omr_runtime.train.batching import PackedBatch
-
-CHUNK = 1 << 24
-"""Logits of one chunk; 64 MiB in fp32."""
+from omr_runtime.train.tiles import CHUNK, is_plain, tiled_logprobs
 
 
 def _scores(
@@ -47,9 +46,12 @@ def token_logprobs(
 
     ``head`` is the output layer. With ``fused`` no more than ``CHUNK`` logits exist at once, with the same result.
     """
-    size = max(1, CHUNK // vocab) if fused else max(1, len(hidden_ND))
+    chunk = CHUNK.get(hidden_ND.device.type, CHUNK["cpu"])
+    size = max(1, chunk // vocab) if fused else max(1, len(hidden_ND))
     if len(hidden_ND) <= size:
         return _scores(head, hidden_ND, targets_N, temperature)
+    if is_plain(head, hidden_ND.dtype):
+        return tiled_logprobs(head, hidden_ND, targets_N, temperature, chunk)
     parts = [
         checkpoint(_scores, head, hidden, targets, temperature, use_reentrant=False)
         for hidden, targets in zip(

@@ -173,9 +173,7 @@ class Trainer:
             # DeepSpeed averages over ranks; the loss is already a part of the whole step's mean.
             self.engine.backward(loss * self.num_ranks)
         else:
-            assert self.optimizer is not None
             torch.autograd.backward(loss)
-            self.optimizer.collect()
         return loss.detach(), logp_N.detach()
 
     def _plain_step(self, lr: float, batches: Sequence[PackedBatch]) -> float:

@@ -7,6 +7,7 @@ does not learn. The fp32 copy takes every step; the model gets it rounded.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,13 +21,12 @@ BUCKET = 1 << 25
 
 
 class MasterAdamW:
-    """Steps fp32 masters of ``params``. ``collect`` after each backward pass adds gradients up in fp32."""
+    """Steps fp32 masters of ``params``. Each gradient is added up in fp32 as soon as a backward pass has it, and given back
+    there: those of the whole model never stand in bf16 beside their sums."""
 
     def __init__(self, params: Iterable[nn.Parameter], settings: AdamW) -> None:
         self.params = [p for p in params if p.requires_grad]
-        self.masters = [
-            p if p.dtype == torch.float32 else p.detach().clone().float() for p in self.params
-        ]
+        self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.params]
         self.adam = torch.optim.AdamW(
             self.masters,
             lr=0.0,
@@ -35,17 +35,11 @@ class MasterAdamW:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-
-    def collect(self) -> None:
-        """Move the model's gradients of one micro-batch into the fp32 sums."""
         for param, master in zip(self.params, self.masters, strict=True):
-            if master is param or param.grad is None:
-                continue
-            if master.grad is None:
-                master.grad = param.grad.float()
-            else:
-                master.grad.add_(param.grad)
-            param.grad = None
+            if master is not param:
+                param.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                    partial(_collect, master)
+                )
 
     def reduce(self) -> None:
         """Sum gradients over ranks. A parameter that this rank did not use counts as zero."""
@@ -96,6 +90,16 @@ class MasterAdamW:
                 if master is not param:
                     param.copy_(master)
         self.adam.load_state_dict(state["adam"])
+
+
+def _collect(master: Tensor, param: Tensor) -> None:
+    """Move a parameter's gradient of one micro-batch into its fp32 sum."""
+    assert param.grad is not None
+    if master.grad is None:
+        master.grad = param.grad.float()
+    else:
+        master.grad.add_(param.grad)
+    param.grad = None
 
 
 def _buckets(tensors: list[Tensor]) -> Iterable[list[Tensor]]:
