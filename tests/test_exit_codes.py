@@ -90,8 +90,9 @@ def test_4_is_a_plan_or_an_input_that_moved(folder: Path) -> None:
     (folder / "words.jsonl").write_text('{"question": "!", "answer": "1"}\n')
     code, out = omr(folder, "run", "a.omrplan")
     assert (code, "words.jsonl changed" in out) == (4, True)
-    for command in ("plan", "run"):
-        assert omr(folder, command, "a.omr", "--locked")[0] == 4
+    code, out = omr(folder, "plan", "a.omr", "--locked", "--summary")
+    assert (code, "an input is NOT AS LOCKED · exit 4" in out) == (4, True)
+    assert omr(folder, "run", "a.omr", "--locked")[0] == 4
     assert omr(folder, "lock", "a.omr", "--check")[0] == 4
 
 

@@ -101,6 +101,8 @@ def _limits(plan: Plan) -> Iterator[str]:
         yield f"p90 {dollars(float(plan.usd_p90))} within the budget"
     if plan.exit.reason == "unexpected":
         yield "an `expect` BREAKS"
+    if plan.exit.reason == "drift":
+        yield "an input is NOT AS LOCKED"
     if plan.exit.reason == "denied":
         yield "REFUSED by --deny"
 
