@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,10 @@ class Spy:
         self.behave: Callable[[Sequence[Request], Done], None] | None = None
         self.engine = ScriptedEngine(Scripted(name="shapes", right=0.7))
 
-    def generate(self, requests: Sequence[Request], done: Done) -> None:
+    def generate(self, requests: Iterable[Request], done: Done) -> None:
         self.requests = list(requests)
-        self.asked += [(r.row["id"], index) for r in requests for index in r.indices]
-        (self.behave or self.engine.generate)(requests, done)
+        self.asked += [(r.row["id"], index) for r in self.requests for index in r.indices]
+        (self.behave or self.engine.generate)(self.requests, done)
 
     def close(self) -> None:
         pass

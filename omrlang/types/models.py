@@ -47,6 +47,12 @@ class OpenAI(Frozen):
         "OPENAI_API_KEY"
     )
     concurrency: Annotated[int, Setting("requests at once", cls="speed", ge=1)] = 32
+    timeout: Annotated[
+        float,
+        Setting(
+            "how long one request may take; it is then asked again", cls="speed", unit="s", gt=0
+        ),
+    ] = 3600.0
     price_in: Annotated[
         float | None,
         Setting("of a million tokens that it reads", cls="meta", unit="usd / Mtoken", ge=0),

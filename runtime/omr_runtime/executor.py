@@ -29,12 +29,18 @@ from omrlang.plan import Plan, PlanStage
 
 _POLL_S = 0.05
 _COMMIT_EVERY_S = 1.0
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 STALE = 4
 INTERRUPTED = Resumable.exit_code
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM: not an error of any stage, so nothing on the way may catch it."""
+    """SIGINT or SIGTERM: not an error of any stage, so nothing on the way may catch it. ``gently`` is Ctrl-C, which leaves
+    time to finish what is begun; whoever sends SIGTERM will not wait."""
+
+    def __init__(self, gently: bool = False) -> None:
+        super().__init__()
+        self.gently = gently
 
 
 @dataclass(slots=True)
@@ -211,12 +217,36 @@ def _work(run: Run, stage: PlanStage, started: float) -> None:
                 run.record.commit(stage, shards, time.monotonic() - started)
                 last_commit = time.monotonic()
             time.sleep(_POLL_S)
+    except Interrupted as interrupted:
+        if interrupted.gently:
+            _wind_down(run, worker, tail)
+        raise
     finally:
         worker.stop()
     for line in tail.read()[-1:]:
         run.show.update(line)
     if not (shards.folder / "done.json").exists():
         raise supervise.why_it_stopped(worker, stage.address, shards.folder)
+
+
+def _wind_down(run: Run, worker: supervise.Worker, tail: supervise.Tail) -> None:
+    """Wait until the worker has finished what it had begun; a second signal ends the wait."""
+    enough = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        enough.set()
+
+    before = {number: signal.signal(number, stop) for number in _STOPPING}
+    run.show.message("finishing what is in flight; Ctrl-C again stops at once")
+    worker.wind_down()
+    try:
+        while worker.process.poll() is None and not enough.is_set():
+            for line in tail.read()[-1:]:
+                run.show.update(line)
+            time.sleep(_POLL_S)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -231,11 +261,9 @@ def _signals_interrupt() -> Iterator[None]:
         nonlocal seen
         if not seen:
             seen = True
-            raise Interrupted
+            raise Interrupted(gently=number == signal.SIGINT)
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, interrupt) for number in _STOPPING}
     try:
         yield
     finally:

@@ -15,6 +15,9 @@ import sys
 import time
 from types import FrameType
 
+WIND_DOWN = signal.SIGUSR1
+"""Asks a worker to begin nothing new and to end when what it has begun is done. One that knows no such thing is ended."""
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 START_FAILED = 127
@@ -84,6 +87,18 @@ def end_all(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
+def pass_on(worker: int) -> None:
+    """Have the worker, and nobody else, told to wind down."""
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        try:
+            os.kill(worker, number)
+        except ProcessLookupError:
+            return
+
+    signal.signal(WIND_DOWN, tell)
+
+
 def start(command: list[str]) -> int:
     """Fork and run the command; its process id."""
     keeper = os.getpid()
@@ -93,6 +108,7 @@ def start(command: list[str]) -> int:
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(WIND_DOWN, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == keeper:
             os.execvp(command[0], command)
@@ -106,11 +122,13 @@ def main() -> int:
     driver, command = int(sys.argv[1]), sys.argv[2:]
     signal.signal(signal.SIGTERM, end_all)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(WIND_DOWN, end_all)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     if os.getppid() != driver:
         return 128 + signal.SIGTERM
     worker = start(command)
+    pass_on(worker)
     while True:
         child, status = os.wait()
         if child == worker:

@@ -7,9 +7,13 @@ is there, and raising ``n`` from 4 to 8 asks for the new four.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +21,9 @@ from typing import Any, TypeAlias, assert_never
 
 from omr_runtime import chat
 from omr_runtime.engines.protocol import Completion, Decoding, Engine, EngineDied, Request
+from omr_runtime.errors import Resumable
 from omr_runtime.identity import digest, sample_id
+from omr_runtime.keeper import WIND_DOWN
 from omr_runtime.sample_store import SampleStore
 from omr_runtime.store import ImageStore
 from omr_runtime.work import Progress, Work, write_atomic
@@ -63,7 +69,7 @@ def sample_rows(
     Raises EngineDied when the engine ends; what was finished until then is kept.
     """
     group = sampling_group(work, model, decoding)
-    store = SampleStore(Path(work.state) / "store" / "samples" / digest("group", _plain(group)))
+    store = SampleStore(Path(work.state) / "store" / "samples" / ledger_name(work, model, decoding))
     questions = [_question(row, prompt) for row in rows]
     wanted = _missing(questions, store, n)
     if wanted:
@@ -73,6 +79,11 @@ def sample_rows(
 
 
 # ---- names -----------------------------------------------------------------------------------------------------
+
+
+def ledger_name(work: Work, model: ModelRef, decoding: Decoding) -> str:
+    """The folder below ``store/samples`` where the stage's samples lie."""
+    return digest("group", _plain(sampling_group(work, model, decoding)))
 
 
 def sampling_group(work: Work, model: ModelRef, decoding: Decoding) -> dict[str, Any]:
@@ -199,6 +210,9 @@ class _Meter:
         self.num_failed += completion.finish == "error"
         self.progress.update(self.done, self.total, "samples", **self.figures())
 
+    def kept(self) -> str:
+        return f"{self.done - self.num_failed:,} of {self.total:,} samples are kept"
+
     def figures(self) -> dict[str, float]:
         elapsed_s = max(time.monotonic() - self.started, 1e-6)
         return {"tokens_per_s": self.num_tokens / elapsed_s, "failed": float(self.num_failed)}
@@ -212,15 +226,35 @@ def _generate(
     store.engine = f"{engine.name} {engine.version}"
     asked = sum(len(request.indices) for request in requests)
     meter = _Meter(work, store, total - asked, total)
-    try:
-        engine.generate(requests, meter.take)
-    except EngineDied as error:
-        kept = meter.done - meter.num_failed
-        raise EngineDied(f"{error}; {kept:,} of {total:,} samples are kept") from error
-    finally:
-        store.flush()
-        engine.close()
+    with winding_down() as stop:
+        try:
+            engine.generate(_until(stop, requests), meter.take)
+        except EngineDied as error:
+            raise EngineDied(f"{error}; {meter.kept()}") from error
+        finally:
+            store.flush()
+            engine.close()
+    if stop.is_set() and meter.done < total:
+        raise Resumable(f"interrupted; {meter.kept()}")
     _check_complete(requests, store)
+
+
+@contextlib.contextmanager
+def winding_down() -> Iterator[threading.Event]:
+    """An event that is set when the driver asks to begin nothing new."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(WIND_DOWN, lambda number, frame: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(WIND_DOWN, before)
+
+
+def _until(stop: threading.Event, requests: Iterable[Request]) -> Iterator[Request]:
+    return itertools.takewhile(lambda request: not stop.is_set(), requests)
 
 
 def _check_complete(requests: Sequence[Request], store: SampleStore) -> None:

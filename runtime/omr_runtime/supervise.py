@@ -15,6 +15,7 @@ from typing import Any
 import omr_runtime
 import omrlang
 from omr_runtime.errors import DamagedArtifact, Resumable, RunError
+from omr_runtime.keeper import WIND_DOWN
 from omr_runtime.lock import MARK
 
 DISK_FULL = 74
@@ -30,6 +31,11 @@ class Worker:
     process: subprocess.Popen[bytes]
     log: Path
     log_start: int
+
+    def wind_down(self) -> None:
+        """Ask the worker to finish what it has begun and to end."""
+        if self.process.poll() is None:
+            self.process.send_signal(WIND_DOWN)
 
     def stop(self) -> None:
         """End the worker and all below it. What it committed stays."""

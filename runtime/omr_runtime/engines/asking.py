@@ -17,17 +17,17 @@ from omr_runtime.models import Loaded
 Roll: TypeAlias = Callable[[Iterable[Ask], Draw, OnSampled], None]
 
 
-def answer(loaded: Loaded, roll: Roll, requests: Sequence[Request], done: Done) -> None:
+def answer(loaded: Loaded, roll: Roll, requests: Iterable[Request], done: Done) -> None:
     """Encode requests as they are needed, roll them out and hand each sample over as text.
 
     A row that cannot be shown to the model fails its own request only.
     """
     for decoding, same in groupby(requests, key=lambda request: request.decoding):
-        _answer_alike(loaded, roll, list(same), decoding, done)
+        _answer_alike(loaded, roll, same, decoding, done)
 
 
 def _answer_alike(
-    loaded: Loaded, roll: Roll, requests: Sequence[Request], decoding: Decoding, done: Done
+    loaded: Loaded, roll: Roll, requests: Iterable[Request], decoding: Decoding, done: Done
 ) -> None:
     asked: list[Request] = []
     prompts: list[list[int]] = []

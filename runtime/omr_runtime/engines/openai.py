@@ -1,7 +1,8 @@
 """Requests -> completions by any servers that speak OpenAI's chat protocol: ``vllm serve``, SGLang, a provider.
 
 All samples of a question go in one request, so its prompt and pictures are paid once. Alone knows which failures are
-worth another try (429, 5xx, timeouts, broken connections), which are the request's own, and which end the stage.
+worth another try (429, 5xx, timeouts, broken connections and broken answers), which are the request's own, and which
+end the stage.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,6 @@ from omr_runtime.errors import RunError
 from omrlang.types import HfModel, Model, OpenAI
 
 CONNECT_TIMEOUT_S = 10.0
-TIMEOUT_S = 3600.0
 MAX_WAIT_S = 60.0
 NO_KEY = "none"
 
@@ -46,7 +46,7 @@ NO_KEY = "none"
 class Retry:
     """``tries`` in all; the i-th wait is drawn from 0 to ``first_wait_s * 2**i``, so that clients do not fall in step."""
 
-    tries: int = 7
+    tries: int = 10
     first_wait_s: float = 1.0
 
     def wait_s(self, attempt: int, told_s: float | None) -> float:
@@ -70,6 +70,14 @@ class _Job:
     left: list[int] = field(default_factory=list)
 
 
+class _Refused(Exception):
+    """This request cannot be had; the reason is recorded with its samples."""
+
+
+class _Unusable(Exception):
+    """An answer came that is none: cut, no JSON, without what a chat answer has. The next one may be whole."""
+
+
 class OpenAIEngine:
     """``addresses`` share the load: each request goes to the one with the fewest open."""
 
@@ -84,9 +92,12 @@ class OpenAIEngine:
         concurrency: int = 32,
         retry: Retry | None = None,
         key_name: str = "OPENAI_API_KEY",
+        timeout_s: float = OpenAI().timeout,
     ) -> None:
         self.addresses, self.model, self.key, self.key_name = tuple(addresses), model, key, key_name
-        self.concurrency, self.retry = concurrency, retry or Retry()
+        self.concurrency, self.retry, self.timeout_s = concurrency, retry or Retry(), timeout_s
+        self.silent = 0
+        """Connections that broke one after another since anything was answered."""
 
     @staticmethod
     def of(model: Model, settings: OpenAI) -> OpenAIEngine:
@@ -96,21 +107,27 @@ class OpenAIEngine:
         )
         key = os.environ.get(settings.key_env) or NO_KEY
         return OpenAIEngine(
-            addresses(settings), served, key, settings.concurrency, key_name=settings.key_env
+            addresses(settings),
+            served,
+            key,
+            settings.concurrency,
+            key_name=settings.key_env,
+            timeout_s=settings.timeout,
         )
 
-    def generate(self, requests: Sequence[Request], done: Done) -> None:
+    def generate(self, requests: Iterable[Request], done: Done) -> None:
         """All samples, ``concurrency`` requests at a time. ``done`` is called in the calling thread."""
         asyncio.run(self._generate(requests, done))
 
     def close(self) -> None:
         """Connections live within ``generate`` only."""
 
-    async def _generate(self, requests: Sequence[Request], done: Done) -> None:
+    async def _generate(self, requests: Iterable[Request], done: Done) -> None:
         servers = [_Server(url, self._client(url)) for url in self.addresses]
         waiting = iter(requests)
-        count = min(self.concurrency, len(requests))
-        tasks = [asyncio.create_task(self._work(waiting, servers, done)) for _ in range(count)]
+        tasks = [
+            asyncio.create_task(self._work(waiting, servers, done)) for _ in range(self.concurrency)
+        ]
         try:
             for task in asyncio.as_completed(tasks):
                 await task
@@ -121,7 +138,7 @@ class OpenAIEngine:
             await asyncio.gather(*(server.client.close() for server in servers))
 
     def _client(self, url: str) -> AsyncOpenAI:
-        timeout = openai.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        timeout = openai.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S)
         return AsyncOpenAI(base_url=url, api_key=self.key, max_retries=0, timeout=timeout)
 
     async def _work(self, waiting: Iterator[Request], servers: list[_Server], done: Done) -> None:
@@ -147,23 +164,34 @@ class OpenAIEngine:
 
     async def _ask(self, job: _Job, servers: list[_Server]) -> Any:
         """One answer, with as many tries as may help."""
-        body = self._body(job)
         for attempt in range(self.retry.tries):
             server = min(servers, key=lambda s: s.num_open)
-            server.num_open += 1
             try:
-                return _checked(await server.client.chat.completions.create(**body))
-            except json.JSONDecodeError as error:
-                raise _Refused(f"{server.url} answered with something that is no JSON") from error
-            except openai.APIError as error:
-                last = attempt == self.retry.tries - 1
-                told_s = self._judge(error, server.url, last)
-            finally:
-                server.num_open -= 1
+                return await self._try(job, server)
+            except (_Unusable, openai.APIError) as error:
+                told_s = self._judge(error, server.url, attempt == self.retry.tries - 1)
             await asyncio.sleep(self.retry.wait_s(attempt, told_s))
         raise AssertionError("the last try returns or raises")
 
-    def _judge(self, error: openai.APIError, url: str, last: bool) -> float | None:
+    async def _try(self, job: _Job, server: _Server) -> Any:
+        """One request, over within its deadline however slowly the server sends."""
+        server.num_open += 1
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                answer = await server.client.chat.completions.create(**self._body(job))
+            self.silent = 0
+            return _checked(answer)
+        except TimeoutError as error:
+            raise _Unusable(f"no answer within {self.timeout_s:g} s") from error
+        except json.JSONDecodeError as error:
+            raise _Unusable("the answer is no JSON") from error
+        except openai.APIStatusError:
+            self.silent = 0
+            raise
+        finally:
+            server.num_open -= 1
+
+    def _judge(self, error: _Unusable | openai.APIError, url: str, last: bool) -> float | None:
         """Returns how long the server asks to wait where another try may help; raises otherwise."""
         match error:
             case openai.AuthenticationError() | openai.PermissionDeniedError():
@@ -172,18 +200,14 @@ class OpenAIEngine:
                 ) from error
             case openai.NotFoundError():
                 raise RunError(f"{url} does not serve {self.model}: {_said(error)}") from error
-            case openai.RateLimitError() | openai.InternalServerError() | openai.APITimeoutError():
-                if last:
-                    raise _Refused(f"{self.retry.tries} tries: {_said(error)}") from error
+            case _ if not last and _may_pass(error):
+                self.silent += _is_silence(error)
                 return _told_s(error)
-            case openai.APIStatusError(status_code=408) if not last:
-                return _told_s(error)
-            case openai.APIConnectionError():
-                if last:
-                    raise EngineDied(f"{url} cannot be reached: {_said(error)}") from error
-                return None
+            case _ if _is_silence(error) and self.silent + 1 >= self.retry.tries:
+                raise EngineDied(f"{url} cannot be reached: {_said(error)}") from error
             case _:
-                raise _Refused(_said(error)) from error
+                tries = f"{self.retry.tries} tries: " if _may_pass(error) else ""
+                raise _Refused(f"{tries}{_said(error)}") from error
 
     def _body(self, job: _Job) -> dict[str, Any]:
         decoding = job.request.decoding
@@ -200,16 +224,38 @@ class OpenAIEngine:
         return body | ({"extra_body": extra} if extra else {})
 
 
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may be answered the next time."""
+    match error:
+        case openai.APIStatusError(status_code=status):
+            return status in (408, 409, 429) or status >= 500
+        case _:
+            return isinstance(error, _Unusable | openai.APIConnectionError)
+
+
+def _is_silence(error: Exception) -> bool:
+    """Whether nobody is known to be there: a server that is only slow is."""
+    broken = isinstance(error, openai.APIConnectionError)
+    return broken and not isinstance(error, openai.APITimeoutError)
+
+
 def _checked(answer: Any) -> Any:
-    """Some servers say with status 200 that they failed."""
-    if not isinstance(answer, ChatCompletion) or not answer.choices:
-        said = getattr(answer, "error", None) or "the server gave an answer without choices"
-        raise _Refused(str(said)[:500])
+    """The client checks no types, and some servers say with status 200 that they failed."""
+    if not isinstance(answer, ChatCompletion) or not isinstance(answer.choices, list):
+        raise _Unusable(_complaint(answer))
+    if not answer.choices or not all(_is_choice(choice) for choice in answer.choices):
+        raise _Unusable(_complaint(answer))
     return answer
 
 
-class _Refused(Exception):
-    """This request cannot be had; the reason is recorded with its samples."""
+def _complaint(answer: Any) -> str:
+    said = getattr(answer, "error", None) or "the server gave an answer without choices"
+    return str(said)[:500]
+
+
+def _is_choice(choice: Any) -> bool:
+    message = getattr(choice, "message", None)
+    return isinstance(getattr(message, "content", None), str | None) and message is not None
 
 
 def addresses(settings: OpenAI) -> list[str]:
@@ -283,12 +329,11 @@ def completions(request: Request, positions: Sequence[int], answer: Any) -> list
     """
     choices = list(answer.choices)[: len(positions)]
     texts = [_text(request, choice.message) for choice in choices]
-    usage = answer.usage
-    shares = _shares(usage.completion_tokens if usage else 0, [len(text) for text in texts])
-    prompt = usage.prompt_tokens if usage else None
+    shares = _shares(_counted(answer, "completion_tokens") or 0, [len(text) for text in texts])
+    prompt = _counted(answer, "prompt_tokens")
     made = []
     for position, choice, text, share in zip(positions, choices, texts, shares, strict=True):
-        finish = _finish(choice.finish_reason)
+        finish = _finish(getattr(choice, "finish_reason", None))
         reason = f"the server ended it: {choice.finish_reason}" if finish == "error" else None
         made.append(
             Completion(
@@ -302,6 +347,12 @@ def completions(request: Request, positions: Sequence[int], answer: Any) -> list
             )
         )
     return made
+
+
+def _counted(answer: Any, name: str) -> int | None:
+    """A count of the server's, where it gives one."""
+    value = getattr(answer.usage, name, None)
+    return value if isinstance(value, int) else None
 
 
 def _text(request: Request, message: Any) -> str:
@@ -352,7 +403,7 @@ def _refuse(request: Request, reason: str, done: Done) -> None:
         done(completion)
 
 
-def _told_s(error: openai.APIError) -> float | None:
+def _told_s(error: Exception) -> float | None:
     """The server's ``Retry-After`` in seconds."""
     if not isinstance(error, openai.APIStatusError):
         return None
@@ -362,6 +413,6 @@ def _told_s(error: openai.APIError) -> float | None:
         return None
 
 
-def _said(error: openai.APIError) -> str:
+def _said(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:500]

@@ -1,6 +1,7 @@
 """Requests in, completions out: what every engine that generates text takes and gives, whoever does the work.
 
-An engine is given all requests of a stage at once and keeps itself full; it calls ``done`` once for each sample as soon
+An engine is given all requests of a stage at once and keeps itself full, taking each only when it can begin it: so the
+caller can end early by giving no more. It calls ``done`` once for each sample as soon
 as that sample is finished, in any order, never from two threads at the same time. A length stop is a result. A sample
 that cannot be had (``chat.UnusableRow``, a refused request) is a ``Completion`` with ``finish="error"`` and its reason in
 ``error``; ``EngineDied`` is raised only
@@ -9,7 +10,7 @@ when nothing more can be generated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -89,7 +90,7 @@ class Engine(Protocol):
     name: str
     version: str
 
-    def generate(self, requests: Sequence[Request], done: Done) -> None:
+    def generate(self, requests: Iterable[Request], done: Done) -> None:
         """Generate all samples of all requests, calling ``done`` for each. Raises ``EngineDied``."""
         ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from omr_runtime.chat import response_text
@@ -28,7 +28,7 @@ class ScriptedEngine:
     def __init__(self, source: Scripted) -> None:
         self.right = source.right
 
-    def generate(self, requests: Sequence[Request], done: Done) -> None:
+    def generate(self, requests: Iterable[Request], done: Done) -> None:
         """One trace a sample. A row of another set is a failed sample."""
         for request in requests:
             for completion in self._answer(request):

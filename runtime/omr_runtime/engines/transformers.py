@@ -5,7 +5,7 @@ It takes weights that are already loaded, so that a training loop can roll out w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 import transformers
@@ -25,7 +25,7 @@ class TransformersEngine:
     def __init__(self, loaded: Loaded, batch: int = 64) -> None:
         self.loaded, self.batch = loaded, batch
 
-    def generate(self, requests: Sequence[Request], done: Done) -> None:
+    def generate(self, requests: Iterable[Request], done: Done) -> None:
         """Generate all samples of all requests; a row that cannot be shown fails its own request only."""
         answer(self.loaded, self.roll, requests, done)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class VllmEngine:
         self.llm = _start(loaded, precision, limits, settings or Vllm())
         self.num_requests = 0
 
-    def generate(self, requests: Sequence[Request], done: Done) -> None:
+    def generate(self, requests: Iterable[Request], done: Done) -> None:
         """Generate all samples of all requests; a row that cannot be shown fails its own request only."""
         answer(self.loaded, self.roll, requests, done)
 

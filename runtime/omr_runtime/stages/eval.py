@@ -43,7 +43,10 @@ def run(work: Work) -> None:
         shards.write(METRICS_SHARD, {"metric": metric_lines(metrics)})
     tokens = {"mean_response_tokens": metrics.get("mean_response_tokens")}
     num_in = int(metrics.get("num_answers", 0) + metrics["num_failed"])
-    finish(work, {"num_in": num_in, "metrics": metrics, **tokens})
+    from omr_runtime.ledger import ledger_name
+
+    ledger = ledger_name(work, spec.model, decoding(spec))
+    finish(work, {"num_in": num_in, "metrics": metrics, "ledger": ledger, **tokens})
 
 
 def default_score() -> RowExpr:

@@ -11,7 +11,7 @@ from typing import Any
 
 from omr_runtime.engines.protocol import Decoding
 from omr_runtime.errors import RunError
-from omr_runtime.ledger import Row, sample_rows
+from omr_runtime.ledger import Row, ledger_name, sample_rows
 from omr_runtime.work import Shards, Work, finish, read_rows
 from omrlang.schema import Sample
 
@@ -57,7 +57,8 @@ def run(work: Work) -> None:
             raise RunError(_all_failed(work, tally))
         if number not in there:
             shards.write(number, tables(part))
-    finish(work, _summary(tally, time.monotonic() - started))
+    ledger = ledger_name(work, spec.model, decoding(spec))
+    finish(work, {"ledger": ledger, **_summary(tally, time.monotonic() - started)})
 
 
 def decoding(spec: Sample) -> Decoding:
