@@ -81,6 +81,48 @@ def test_forgetting_takes_back_everything(tmp_path: Path) -> None:
         assert reader.counts(STAGE) == lineage.Counts()
 
 
+def test_an_earlier_lineage_is_brought_up_by_whoever_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lineage.duckdb"
+    now = lineage._MIGRATIONS
+    with monkeypatch.context() as earlier:
+        earlier.setattr(lineage, "_MIGRATIONS", now[: len(now) - 5])
+        earlier.setattr(lineage.Writer, "_count", lambda *given: None)
+        with lineage.write(path, "run") as writer:
+            writer.add_shard(STAGE, shard(tmp_path / "x"))
+    with lineage.read(path) as reader:
+        counts = reader.counts(STAGE)
+        assert (counts.num_rows, counts.num_dropped, counts.num_tokens) == (3, 1, 33)
+        assert counts.by_reason == {"because": 1}
+        assert reader.ask("select count(*) as n from child") == reader.ask(
+            "select count(*) as n from edge"
+        )
+
+
+def test_sorted_edges_answer_as_unsorted_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lineage.duckdb"
+    with lineage.write(path, "run") as writer:
+        writer.start_stage(STAGE, "s", "sample", "{}", (), None)
+        writer.add_shard(STAGE, shard(tmp_path / "x"))
+
+    def answers() -> list[object]:
+        with lineage.read(path) as reader:
+            ids = {row["id"] for row in reader.ask("select child as id from edge union select parent from edge")}  # fmt: skip
+            return [(reader.edges_up(one), reader.edges_down(one)) for one in sorted(ids)]
+
+    before = answers()
+    assert any(down for _, down in before)
+    monkeypatch.setattr(lineage, "SORTED_FROM", 1)
+    for _ in range(2):
+        with lineage.write(path, "run") as writer:
+            writer.sort_edges(STAGE)
+            writer.end_stage(STAGE, "done", 1.0, {})
+        assert answers() == before
+
+
 def test_a_reader_waits_for_a_writer(tmp_path: Path) -> None:
     """DuckDB keeps readers of other processes out while a writer is open."""
     path = tmp_path / "lineage.duckdb"

@@ -46,6 +46,13 @@ _MIGRATIONS: tuple[str, ...] = (
        start_seconds double, peak_bytes double, measured text)""",
     """create table published (stage text, name text, "like" text, shape text, source text, tokens_per_s double,
        peak_bytes double, stored text)""",
+    """create table funnel (stage text, shard integer, source text, reason text, num bigint, num_counted bigint,
+       num_tokens bigint)""",
+    """insert into funnel select stage, shard, source, null, count(*), count(num_tokens), coalesce(sum(num_tokens), 0)
+       from "row" group by all""",
+    """insert into funnel select stage, shard, source, coalesce(reason, ''), count(*), 0, 0 from dropped group by all""",
+    "create table child (stage text, parent text, child text, role text)",
+    "insert into child select stage, parent, child, role from edge order by parent",
 )
 
 _COPIED: dict[str, str] = {
@@ -60,6 +67,16 @@ _COPIED: dict[str, str] = {
     "origin": '"row", file, position',
 }
 """What is taken over from each table of a shard; the longer texts stay in the Parquet file."""
+
+_DERIVED = ("funnel", "child")
+"""``funnel`` has the counts of each shard's kept (``reason`` null) and dropped rows, so that nobody counts rows to tell
+them; ``child`` the edges of finished stages a second time, by parent."""
+
+SORTED_FROM = 100_000
+"""Edges of a stage from which on they are worth sorting: fewer lie in one block of the database anyway."""
+
+_SORT_MEMORY = "1GB"
+"""What a sort may take before it goes on on disk."""
 
 PUBLISHED = ("name", "like", "shape", "source", "tokens_per_s", "peak_bytes")
 PROBE = ("name", "like", "shape", "units", "tokens", "seconds", "start_seconds", "peak_bytes")
@@ -160,8 +177,43 @@ class Writer:
                     f'insert into "{table}" (stage, {columns}, shard) select ?, {columns}, ? from read_parquet(?)',
                     [stage, shard.number, str(shard.files[table])],
                 )
+        self._count(stage, shard)
         self.db.execute(
             "insert into shard values (?, ?, ?, ?)", [stage, shard.number, self.run, now()]
+        )
+
+    def _count(self, stage: str, shard: Shard) -> None:
+        """What the shard adds to the stage's funnel."""
+        counted = {
+            "row": "null as reason, count(*), count(num_tokens), coalesce(sum(num_tokens), 0)",
+            "dropped": "coalesce(reason, '') as reason, count(*), 0, 0",
+        }
+        for table, values in counted.items():
+            if table in shard.files:
+                self.db.execute(
+                    f"insert into funnel select ?, ?, source, {values} from read_parquet(?) group by source, reason",
+                    [stage, shard.number, str(shard.files[table])],
+                )
+
+    def sort_edges(self, stage: str) -> None:
+        """Lay the edges of a finished stage by child, and once more by parent, so that a look-up reads one block of them.
+        Doing it again changes nothing."""
+        found = self.db.execute("select count(*) from edge where stage = ?", [stage]).fetchone()
+        assert found is not None, "a count gives one row"
+        if found[0] >= SORTED_FROM:
+            self.db.execute(f"set memory_limit = '{_SORT_MEMORY}'")
+            self.db.execute(
+                "create temp table laid as select * from edge where stage = ? order by child",
+                [stage],
+            )
+            self.db.execute("delete from edge where stage = ?", [stage])
+            self.db.execute("insert into edge select * from laid")
+            self.db.execute("drop table laid")
+        self.db.execute("delete from child where stage = ?", [stage])
+        self.db.execute(
+            """insert into child select stage, parent, child, role from edge where stage = ?
+               order by parent""",
+            [stage],
         )
 
     def end_stage(self, stage: str, status: str, seconds: float, summary: dict[str, Any]) -> None:
@@ -173,7 +225,7 @@ class Writer:
 
     def forget_stage(self, stage: str) -> None:
         """Take back all that was committed of a stage, before its artifact is made again."""
-        for table in (*_COPIED, "shard"):
+        for table in (*_COPIED, *_DERIVED, "shard"):
             self.db.execute(f'delete from "{table}" where stage = ?', [stage])
         self.db.execute("delete from stage where fingerprint = ?", [stage])
 
@@ -255,10 +307,17 @@ def _create(path: Path) -> None:
     os.replace(beside, path)
 
 
+def _version(db: duckdb.DuckDBPyConnection) -> int:
+    try:
+        found = db.execute("select coalesce(max(number), 0) from schema_version").fetchone()
+    except duckdb.CatalogException:
+        return 0
+    return int(found[0]) if found else 0
+
+
 def _migrate(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("create table if not exists schema_version (number integer)")
-    found = db.execute("select coalesce(max(number), 0) from schema_version").fetchone()
-    done = int(found[0]) if found else 0
+    done = _version(db)
     if done > len(_MIGRATIONS):
         raise RunError(
             f"the lineage has version {done}, this version of omr knows {len(_MIGRATIONS)}"
@@ -269,23 +328,35 @@ def _migrate(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def _counts(db: duckdb.DuckDBPyConnection, stage: str) -> Counts:
+    """From the counts that each commit left: no row is read."""
     one = db.execute(
-        """select (select count(*) from "row" where stage = $stage), (select count(*) from dropped where stage = $stage),
-                  (select count(*) from shard where stage = $stage), (select avg(num_tokens) from "row" where stage = $stage),
-                  (select coalesce(sum(num_tokens), 0) from "row" where stage = $stage),
-                  (select max(step) from metric where stage = $stage)""",
+        """select coalesce(sum(num) filter (reason is null), 0), coalesce(sum(num) filter (reason is not null), 0),
+                  (select count(*) from shard where stage = $stage), sum(num_counted), coalesce(sum(num_tokens), 0),
+                  (select max(step) from metric where stage = $stage)
+           from funnel where stage = $stage""",
         {"stage": stage},
     ).fetchone()
-    assert one is not None, "a select of scalars gives one row"
+    assert one is not None, "a select of aggregates gives one row"
     by_source = db.execute(
-        """select coalesce(source, ''), count(*) from "row" where stage = ? group by 1 order by 1""",
+        """select coalesce(source, ''), sum(num)::bigint from funnel where stage = ? and reason is null
+           group by 1 order by 1""",
         [stage],
     ).fetchall()
     by_reason = db.execute(
-        "select reason, count(*) from dropped where stage = ? group by 1 order by 1", [stage]
+        """select reason, sum(num)::bigint from funnel where stage = ? and reason is not null
+           group by 1 order by 1""",
+        [stage],
     ).fetchall()
+    mean = int(one[4]) / int(one[3]) if one[3] else None
     return Counts(
-        one[0], one[1], one[2], dict(by_source), dict(by_reason), one[3], int(one[4]), one[5]
+        int(one[0]),
+        int(one[1]),
+        one[2],
+        dict(by_source),
+        dict(by_reason),
+        mean,
+        int(one[4]),
+        one[5],
     )
 
 
@@ -351,8 +422,13 @@ class Reader:
         )
 
     def edges_down(self, row: str) -> list[dict[str, Any]]:
+        """From ``child``; a stage that is still at work has its edges in ``edge`` alone."""
         return self.ask(
-            "select distinct stage, child, role from edge where parent = ? order by role, child",
+            """select distinct stage, child, role from (
+                 select stage, child, role from child where parent = $1
+                 union all select stage, child, role from edge
+                   where parent = $1 and stage in (select fingerprint from stage where status <> 'done'))
+               order by role, child""",
             row,
         )
 
@@ -374,11 +450,10 @@ class Reader:
         return self.ask("select * from rollout where id = ?", ident)
 
     def funnel(self, stage: str) -> list[dict[str, Any]]:
-        """Kept and dropped rows of a stage by source and reason; a kept row has no reason."""
+        """Kept and dropped rows of a stage by source and reason, from the counts that each commit left; a kept row has no
+        reason."""
         return self.ask(
-            """select source, reason, count(*) as num from (
-                 select source, null as reason from "row" where stage = $1
-                 union all select source, reason from dropped where stage = $1)
+            """select source, reason, sum(num)::bigint as num from funnel where stage = $1
                group by all order by source nulls last, reason nulls first""",
             stage,
         )
@@ -395,6 +470,11 @@ def read(path: Path, patience_s: float = 5.0) -> Iterator[Reader]:
     if not path.exists():
         raise RunError(f"{path}: no lineage here; nothing was run on this state folder")
     db = _connect(path, read_only=True, patience_s=patience_s)
+    if _version(db) < len(_MIGRATIONS):
+        db.close()
+        with write(path, ""):
+            """Left by an earlier version: opening it to write brings it up."""
+        db = _connect(path, read_only=True, patience_s=patience_s)
     try:
         yield Reader(db)
     except duckdb.Error as error:

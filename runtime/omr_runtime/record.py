@@ -174,6 +174,7 @@ class Record:
                 writer.add_shard(fingerprint, shard)
             counts = writer.counts(fingerprint)
             if status == "done":
+                writer.sort_edges(fingerprint)
                 _add_actuals(writer, stage, counts, seconds, summary.get("peak_bytes"))
             writer.end_stage(fingerprint, status, seconds, summary)
         known.update(shard.number for shard in new)
