@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from gc import set_threshold
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -33,6 +33,8 @@ COMMANDS: dict[str, str] = {
     "why-not": "tell where a row was dropped, and by which rule",
     "why-rerun": "tell why a stage runs again, setting by setting",
     "funnel": "count what a stage kept and dropped, by reason",
+    "gc": "delete what no recipe and no plan needs any more",
+    "export": "write a stage as a dataset with its card, or a run as OpenLineage events",
     "report": "write what ran as one HTML page",
     "schema": "print the settings of the stage kinds as JSON Schema",
     "lsp": "serve an editor: diagnostics, completion, hover, rename and more",
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; never a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # What a command makes it mostly keeps: looking for garbage would be a tenth of a check.
-    gc.set_threshold(500_000)
+    set_threshold(500_000)
     try:
         return _run(arguments)
     except KeyboardInterrupt:

@@ -1,0 +1,1 @@
+"""What a state folder holds, in the forms that others read."""
