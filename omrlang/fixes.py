@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from omrlang.diagnostics import Edit, Fix
 
@@ -26,6 +27,11 @@ def apply(text: str, fixes: Iterable[Fix]) -> tuple[str, list[Fix]]:
     for edit in sorted(edits, key=lambda edit: edit.span.start, reverse=True):
         text = text[: edit.span.start] + edit.text + text[edit.span.end :]
     return text, made
+
+
+def is_of(fix: Fix, path: Path) -> bool:
+    """Whether a fix is of this file: a mistake can lie in a file that it uses, or in a ``--set``."""
+    return all(edit.span.file.path == path for edit in fix.edits)
 
 
 def _touch(one: Edit, other: Edit) -> bool:

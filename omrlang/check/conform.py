@@ -147,9 +147,6 @@ def _plain_value(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
     value = evaluate(ctx, bound)
     if value is FAILED:
         return FAILED
-    if isinstance(value, Choice) and value.name == "env":
-        message = "`env` stands only where a value decides nothing of the result"
-        return ctx.error("E310", message, bound.expr.span)
     if isinstance(want, type) and isinstance(value, want):
         return value
     is_group = isinstance(want, type) and issubclass(want, BaseModel)
@@ -296,7 +293,8 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
     assert isinstance(bound.expr, s.CallExpr), "only calls come here"
     call = bound.expr
     fields = {name: info for name, info in model.model_fields.items() if name != "kind"}
-    order = [*fields]
+    from_env = {f"{name}_env" for name in fields} & fields.keys()
+    order = [name for name in fields if name not in from_env]
     values: dict[str, Any] = {}
     args, several = _gathered(call, model)
     if several is not None:
@@ -311,7 +309,10 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
         target, value = _argument(ctx, bound.of(arg.value), model, name)
         values[target] = value
     missing = [
-        f"`{name}`" for name, info in fields.items() if info.is_required() and name not in values
+        f"`{name}`"
+        for name in order
+        if (fields[name].is_required() or f"{name}_env" in from_env)
+        and not {name, f"{name}_env"} & values.keys()
     ]
     if missing and "?" not in values:
         message = f"`{call.fn.span.text}(…)` lacks {listed(missing, 'and')}"

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from omrlang.check.context import FAILED, Context, Failed, Place
-from omrlang.check.values import Interval, Quantity, describe, evaluate, in_unit
+from omrlang.check.values import Choice, Interval, Quantity, describe, evaluate, in_unit
 from omrlang.diagnostics import listed
 from omrlang.scope import Bound
 from omrlang.source import Span
@@ -17,6 +17,9 @@ from omrlang.types import Amount, Range, Setting, construct
 def wrong_type(
     ctx: Context, value: object, bound: Bound, takes: str, place: Place, hint: str | None = None
 ) -> Failed:
+    if isinstance(value, Choice) and value.name == "env":
+        message = "`env` stands only where a value decides nothing of the result"
+        return ctx.error("E310", message, bound.expr.span)
     message = f"`{place.label}` takes {takes}, not {describe(value)}"
     return ctx.error("E301", message, bound.expr.span, hint)
 

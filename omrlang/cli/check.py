@@ -84,7 +84,8 @@ def _print_verdict(
     warnings = len(diagnostics) - errors
     if errors:
         more = ", the first ones are shown" if errors >= MAX_ERRORS else ""
-        print(f"{path}: {_count(errors, 'error')}{more}{_fixes(diagnostics)}", file=sys.stderr)
+        fixes = _fixes(path, diagnostics)
+        print(f"{path}: {_count(errors, 'error')}{more}{fixes}", file=sys.stderr)
         return
     print(
         f"{path}: ok · {_variants(recipes)}{verdict(recipes[0])}"
@@ -92,9 +93,11 @@ def _print_verdict(
     )
 
 
-def _fixes(diagnostics: Sequence[Diagnostic]) -> str:
-    """How many of the findings `omr fix` would mend."""
-    number = sum(item.fix is not None for item in diagnostics)
+def _fixes(path: Path, diagnostics: Sequence[Diagnostic]) -> str:
+    """How many of the findings `omr fix` would mend: those that lie in this file."""
+    from omrlang.fixes import is_of
+
+    number = sum(item.fix is not None and is_of(item.fix, path) for item in diagnostics)
     return f"; `omr fix` mends {number}" if number else ""
 
 

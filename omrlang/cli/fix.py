@@ -49,7 +49,7 @@ def _fix(path: Path, *, only_show: bool) -> int:
 def mended(path: Path, text: str) -> tuple[str, list[Fix], list[Diagnostic]]:
     """A recipe's text with its fixes made, over and over until none is left; the fixes; what is still wrong."""
     from omrlang.compiler import load_all
-    from omrlang.fixes import apply
+    from omrlang.fixes import apply, is_of
     from omrlang.unsaved import held
 
     made: list[Fix] = []
@@ -57,17 +57,12 @@ def mended(path: Path, text: str) -> tuple[str, list[Fix], list[Diagnostic]]:
     for _ in range(MAX_ROUNDS):
         with held({path.resolve(): text}):
             _, found = load_all(path)
-        fixes = [item.fix for item in found if item.fix and _is_in(item.fix, path)]
+        fixes = [item.fix for item in found if item.fix and is_of(item.fix, path)]
         text, now = apply(text, fixes)
         made += now
         if not now:
             break
     return text, made, found
-
-
-def _is_in(fix: Fix, path: Path) -> bool:
-    """Whether a fix is of this file: a mistake can lie in a file that it uses."""
-    return all(edit.span.file.path == path for edit in fix.edits)
 
 
 def _read(path: Path) -> str | None:

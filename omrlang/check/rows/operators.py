@@ -140,6 +140,8 @@ def _go_together(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) ->
         message = f"`in` looks for {type_list(_looked_for(right[1]))} in {where}, this is {a_type(left[1])}"
         ctx.error("E301", message, expr.left.span)
         return False
+    if op in ("in", "not in") and not _could_be_in(ctx, left[1], expr.right, right[0]):
+        return False
     if op in ("is", "is not") and right[0] != construct(Lit, value=None):
         ctx.error(
             "E301", f"`{op}` compares with `null` only", expr.right.span, "`==` compares values"
@@ -152,6 +154,24 @@ def _go_together(ctx: Context, expr: s.BinaryExpr, left: Typed, right: Typed) ->
         )
         return False
     return True
+
+
+def _could_be_in(ctx: Context, left: ExprType, written: s.Expr, right: ExprNode) -> bool:
+    """Whether each literal of a list is of the type that is looked for in it; reports those that are not."""
+    items = bare(written)
+    if left not in ("text", "number") or not isinstance(right, ListOf):
+        return True
+    assert isinstance(items, s.ListExpr), "a ListOf is made of a list"
+    strange = [
+        (item.span, "a text" if isinstance(node.value, str) else "a number")
+        for item, node in zip(items.items, right.items, strict=True)
+        if isinstance(node, Lit)
+        and node.value is not None
+        and isinstance(node.value, str) != (left == "text")
+    ]
+    for span, found in strange:
+        ctx.error("E301", f"`in` looks for {a_type(left)}, this is {found}", span)
+    return not strange
 
 
 def _looked_for(where: ExprType) -> tuple[ExprType, ...]:
