@@ -20,7 +20,7 @@ from omrlang.diagnostics import CODES
 from omrlang.functions import COLUMNS, FUNCTIONS, Function
 from omrlang.schema import KINDS
 from omrlang.scope import THINGS
-from omrlang.types import DENOMINATORS, UNITS
+from omrlang.types import COUNTED_BY, DENOMINATORS, METRIC_DOCS, UNITS, Metric
 from omrlang.words import CLAUSES, INSTEAD, STATEMENTS
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -209,12 +209,20 @@ def _functions_page() -> str:
             "## Columns",
             "`extra.NAME` is any other column that a source maps, kept as text: `number(extra.NAME)` reads it as a number.",
             _table(("column", "type"), ((f"`{name}`", kind) for name, kind in COLUMNS.items())),
+            "## Numbers of a stage",
+            "`expect` sets limits on them: `expect = rows in 1_000 .. 1_200 and kept > 40%`.",
+            _table(("number", "meaning", "of"), map(_metric_row, METRIC_DOCS)),
         ]
     )
 
 
 def _function_row(function: Function) -> tuple[str, ...]:
     return f"`{function_signature(function)}`", _plain(function.doc), ASKS[function.asks]
+
+
+def _metric_row(metric: Metric) -> tuple[str, ...]:
+    kinds = ", ".join(f"`{kind}`" for kind in COUNTED_BY.get(metric, ()))
+    return f"`{metric}`", METRIC_DOCS[metric], kinds or "any stage"
 
 
 def _units_page() -> str:

@@ -40,6 +40,11 @@ def test_hover(ide: Editor, place: str, told: list[str]) -> None:
         assert part in found
 
 
+def test_hover_of_an_expected_number(ide: Editor) -> None:
+    found = ide.hover(RECIPE.replace("<= 50", "<= 50\n  expect = ke|pt > 3%"))
+    assert found == "the number `kept`: share of the rows that went in"
+
+
 def test_hover_of_nothing(ide: Editor) -> None:
     assert ide.hover("# sam|ple") == ""
     assert ide.hover("sample x from y { keep = not_th|ere }") == ""

@@ -11,17 +11,10 @@ from omrlang.diagnostics import did_you_mean, listed
 from omrlang.format import format_expression
 from omrlang.schema import Mix, Spec
 from omrlang.scope import Bound, Draft
-from omrlang.types import METRIC_UNITS, Expect, Limit, Metric, construct
+from omrlang.types import COUNTED_BY, METRIC_UNITS, Expect, Limit, Metric, construct
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 _HINT = "such as `rows in 1_000 .. 1_200`, `kept > 40%` or `share(math) in 10% .. 11%`"
-COUNTED_BY: dict[Metric, tuple[str, ...]] = {
-    "share": ("mix",),
-    "steps": ("sft", "rl"),
-    "epochs": ("sft", "rl"),
-    "accuracy": ("eval",),
-}
-"""The kinds of stage that have a number which not all have."""
 _SIDES = {">": "lo", ">=": "lo", "<": "hi", "<=": "hi"}
 
 

@@ -28,7 +28,7 @@ from omrlang.describe import (
     signature,
 )
 from omrlang.files import library_modules
-from omrlang.functions import COLUMNS, FUNCTIONS, Function
+from omrlang.functions import COLUMNS, FUNCTIONS, Asks, Function
 from omrlang.lsp.columns import columns_of, draft_of
 from omrlang.lsp.cursor import Cursor, cursor_at
 from omrlang.lsp.paths import path_items, typed_path
@@ -36,7 +36,18 @@ from omrlang.lsp.positions import to_offset, to_position
 from omrlang.lsp.standing import Wanted, draft_named, kind_of, wanted
 from omrlang.lsp.view import View
 from omrlang.scope import MAKES_MODEL, MAKES_ROWS, STAGES, THINGS, Draft, Scope
-from omrlang.types import UNITS, Amount, Gpu, Hardware, Model, Prompt, TrainedModel
+from omrlang.types import (
+    COUNTED_BY,
+    METRIC_DOCS,
+    UNITS,
+    Amount,
+    Expect,
+    Gpu,
+    Hardware,
+    Model,
+    Prompt,
+    TrainedModel,
+)
 from omrlang.words import INSTEAD, KINDS, OPERATORS, STATEMENTS
 
 TRIGGERS = [".", " ", "(", "=", "[", "{", ",", ":", "/", '"']
@@ -210,8 +221,22 @@ def _operands(view: View, cursor: Cursor, want: Wanted) -> Iterator[CompletionIt
         yield from _row(view, cursor, want)
     elif key is None:
         yield from _anything(view, cursor)
+    elif Expect in key.branches:
+        yield from _limits(view, cursor, want)
     else:
         yield from _declared(view, key)
+
+
+def _limits(view: View, cursor: Cursor, want: Wanted) -> Iterator[CompletionItem]:
+    """The numbers of a stage of this kind, and what `share` can be of."""
+    if want.function == "share":
+        yield from _names(view.scope, MAKES_ROWS)
+        return
+    kind = kind_of(view, cursor)
+    for metric, doc in METRIC_DOCS.items():
+        if kind in COUNTED_BY.get(metric, (kind,)):
+            snippet = "share($0)" if metric == "share" else None
+            yield _item(metric, CompletionItemKind.Field, doc, snippet=snippet)
 
 
 def _declared(view: View, key: Key) -> Iterator[CompletionItem]:
@@ -320,7 +345,7 @@ def _lets(scope: Scope) -> Iterator[CompletionItem]:
 
 def _row(view: View, cursor: Cursor, want: Wanted) -> Iterator[CompletionItem]:
     function = FUNCTIONS.get(want.function or "")
-    if function is not None and function.asks in ("model", "stage"):
+    if function is not None and function.asks in _NAMES_OF:
         yield from _asked(view, cursor, function)
         return
     columns = _columns(view, cursor)
@@ -343,16 +368,23 @@ def _columns(view: View, cursor: Cursor) -> Columns:
     return columns_of(view, draft) if draft and kind in STAGES else Columns(None)
 
 
+_NAMES_OF: dict[Asks, tuple[str, ...]] = {
+    "model": ("model", *MAKES_MODEL),
+    "stage": ("filter",),
+    "rows": MAKES_ROWS,
+}
+"""The kinds of declarations that a function is given the names of."""
+
+
 def _asked(view: View, cursor: Cursor, function: Function) -> Iterator[CompletionItem]:
-    """What ``judge`` and ``pass_rate`` take: a model or a filter, then named arguments."""
+    """What ``judge``, ``pass_rate`` and ``seen_in`` take: a model, a filter or row sets, then named arguments."""
     key = "".join(cursor.frame.key)
     if key:
         words = {"sees": ("answer", "response"), "question": ("true", "false")}.get(key, ())
         yield from (_item(word, CompletionItemKind.EnumMember) for word in words)
         return
-    if cursor.frame.index == 0:
-        kinds = ("model", *MAKES_MODEL) if function.asks == "model" else ("filter",)
-        yield from _names(view.scope, kinds)
+    if cursor.frame.index == 0 or function.asks == "rows":
+        yield from _names(view.scope, _NAMES_OF[function.asks])
     for name, type_ in function.named:
         if name not in cursor.frame.given:
             snippet = f"{name} = $0"
@@ -360,7 +392,7 @@ def _asked(view: View, cursor: Cursor, function: Function) -> Iterator[Completio
 
 
 def _function(function: Function) -> CompletionItem:
-    takes = function.args or function.named or function.asks in ("model", "stage")
+    takes = function.args or function.named or function.asks in _NAMES_OF
     return _item(
         function.name,
         CompletionItemKind.Function,

@@ -18,6 +18,7 @@ from omrlang.lsp.view import View
 from omrlang.parse import statement_starts
 from omrlang.scope import STAGES
 from omrlang.source import SourceFile
+from omrlang.types import METRIC_DOCS, Expect
 from omrlang.words import CLAUSES, INSTEAD, KINDS, STATEMENTS
 
 MAX_LINES = 16
@@ -62,6 +63,10 @@ def _of_value(view: View, cursor: Cursor, word: str, want: Wanted) -> str | None
             return function_text(FUNCTIONS[word])
         if word in COLUMNS:
             return f"the column `{word}`, {COLUMNS[word]}"
+    if want.key is not None and Expect in want.key.branches:
+        for metric, doc in METRIC_DOCS.items():
+            if word == metric:
+                return f"the number `{metric}`: {doc}"
     if word in INSTEAD and not want.is_row and not cursor.chain:
         return INSTEAD[word]
     choices = want.key.choices if want.key else {}

@@ -9,7 +9,7 @@ from omrlang.declared import Key, Keys
 from omrlang.lsp.cursor import Cursor, Frame
 from omrlang.lsp.view import View
 from omrlang.scope import Draft, Scope
-from omrlang.types import RowExpr
+from omrlang.types import Expect, RowExpr
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ def _within(view: View, cursor: Cursor, frame: Frame, outer: Wanted) -> Wanted:
 def _argument(frame: Frame, outer: Wanted) -> Wanted:
     word = ".".join(frame.head)
     if outer.is_row:
+        return Wanted(key=outer.key, function=word or outer.function)
+    if outer.key is not None and Expect in outer.key.branches:
         return Wanted(key=outer.key, function=word or outer.function)
     if outer.key is None or word not in outer.key.choices:
         return Wanted(key=outer.key, amount=outer.amount)

@@ -17,7 +17,14 @@ from omrlang.types.amounts import (
     Times,
     UpTo,
 )
-from omrlang.types.expect import METRIC_UNITS, Expect, Limit, Metric
+from omrlang.types.expect import (
+    COUNTED_BY,
+    METRIC_DOCS,
+    METRIC_UNITS,
+    Expect,
+    Limit,
+    Metric,
+)
 from omrlang.types.models import (
     Engine,
     FolderModel,
@@ -105,7 +112,9 @@ from omrlang.types.units import (
 )
 
 __all__ = [
+    "COUNTED_BY",
     "DENOMINATORS",
+    "METRIC_DOCS",
     "METRIC_UNITS",
     "UNITS",
     "AdamW",

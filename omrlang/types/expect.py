@@ -24,6 +24,27 @@ METRIC_UNITS: dict[Metric, str | None] = {
 }
 """The unit of each metric's limits; none is a plain number or a percentage."""
 
+METRIC_DOCS: dict[Metric, str] = {
+    "rows": "rows that come out",
+    "kept": "share of the rows that went in",
+    "share": "share of one part in the rows of a mix: `share(PART)`",
+    "tokens": "tokens that are generated or trained on",
+    "steps": "optimiser steps",
+    "epochs": "passes over the rows",
+    "seconds": "duration of the stage",
+    "gpu_hours": "hours of all its GPUs together; a plan alone knows them",
+    "usd": "dollars; a plan alone knows them",
+    "accuracy": "of all its benchmarks together; a run alone knows it",
+}
+
+COUNTED_BY: dict[Metric, tuple[str, ...]] = {
+    "share": ("mix",),
+    "steps": ("sft", "rl"),
+    "epochs": ("sft", "rl"),
+    "accuracy": ("eval",),
+}
+"""The kinds of stage that have a number which not all have."""
+
 
 class Limit(Frozen):
     """``share(PART)`` has the part's name in ``of``. An open end is None; both ends are inclusive unless
