@@ -43,10 +43,19 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from omr_runtime.train import attention
 from omr_runtime.train.attention import Segments, segment_attention, use_segment_attention
-from omr_runtime.train.batching import PackedBatch, Sample, micro_batches, pack
+from omr_runtime.train.batching import (
+    PackedBatch,
+    Sample,
+    make_sample,
+    micro_batches,
+    pack,
+    shared_tokens,
+    together,
+)
 from omr_runtime.train.logprobs import Scorer, token_logprobs
 from omr_runtime.train.loop import Trainer
 from omr_runtime.train.losses import Counts, cross_entropy, policy_loss
+from omr_runtime.train.patches import use_patch_products
 from omrlang.types import Gspo
 
 Row: TypeAlias = dict[str, Any]
@@ -159,23 +168,45 @@ def _alone(model: Any, sample: Sample) -> Tensor:
     return logp[sample.num_prompt - 1 : -1].gather(1, targets[:, None])[:, 0]
 
 
-def _model(with_images: bool, dtype: torch.dtype) -> Row:
-    """The whole model. In bf16 the error may be half as large again as that of bf16 without packing."""
-    size = small()
-    maker, scale = Maker(size), 16 if ON_GPU else 1
-    parts = [7, 40, 3, 24, 12]
+def _group(maker: Maker, parts: Sequence[int], scale: int, with_image: bool) -> list[Sample]:
+    """Responses to one prompt, which is read once."""
+    made = maker.pictured("p", 8, 5, 3) if with_image else maker.text("p", 30 * scale, 3)
+    prompt, pictures = made.input_ids[: made.num_prompt], (made.pixel_values, made.image_grid_thw)
+    samples = [
+        make_sample(f"g{i}", prompt, maker.tokens(n * scale), maker.layout, *pictures)
+        for i, n in enumerate(parts)
+    ]
+    return [replace(sample, group="g") for sample in samples]
+
+
+def _samples(size: Size, with_images: bool, grouped: bool) -> list[Sample]:
+    maker, scale, parts = Maker(size), 16 if ON_GPU else 1, (7, 40, 3, 24, 12)
+    if grouped:
+        return _group(maker, parts, scale, with_images)
     samples = [maker.text(f"t{i}", 4 * scale, n * scale) for i, n in enumerate(parts)]
     if with_images:
         samples += [maker.pictured(f"i{n}", n, 4, 9 * scale) for n in (8, 4, 12)]
-    model = build(size)
+    return samples
+
+
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """The weights alone: the frequencies of positions stay as precise as they are."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def _model(dtype: torch.dtype, with_images: bool = False, grouped: bool = False) -> Row:
+    """The whole model. In bf16 the error may be half as large again as that of bf16 without packing."""
+    size = small()
+    samples, model = _samples(size, with_images, grouped), build(size)
     for (
         parameter
     ) in model.parameters():  # larger weights, so that a token seen by mistake would show
         if parameter.ndim == 2 and parameter.shape[1] > 1:
             parameter.data.normal_(std=1.2 * parameter.shape[1] ** -0.5)
-    model.float()
-    logp, grad = _losses(model, samples, packed=False)
-    model.to(dtype)
+    logp, grad = _losses(cast(model, torch.float32), samples, packed=False)
+    cast(model, dtype)
     found = [_losses(model, samples, packed) for packed in (True, False)]
     errors = [max(relative(a, logp), relative(b, grad)) for a, b in found]
     limit = 2e-4 if dtype == torch.float32 else 1.5 * errors[1]
@@ -281,10 +312,13 @@ WINDOWS = (64,) * 200 + (32,) * 16 + (16, 4096) if ON_GPU else (16,) * 5 + (8, 4
 CHECKS: dict[str, Callable[[], Row]] = {
     "attention, grouped keys": lambda: _attention(16, 2, 128, True, MIXED),
     "attention, windows of a tower": lambda: _attention(16, 16, 80, False, WINDOWS),
-    "fp32 model, text": lambda: _model(False, torch.float32),
-    "fp32 model, images": lambda: _model(True, torch.float32),
-    "bf16 model, text": lambda: _model(False, torch.bfloat16),
-    "bf16 model, images": lambda: _model(True, torch.bfloat16),
+    "fp32 model, text": lambda: _model(torch.float32),
+    "fp32 model, images": lambda: _model(torch.float32, True),
+    "fp32 model, one prompt": lambda: _model(torch.float32, True, True),
+    "bf16 model, text": lambda: _model(torch.bfloat16),
+    "bf16 model, images": lambda: _model(torch.bfloat16, True),
+    "bf16 model, one prompt": lambda: _model(torch.bfloat16, False, True),
+    "bf16 model, one prompt with an image": lambda: _model(torch.bfloat16, True, True),
     "bf16 with fp32 masters": _masters,
     "fused log-probs": _logprobs,
     "fused log-probs, cost": _logprob_cost,
@@ -301,8 +335,9 @@ def _sft_loss(*batches: PackedBatch) -> Callable[[PackedBatch, Tensor, Tensor], 
 
 
 def _bare(model: Any, batch: PackedBatch, recompute: bool) -> Measured:
-    """Forward and backward alone: the same attention, all logits, the usual loss, gradients in bf16, no optimiser."""
+    """Forward and backward alone: the same attention and first layer of the tower, all logits, the usual loss, gradients in bf16, no optimiser."""
     use_segment_attention(model)
+    use_patch_products(model)
     _recompute(model, recompute)
     model.train()
     labels = torch.full_like(batch.input_ids[0], -100)
@@ -349,7 +384,7 @@ def sft_full(out: Out) -> None:
         _sft_rows(out, what, size, trainer, batch, recompute)
     with out.row("profile"):
         _profile(out, trainer, text_batch(size, 16_384 if ON_GPU else 256))
-    for tokens, recompute in ((4, False), (24, True), (32, True), (40, True)) if ON_GPU else ():
+    for tokens, recompute in ((24, True), (4, False), (32, True), (40, True)) if ON_GPU else ():
         what = f"text, {tokens}k{', recompute' if recompute else ''}"
         _sft_rows(out, what, size, trainer, text_batch(size, 1024 * tokens), recompute, few=True)
 
@@ -367,6 +402,8 @@ def _sft_rows(
     """A step of one micro-batch and one of three: their difference is two passes, the rest the optimiser."""
     spec = spec_of("sft", batch.num_tokens, recompute)
     _recompute(trainer.model, recompute)
+    assert trainer.optimizer is not None
+    trainer.optimizer.zero_grad()  # of a row that failed
     with out.row(what):
         if few:
             found = measured(lambda: trainer.step([batch], _sft_loss(batch), RATE), repeats=1)
@@ -479,12 +516,14 @@ def rl(out: Out) -> None:
     width = max(drawn)
     wide = [_rollout(maker, i, prompts[i // GROUP], n, width) for i, n in enumerate(drawn)]
     rows = max(1, BUDGET // (PROMPT_TOKENS + width))
+    shared = _shared(samples)
     padded = [
         _padded(wide[at : at + rows], drawn[at : at + rows], drawn)
         for at in range(0, len(wide), rows)
     ]
     note = {"rows": len(drawn), "sigma": SIGMA, "longest": width, "mean": sum(drawn) / len(drawn)}
     _rl_row(out, "packed", size, trainer, packed, packed, drawn, **note)
+    _rl_row(out, "packed, prompts read once", size, trainer, shared, packed, drawn, **note)
     _rl_row(out, "padded, our attention", size, trainer, padded, packed, drawn, **note)
     trainer.model.set_attn_implementation("sdpa")
     trainer.scorer = Padded(trainer.model, _mask)  # type: ignore[assignment]
@@ -494,9 +533,15 @@ def rl(out: Out) -> None:
 def _rollout(maker: Maker, i: int, prompt: Sequence[int], real: int, width: int) -> Sample:
     """The same tokens for the same rollout, whatever stands after them."""
     ids = [*Maker(maker.size, seed=i).tokens(real), *([0] * (width - real))]
-    from omr_runtime.train.batching import make_sample
-
     return make_sample(f"r{i}", prompt, ids, maker.layout)
+
+
+def _shared(samples: Sequence[Sample]) -> list[PackedBatch]:
+    """As `Policy` packs them: the prompt of a group stands once in a batch."""
+    grouped = [replace(s, group=f"g{i // GROUP}") for i, s in enumerate(samples)]
+    units = [[grouped[i] for i in unit] for unit in together(grouped, BUDGET)]
+    (mine,) = micro_batches([shared_tokens(unit) for unit in units], BUDGET, 1)
+    return [pack([sample for k in one for sample in units[k]]).to(DEVICE) for one in mine]
 
 
 def _padded(samples: Sequence[Sample], real: Sequence[int], every: Sequence[int]) -> PackedBatch:
@@ -537,7 +582,8 @@ def _rl_row(
 
     seen: list[float] = []
     with out.row(what):
-        found = measured(lambda: seen.extend(trainer.step(batches, loss_of, 0.0)), repeats=1)
+        trainer.step(batches[:1], loss_of, 0.0)
+        found = measured(lambda: seen.extend(trainer.step(batches, loss_of, 0.0)), 1, warm=0)
         forward = sum(batch.num_tokens for batch in batches)
         more = {"passed_tokens": forward, "micro_batches": len(batches), "grad_norm": seen[1]}
         out.write(row(what, size, real, found, spec, **more, **note))

@@ -27,6 +27,7 @@ from omr_runtime.train.batching import (
     together,
 )
 from omr_runtime.train.logprobs import Scorer
+from omr_runtime.train.patches import PatchProduct, use_patch_products
 from omr_runtime.train.segments import Segments, groups
 from tests.training_parts import fresh_folder
 
@@ -161,6 +162,26 @@ def test_groups_are_packed_side_by_side_within_the_budget() -> None:
     assert together(samples, 1_000) == [[0, 1, 2, 3, 4], [5]]
     assert together(samples, 1) == [[0], [1], [2], [3], [4], [5]]
     assert shared_tokens(samples[:3]) == 25
+
+
+def test_the_first_layer_of_a_tower_is_one_product(vision: Any) -> None:
+    """Values and gradients of transformers' convolution; under other inputs it stays one."""
+    ours = vision.model.visual.patch_embed.proj
+    use_patch_products(vision)
+    assert type(ours) is PatchProduct
+    plain = torch.nn.Conv3d(
+        ours.in_channels, ours.out_channels, ours.kernel_size, ours.stride, bias=False
+    )
+    plain.load_state_dict(ours.state_dict())
+    for scale in (1, 2):
+        size = (ours.kernel_size[0], *(scale * n for n in ours.kernel_size[1:]))
+        x = torch.randn(5, ours.in_channels, *size)
+        found = [
+            (y := layer(x), *torch.autograd.grad(y.cos().sum(), layer.weight))
+            for layer in (ours, plain)
+        ]
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_positions_are_those_of_transformers(vision: Any) -> None:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from omr_runtime.train.attention import use_segment_attention
 from omr_runtime.train.batching import PackedBatch
+from omr_runtime.train.patches import use_patch_products
 from omr_runtime.train.tiles import CHUNK, is_plain, tiled_logprobs
 
 
@@ -71,6 +72,7 @@ class Scorer(nn.Module):
     def __init__(self, model: PreTrainedModel, fused: bool = True) -> None:
         super().__init__()
         use_segment_attention(model)
+        use_patch_products(model)
         self.model = model
         self.fused = fused
 
