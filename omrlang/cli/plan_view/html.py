@@ -59,8 +59,9 @@ def _body(plan: Plan, saved: str | None) -> Iterator[Markup]:
     yield from _section("Inputs", "inputs", _inputs(plan))
     yield from _section("Checks", "checks", _checks(plan))
     yield element("p", _foot(plan), class_="soft")
-    command = element("code", next_command(plan, saved))
-    yield element("p", "Next: ", command, class_="next")
+    last = element("p", element("b", verdict(plan)))
+    command = element("p", "Next: ", element("code", next_command(plan, saved)))
+    yield element("div", last, command, class_="next")
 
 
 def _section(title: str, name: str, parts: Iterable[Markup]) -> Iterator[Markup]:
