@@ -34,10 +34,10 @@ def main(args: argparse.Namespace, state: Path) -> int:
     plans = _plans(args, state)
     due = Counter(f"{s.spec.kind} {s.name}" for s in _once(plans) if s.action != "cached")
     start = time.monotonic()
-    study = Study.model_validate_json(_ablate(args, state, "--json"))
-    seconds = time.monotonic() - start
     page = ["--html", str(args.html.resolve())] if args.html else []
-    table = _ablate(args, state, *page)
+    study = Study.model_validate_json(_ablate(args, state, "--json", *page))
+    seconds = time.monotonic() - start
+    table = _ablate(args, state)
     print(table)
     print(
         f"{len(plans)} variants under {args.seeds} seeds in {seconds:.0f} s; stages due, each artifact once:"

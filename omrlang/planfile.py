@@ -26,7 +26,7 @@ from omrlang.plan import FORMAT_VERSION, Plan
 from omrlang.source import SourceFile
 
 FORMAT = "omrplan 1"
-MANIFEST, PLAN = "manifest.json", "plan.json"
+MANIFEST, PLAN, RESOLVED = "manifest.json", "plan.json", "resolved.json"
 MAX_MEMBER_BYTES = 64 << 20
 MAX_MEMBERS = 1000
 _BROKEN = (
@@ -57,7 +57,7 @@ def packed(plan: Plan, resolved: Sequence[Mapping[str, Any]], recipe: Recipe) ->
     shown = {f"sources/{number}.omr": str(file.path) for number, file in enumerate(files)}
     members = {
         PLAN: plan.model_dump_json(indent=1).encode(),
-        "resolved.json": _json(list(resolved)),
+        RESOLVED: _json(list(resolved)),
         "lock.json": _json([pin.model_dump(exclude={"drift"}) for pin in plan.pins]),
         **{name: file.text.encode() for name, file in zip(shown, files, strict=True)},
     }
@@ -107,10 +107,16 @@ def _zipped(members: Mapping[str, bytes]) -> bytes:
 
 def read_plan(path: Path) -> Plan:
     """The plan of the file. Raises ``BadPlanFile`` for anything that is not exactly as it was saved."""
+    return read_resolved(path)[0]
+
+
+def read_resolved(path: Path) -> tuple[Plan, list[dict[str, Any]]]:
+    """The plan, and every value of its recipe with the layer that set it and the place, as it was saved. Raises
+    ``BadPlanFile``."""
     try:
         with zipfile.ZipFile(path) as file:
             members = _members(file, path)
-        return Plan.model_validate_json(members[PLAN])
+        return Plan.model_validate_json(members[PLAN]), json.loads(members[RESOLVED])
     except OSError as error:
         raise BadPlanFile(f"{path} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
@@ -127,7 +133,7 @@ def _members(file: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     if MANIFEST not in names or len(names) > MAX_MEMBERS or len(set(names)) != len(names):
         raise BadPlanFile(f"{path} is a zip, but no plan file")
     hashes = _hashes(_read(file, MANIFEST, path), path)
-    if set(names) != {MANIFEST, *hashes} or PLAN not in hashes:
+    if set(names) != {MANIFEST, *hashes} or not {PLAN, RESOLVED} <= hashes.keys():
         raise BadPlanFile(f"{path} was changed after it was saved: its list of files is another")
     members = {name: _read(file, name, path) for name in hashes}
     for name, data in members.items():

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from omrlang.compiler import load_all, split_target, variant_path
 from omrlang.diagnostics import Diagnostic, Reporter, did_you_mean
 from omrlang.diff import Side
-from omrlang.diff.origins import Origins
+from omrlang.diff.origins import Origins, saved_origins
 from omrlang.files import read_source
 from omrlang.plan import SAVED_SUFFIX, Plan
-from omrlang.planfile import BadPlanFile, read_plan
+from omrlang.planfile import BadPlanFile, read_resolved
 from omrlang.planning import make_plan
 from omrlang.unsaved import held
 
@@ -73,12 +73,10 @@ def _saved(text: str, state: Path) -> Side:
     if not path.is_file():
         path = _run(text, state)
     try:
-        plan = (
-            read_plan(path)
-            if path.suffix == SAVED_SUFFIX
-            else Plan.model_validate_json(path.read_bytes())
-        )
-        return Side(text, plan)
+        if path.suffix == SAVED_SUFFIX:
+            plan, values = read_resolved(path)
+            return Side(text, plan, saved_origins(values))
+        return Side(text, Plan.model_validate_json(path.read_bytes()))
     except BadPlanFile as error:
         raise Unreadable(str(error)) from error
     except (ValidationError, OSError) as error:

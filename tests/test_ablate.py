@@ -124,6 +124,19 @@ def test_a_study_is_priced_before_it_is_run(
     assert not Path(".omr").exists()
 
 
+def test_seeds_are_priced_too_and_what_they_share_once(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ablate", "tiny.omr", "--vary", "traces.n=1,2", "--seeds", "3", "--plan"]
+    assert main([*words, "--json"]) == 0
+    made = Study.model_validate_json(capsys.readouterr().out)
+    assert made.under_seeds is not None
+    assert made.under_seeds.rows_sampled.mid == made.together.rows_sampled.mid == 80
+    assert 2 < (made.under_seeds.tokens.mid or 0) / (made.together.tokens.mid or 1) < 3
+    assert main(words) == 0
+    assert "together  3 seeds" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_two_levels_under_two_seeds(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["ablate", "tiny.omr", "--vary", "traces.n=1,2", "--seeds", "2"]

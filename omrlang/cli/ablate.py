@@ -124,9 +124,16 @@ def _run_one(arm: Arm, number: int, args: argparse.Namespace) -> tuple[int, list
 
 
 def _study(found: Sequence[Arm], state: Path) -> Study:
+    """Compared under the first seed, priced under all."""
     from omrlang.diff import study
+    from omrlang.diff.price import together
 
-    return study([arm.side(0, state) for arm in found])
+    made = study([arm.side(0, state) for arm in found])
+    seeds = len(found[0].recipes)
+    if seeds == 1:
+        return made
+    plans = [arm.side(number, state).plan for number in range(seeds) for arm in found]
+    return made.model_copy(update={"seeds": seeds, "under_seeds": together(plans)})
 
 
 def _measured(found: Sequence[Arm], state: Path, executed: int) -> Study:
@@ -146,7 +153,7 @@ def _measured(found: Sequence[Arm], state: Path, executed: int) -> Study:
     )
     alone = sum(len({stage.fingerprint for stage in plan.stages}) for arm in plans for plan in arm)
     update = {"columns": columns, "diffs": diffs, "executed": executed, "without_sharing": alone}
-    return made.model_copy(update={**update, "seeds": len(plans[0])})
+    return made.model_copy(update=update)
 
 
 def _show(made: Study, args: argparse.Namespace, found: Sequence[Arm]) -> int:

@@ -11,7 +11,6 @@ from omrlang.diff.origins import Origins
 from omrlang.diff.pairs import CLASSES, Pair
 from omrlang.diff.report import Factor
 from omrlang.fingerprint import deciding_classes
-from omrlang.leaves import leaves
 from omrlang.types import SettingClass
 
 PER_BRANCH = frozenset({"clip"})
@@ -38,8 +37,7 @@ def find_factors(all_pairs: tuple[Pair, ...], a: Origins, b: Origins) -> Factors
         if pair.a is None or pair.b is None:
             continue
         matters = deciding_classes(pair.b.spec)
-        all_leaves = leaves(pair.b.spec, dict.fromkeys(pair.b.parents, ""), None)
-        num_same += len(all_leaves) - len(pair.moved)
+        num_same += pair.num_settings - len(pair.moved)
         for factor in _of_pair(pair, a, b):
             key = (factor.path, factor.old, factor.new, factor.cls in matters)
             known = found.get(key)

@@ -9,6 +9,7 @@ from omrlang.changes import Moved, compare
 from omrlang.fingerprint import deciding_classes
 from omrlang.leaves import Leaf, leaves
 from omrlang.plan import Plan, PlanStage
+from omrlang.settle import settle
 from omrlang.types import SettingClass
 
 CLASSES: tuple[SettingClass, ...] = ("rows", "weights", "speed", "meta")
@@ -20,13 +21,14 @@ class Pair:
     something which changed; ``respelt`` those that are written in another way and come out the same.
 
     ``told_apart``: in or above it one side alone declares how long texts are or how large images, so that what the two
-    plans take a row to be long does not compare."""
+    plans take a row to be long does not compare. ``num_settings``: how many leaves the stage has in B."""
 
     a: PlanStage | None
     b: PlanStage | None
     moved: tuple[Moved, ...] = ()
     respelt: tuple[Moved, ...] = ()
     told_apart: bool = False
+    num_settings: int = 0
 
     @property
     def name(self) -> str:
@@ -139,21 +141,22 @@ def _pair(
     """A derived leaf that moved while what is written stands where it was is nobody's factor: it is left to the moves."""
     if a is None or a.spec.kind != b.spec.kind:
         return Pair(a, b)
-    settled, written = (
-        compare(
-            _named(a, names_a, renamed, as_written=as_written),
-            leaves(b.spec, names_b, b.revision, as_written=as_written),
-            CLASSES,
-        )
-        for as_written in (False, True)
-    )
-    in_text = {moved.path for moved in written}
-    in_meaning = {moved.path for moved in settled}
+
+    def moved(*, as_written: bool) -> tuple[list[Moved], int]:
+        new = leaves(b.spec, names_b, b.revision, as_written=as_written)
+        return compare(_named(a, names_a, renamed, as_written=as_written), new, CLASSES), len(new)
+
+    settled, number = moved(as_written=False)
+    derives = settle(a.spec) is not a.spec or settle(b.spec) is not b.spec
+    written = moved(as_written=True)[0] if derives else settled
+    in_text = {item.path for item in written}
+    in_meaning = {item.path for item in settled}
     return Pair(
         a,
         b,
-        tuple(moved for moved in settled if moved.path in in_text),
-        tuple(moved for moved in written if moved.path not in in_meaning),
+        tuple(item for item in settled if item.path in in_text),
+        tuple(item for item in written if item.path not in in_meaning),
+        num_settings=number,
     )
 
 

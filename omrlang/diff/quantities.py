@@ -182,7 +182,7 @@ def _why_length(fixed: str, pair: Pair, a: PlanStage, b: PlanStage) -> str:
         "" if pair.told_apart else _cause(each, "rows are {}", ("longer", "shorter")),
     ]
     said = [cause for cause in causes if cause] or ["how many rows there are is not known"]
-    return " and ".join([fixed, *said])
+    return " and ".join([", ".join([fixed, *said[:-1]]), said[-1]])
 
 
 def _cause(numbers: Sequence[float | None], text: str, words: tuple[str, str]) -> str:

@@ -35,9 +35,8 @@ class Place(Frozen):
         """``x4.omr:6:7``, or the layer where no file has it."""
         if self.layer == "set":
             return "--set"
-        return (
-            self.layer if self.path is None else f"{self.path}:{self.line or 1}:{self.column or 1}"
-        )
+        numbers = (self.path, self.line, self.column)
+        return ":".join(str(item) for item in numbers if item is not None) or self.layer
 
 
 class Factor(Frozen):
@@ -241,7 +240,8 @@ class Column(Frozen):
 
 class Study(Frozen):
     """Several recipes. ``diffs`` are of each against the first; ``order`` runs them so that what is shared is paid once
-    and the cheapest comes first: ``marginal`` is what each then adds, ``together`` the sum. After ``omr ablate``, ``executed``
+    and the cheapest comes first: ``marginal`` is what each then adds, ``together`` the sum under one training seed,
+    ``under_seeds`` under all of them where there are several. After ``omr ablate``, ``executed``
     stages were run, where each recipe and seed by itself would have taken ``without_sharing``."""
 
     format_version: str = FORMAT_VERSION
@@ -253,6 +253,7 @@ class Study(Frozen):
     together: Totals
     shared_stages: int
     seeds: int = 1
+    under_seeds: Totals | None = None
     executed: int | None = None
     without_sharing: int | None = None
     exit: Exit = construct(Exit, code=0, reason="ok")

@@ -13,8 +13,10 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
   background: #fff }
 h1 { font-size: 1.3rem; border-left: .4rem solid #b4690e; padding-left: .7rem } h1.clean { border-color: #1a7f37 }
 h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem } table { border-collapse: collapse; margin: .8rem 0 }
-td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d8dee6 }
-.num td:not(:first-child), .num th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums }
+td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d8dee6;
+  overflow-wrap: anywhere }
+.num td:not(:first-child), .num th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal }
 td:first-child, code { font-family: ui-monospace, monospace; font-size: .92em } summary { font-weight: 600; cursor: pointer }
 @media (prefers-color-scheme: dark) { body { color: #e6e9ee; background: #14181f } td, th { border-color: #333c49 } }
 """

@@ -323,9 +323,12 @@ def _study_price(study: Study, names: Sequence[str]) -> Iterator[Section]:
     by_name = dict(zip((column.name for column in study.columns), names, strict=True))
     order = [by_name[name] for name in study.order]
     columns = [next(c for c in study.columns if c.name == name) for name in study.order]
-    added = totals_rows([*(column.marginal for column in columns), study.together])
+    sums, titles = [study.together], ["together"]
+    if study.under_seeds is not None:
+        sums, titles = [*sums, study.under_seeds], [*titles, f"{study.seeds} seeds"]
+    added = totals_rows([*(column.marginal for column in columns), *sums])
     shared = f"{study.shared_stages} stages are shared by all and paid once."
-    yield Section("", ("In this order", *order, "together"), added, (shared,), numbers=True)
+    yield Section("", ("In this order", *order, *titles), added, (shared,), numbers=True)
 
 
 def letter(number: int) -> str:
