@@ -164,7 +164,12 @@ def test_a_let_can_say_something_of_the_row(folder: Path) -> None:
     ]
     accepted = spec(named, "accepted")
     assert isinstance(accepted, Filter)
-    assert {rule.name for rule in accepted.keep.rules} == {"short", "format_ok", "answer_matches"}
+    assert accepted.keep.text == "format_ok and (answer_matches and (len(answer) <= 50))"
+    assert [rule.name for rule in accepted.keep.rules] == [
+        "len(answer) <= 50",
+        "format_ok",
+        "answer_matches",
+    ]
 
 
 def test_one_of_a_pair_drops_the_other_also_through_a_chain(folder: Path) -> None:

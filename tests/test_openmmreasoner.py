@@ -97,8 +97,9 @@ def test_one_update_for_each_rollout_batch() -> None:
 
 def test_the_sources_of_the_reinforcement_mix_are_those_of_the_project_page() -> None:
     rows = costs(PAPER, "rl_data").rows_by_source
-    assert mid(rows["sources.virl39k"]) == pytest.approx(38_835, abs=1)
-    assert mid(rows["sources.mmk12"]) == pytest.approx(4_723, abs=1)
+    drawn = 74_971 * 0.1 / 100 / 2  # the page rounds its shares to a tenth of a percent
+    assert mid(rows["sources.virl39k"]) == pytest.approx(38_835, abs=drawn)
+    assert mid(rows["sources.mmk12"]) == pytest.approx(4_723, abs=drawn)
 
 
 def test_what_nobody_published_is_unknown() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import fields, replace
+from typing import Any, TypeVar, cast
 
 from omrlang import syntax as s
 from omrlang.check.annotations import choice_words
@@ -66,6 +68,38 @@ def _is_word(part: Bound) -> bool:
     expr = part.expr
     is_free = isinstance(expr, s.Name) and look_up(part.scope, expr) is None
     return is_free and expr.span.text in choice_words()
+
+
+def inlined(bound: Bound, columns: Collection[str]) -> s.Expr:
+    """An expression with what its lets stand for in their places, in brackets where they hold an operator.
+
+    A column counts before a ``let`` of its name. Only of expressions that were read: no ``let`` leads to itself.
+    """
+    return _inlined(bound, bound.expr, columns)
+
+
+Tree = TypeVar("Tree", bound=s.Node)
+
+
+def _inlined(bound: Bound, node: Tree, columns: Collection[str]) -> Tree:
+    if isinstance(node, s.Name | s.Attr):
+        found = None if node.span.text in columns else look_up(bound.scope, node)
+        return node if not isinstance(found, Bound) else cast(Tree, _in_brackets(found, columns))
+    kept = ("name", "fn")
+    changed: dict[str, Any] = {}
+    for item in fields(node):
+        value = getattr(node, item.name)
+        if isinstance(value, s.Node) and item.name not in kept:
+            changed[item.name] = _inlined(bound, value, columns)
+        elif isinstance(value, tuple):
+            changed[item.name] = tuple(_inlined(bound, part, columns) for part in value)
+    return replace(node, **changed)
+
+
+def _in_brackets(found: Bound, columns: Collection[str]) -> s.Expr:
+    inner = _inlined(found, found.expr, columns)
+    has_operator = isinstance(inner, s.BinaryExpr | s.UnaryExpr | s.RangeExpr)
+    return s.Paren(inner.span, inner) if has_operator else inner
 
 
 def check_lets(ctx: Context, scope: Scope) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from omrlang import syntax as s
 from omrlang.check.context import FAILED, Context, Failed
+from omrlang.check.lets import inlined
 from omrlang.check.rows import operators
 from omrlang.check.rows.calls import call
 from omrlang.check.rows.names import name
@@ -14,7 +15,7 @@ from omrlang.check.rows.reading import Reading, Typed, a_type, bare, fits, plain
 from omrlang.check.values import quantity
 from omrlang.expressions import row_expression
 from omrlang.format import format_expression
-from omrlang.scope import Bound, look_up
+from omrlang.scope import Bound
 from omrlang.types import ExprType, Lit, RowExpr, construct
 
 
@@ -41,20 +42,19 @@ def row_value(
     if not fits(type_, want):
         message = f"`{label}` takes {type_list(want)}, this is {a_type(type_)}"
         return ctx.error("E301", message, bound.expr.span)
-    text = format_expression(bare(bound.expr))
-    texts = [format_expression(operand) for operand in _operands(bound)]
+    # As if no `let` had been used: what a diff compares and a dropped row tells is then what was asked.
+    whole = inlined(bound, ctx.columns.names or ())
+    text = format_expression(bare(whole))
+    texts = [format_expression(operand) for operand in _operands(whole)]
     columns: Literal["schema", "raw"] = "raw" if ctx.columns.raw else "schema"
     return row_expression(tree, text, type_, texts, columns)
 
 
-def _operands(bound: Bound) -> list[s.Expr]:
-    """The top-level operands of ``and``, without the brackets around them and through the lets that say such."""
-    expr = bare(bound.expr)
+def _operands(expr: s.Expr) -> list[s.Expr]:
+    """The top-level operands of ``and``, without the brackets around them."""
+    expr = bare(expr)
     if isinstance(expr, s.BinaryExpr) and expr.op == "and":
-        return _operands(bound.of(expr.left)) + _operands(bound.of(expr.right))
-    found = look_up(bound.scope, expr)
-    if isinstance(found, Bound) and len(inner := _operands(found)) > 1:
-        return inner
+        return _operands(expr.left) + _operands(expr.right)
     return [expr]
 
 
