@@ -3,8 +3,8 @@
     python benchmarks/gpu.py FOLDER [PHASE ...]
 
 Each phase runs in a process of its own under a limit of time, so that one that fails or hangs takes nothing from the
-others. FOLDER gets `results.json`, a table, a log and the rows of each phase, and where the time of a step goes
-(`profile.txt`). Without a GPU the same code runs on toys, to see that it runs: its figures then mean nothing.
+others. FOLDER gets `results.json`, `table.txt`, `rows.jsonl` (each row as soon as it is known), `log.txt`, and where the
+time of a step goes (`profile.txt`). Without a GPU the same code runs on toys, to see that it runs: its figures then mean nothing.
 
 Utilisation is that of the model's FLOPs (causal attention, nothing counted twice for recomputation) against 989 TFLOP/s.
 Compared are: the plain loop of forward and backward passes (`sft_bare`); padded batches, with torch's own attention under a
@@ -41,16 +41,14 @@ SHOWN = {
 
 
 def run_phase(phase: str, folder: Path, limit: float) -> dict[str, Any]:
-    """How a phase ended; its rows are in its own file."""
-    rows = folder / f"{phase}.jsonl"
-    rows.unlink(missing_ok=True)
+    """How a phase ended, and its rows."""
     paths = os.pathsep.join(
         [str(HERE.parent), str(HERE.parent / "runtime"), os.environ.get("PYTHONPATH", "")]
     )
     env = {**os.environ, "PYTHONPATH": paths, "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
     command = [sys.executable, str(HERE / "gpu_phases.py"), phase, str(folder)]
     start = time.monotonic()
-    with (folder / f"{phase}.log").open("w") as log:
+    with (folder / "log.txt").open("a") as log:
         try:
             ended = subprocess.run(
                 command, stdout=log, stderr=log, env=env, timeout=limit, check=False
@@ -58,7 +56,8 @@ def run_phase(phase: str, folder: Path, limit: float) -> dict[str, Any]:
             how = "done" if ended.returncode == 0 else f"failed ({ended.returncode}), see the log"
         except subprocess.TimeoutExpired:
             how = f"over its limit of {limit} s"
-    found = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+    lines = (folder / "rows.jsonl").read_text().splitlines()
+    found = [made for line in lines if (made := json.loads(line))["phase"] == phase]
     return {"phase": phase, "ended": how, "seconds": time.monotonic() - start, "rows": found}
 
 
@@ -119,6 +118,8 @@ def table(about: dict[str, Any], phases: Sequence[dict[str, Any]]) -> str:
 def main(folder: str, *chosen: str) -> None:
     out = Path(folder).resolve()
     out.mkdir(parents=True, exist_ok=True)
+    for name in ("rows.jsonl", "log.txt"):
+        (out / name).write_text("")
     about = machine()
     found = []
     for phase in chosen or LIMITS:

@@ -399,5 +399,5 @@ def _beside(name: str, found: float, planned: Estimate, unit: float) -> dict[str
 
 def relative(found: Tensor, expected: Tensor) -> float:
     """The norm of the difference over the norm of what is expected."""
-    difference = (found.double() - expected.double()).norm()
-    return float(difference / expected.double().norm().clamp(min=1e-30))
+    wanted = expected.detach().double()
+    return float((found.detach().double() - wanted).norm() / wanted.norm().clamp(min=1e-30))

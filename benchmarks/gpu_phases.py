@@ -72,7 +72,7 @@ class Out:
 
     def write(self, found: Row) -> None:
         found = {"phase": self.phase, **found}
-        with (self.folder / f"{self.phase}.jsonl").open("a") as file:
+        with (self.folder / "rows.jsonl").open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(json.dumps(found), flush=True)
 
