@@ -50,6 +50,7 @@ def compared(path: Path) -> Diff:
 def shown(found: Diff) -> str:
     """The text view without what is not about this pair: where the files lie, costs, how many settings there are."""
     text = diff_text(found, 96).replace(f"{ROOT}/", "")
+    text = re.sub(r"(std/\w+\.omr):\d+:\d+", r"\1", text)
     parts = text.removesuffix("\n").split("\n\n")
     kept = [part for part in parts if not part.lstrip().startswith(("Cost ", "Same in both"))]
     return "\n\n".join(kept) + "\n"
@@ -222,6 +223,13 @@ def test_a_branch_tells_what_comes_with_it() -> None:
     (order,) = found.acting
     assert (order.path, order.note) == ("order", "with by none -> pass_rate(probe_ok)")
     assert found.price.untimed_b == (*found.price.untimed_a, "probe", "probe_ok", "reasoner")
+
+
+def test_another_judge_by_the_same_name_is_one_factor_wherever_it_is_asked() -> None:
+    found = compared(CASES / "hidden_judge" / "b.omr")
+    (judge,) = found.acting
+    assert (judge.path, judge.stages) == ("referee.id", ("accepted", "of_teacher"))
+    assert judge.new.endswith("Qwen3-VL-8B-Instruct")
 
 
 def test_the_clip_range_as_released_has_no_effect() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from omrlang.changes import Moved
+from omrlang.diff.asked import other_model
 from omrlang.diff.idle import why_idle
 from omrlang.diff.origins import Origins
 from omrlang.diff.pairs import CLASSES, Pair
@@ -227,11 +228,12 @@ def _factor(pair: Pair, moved: Moved, cls: SettingClass | None = None, note: str
     is_open = UNPUBLISHED in (change.old, change.new)
     if is_open and not idle:
         note = "nobody published the value, so nobody knows whether it differs"
+    path, old, new = other_model(pair, moved) or (path, change.old, change.new)
     return Factor(
         path=path,
         cls=cls or change.cls,
-        old=change.old,
-        new=change.new,
+        old=old,
+        new=new,
         stages=(pair.name,),
         role="idle" if idle else "open" if is_open else "acts",
         note=idle or note,

@@ -9,7 +9,7 @@ from typing import Any
 
 from omrlang.diff.report import Place
 from omrlang.hir import Provenance, Recipe
-from omrlang.provenance import origin_of, where
+from omrlang.provenance import nearest_set, origin_of, where
 from omrlang.types import construct
 
 
@@ -30,6 +30,11 @@ class Origins:
         found = next((item for item in self.recipe.stages if item.spec.name == stage), None)
         if found is None:
             return None
+        root, _, rest = paths[0].partition(".")
+        thing = next((item for item in self.recipe.things if item.value.name == root), None)
+        if thing is not None and not hasattr(found.spec, root):
+            at = nearest_set(thing.settings, f"source.{rest}") or nearest_set(thing.settings, rest)
+            return _place(at)
         origins = [origin_of(path, found, self.recipe) for path in paths]
         return _place(next((item for item in origins if item.span is not None), origins[0]))
 
