@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from omrlang.check import Limits
-from omrlang.check.annotations import branches_of, kind_word, setting_of
+from omrlang.check.annotations import branches_of, kind_word, or_from_env, setting_of
 from omrlang.check.fill import NO_BRACES, NOT_MAPPED
 from omrlang.check.things import MODELS
 from omrlang.functions import COLUMNS
@@ -113,7 +113,9 @@ def clauses(kind: str) -> Keys:
     for info in model.model_fields.values() if model else ():
         for item in info.metadata:
             if isinstance(item, Clause):
-                found[item.word] = _key(item.word, info, Setting(item.doc, item.cls))
+                found[item.word] = _key(
+                    item.word, info, Setting(item.doc, item.cls), info.is_required()
+                )
     return found
 
 
@@ -146,20 +148,19 @@ def at(keys: Keys, path: Sequence[str]) -> Key | None:
 
 
 def _keys(model: type[BaseModel], without: Iterable[str]) -> dict[str, Key]:
-    found = {}
+    found, twins = {}, or_from_env(model)
     for name, info in model.model_fields.items():
         is_clause = any(isinstance(item, Clause) for item in info.metadata)
-        from_env = name.endswith("_env") and name.removesuffix("_env") in model.model_fields
-        if name in without or is_clause or from_env:
+        is_twin = name not in twins and name.removesuffix("_env") in twins
+        if name in without or is_clause or is_twin:
             continue
         setting = setting_of(info.metadata)
         word = setting.key if setting and setting.key else name
-        found[word] = _key(word, info, setting)
+        found[word] = _key(word, info, setting, info.is_required() or name in twins)
     return found
 
 
-def _key(word: str, info: FieldInfo, setting: Setting | None) -> Key:
-    required = info.is_required()
+def _key(word: str, info: FieldInfo, setting: Setting | None, required: bool) -> Key:
     default = None if required else info.default
     return Key(word, info.annotation, setting or Setting(), required, default, setting is not None)
 

@@ -62,6 +62,11 @@ def choice_words() -> frozenset[str]:
     return frozenset(words)
 
 
+def or_from_env(model: type[BaseModel]) -> set[str]:
+    """The fields that have a twin for `env("…")`: ``url`` and ``url_env``, of which one is needed."""
+    return {name for name in model.model_fields if f"{name}_env" in model.model_fields}
+
+
 def takes_several(info: FieldInfo) -> bool:
     """Whether a call's first field takes all arguments without a name: ``near(question, images, at = 0.9)``."""
     return get_args(info.annotation)[:1] == (RowExpr,) and get_origin(info.annotation) is tuple

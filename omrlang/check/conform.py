@@ -15,6 +15,7 @@ from omrlang.check.annotations import (
     branches_of,
     is_choice,
     kind_word,
+    or_from_env,
     plain_type,
     setting_of,
     takes_several,
@@ -293,8 +294,8 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
     assert isinstance(bound.expr, s.CallExpr), "only calls come here"
     call = bound.expr
     fields = {name: info for name, info in model.model_fields.items() if name != "kind"}
-    from_env = {f"{name}_env" for name in fields} & fields.keys()
-    order = [name for name in fields if name not in from_env]
+    twins = or_from_env(model)
+    order = [name for name in fields if name.removesuffix("_env") not in twins or name in twins]
     values: dict[str, Any] = {}
     args, several = _gathered(call, model)
     if several is not None:
@@ -311,7 +312,7 @@ def call_to_model(ctx: Context, bound: Bound, model: type[BaseModel]) -> Any:
     missing = [
         f"`{name}`"
         for name in order
-        if (fields[name].is_required() or f"{name}_env" in from_env)
+        if (fields[name].is_required() or name in twins)
         and not {name, f"{name}_env"} & values.keys()
     ]
     if missing and "?" not in values:
