@@ -63,7 +63,7 @@ def format_expression(expr: s.Expr) -> str:
         case s.BinaryExpr():
             return f"{format_expression(expr.left)} {expr.op} {format_expression(expr.right)}"
         case s.RangeExpr():
-            return f"{format_expression(expr.lo)} .. {format_expression(expr.hi)}"
+            return " .. ".join(map(format_expression, s.parts_of(expr)))
         case s.Paren():
             return f"({format_expression(expr.inner)})"
         case _:

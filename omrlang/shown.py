@@ -48,8 +48,9 @@ def shown(value: object) -> str:
             return f"{shown_number(number)} {unit}"
         case Range(lo=lo, hi=hi) if lo == hi:
             return shown_number(lo)
-        case Range(lo=lo, hi=hi):
-            return f"{shown_number(lo)} .. {shown_number(hi)}"
+        case Range(lo=lo, hi=hi, mid=mid):
+            given = [lo, hi] if mid is None else [lo, mid, hi]
+            return " .. ".join(map(shown_number, given))
         case _:
             return str(value)
 

@@ -103,8 +103,11 @@ class BinaryExpr(Node):
 
 @dataclass(frozen=True, slots=True)
 class RangeExpr(Node):
+    """``lo .. hi``, or with what is likely between them ``lo .. mid .. hi``."""
+
     lo: Expr
     hi: Expr
+    mid: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +266,7 @@ def parts_of(expr: Expr) -> list[Expr]:
         case BinaryExpr():
             return [expr.left, expr.right]
         case RangeExpr():
-            return [expr.lo, expr.hi]
+            return [expr.lo, *([expr.mid] if expr.mid is not None else []), expr.hi]
         case Paren():
             return [expr.inner]
         case Attr():

@@ -75,7 +75,7 @@ sft b from a with models.smollm2_135m on 2 * gpus.a800_80gb {
   steps = 4_300 steps
   lr    = cosine(5e-5, warmup = 10%)
   checkpoint { every = 2_000 steps, keep = 3 }
-  assume { response = 675 tokens, image = 1.0M .. 2M pixels, keep = 57.3% .. 70.8% }
+  assume { response = 675 tokens, image = 1.0M .. 2M pixels, keep = 57.3% .. 70.5% .. 70.8% }
 }
 """,
         tmp_path,
@@ -290,7 +290,7 @@ mix q from [a:all,# first
 }
 filter f from q { keep=(format_ok
   and   answer_matches) # kept
-  assume {keep=1% ..  2%}
+  assume {keep=1%..2% ..  3%}
 }
 filter g from q { keep = len(question) > 10 and len(question) < 10_000_000_000 and len(answer) > 10 and len(answer) < 100 }
 model m = hf("x",revision="y"){precision=bf16,vision=false}
@@ -318,7 +318,7 @@ mix q from [
 
 filter f from q {
   keep = (format_ok and answer_matches)  # kept
-  assume { keep = 1% .. 2% }
+  assume { keep = 1% .. 2% .. 3% }
 }
 
 filter g from q {

@@ -103,6 +103,16 @@ def test_plan_and_paper_agree(line: Line) -> None:
         assert float(number.mid) == pytest.approx(line.value, rel=line.within or 1e-12)
 
 
+def test_the_traces_accepted_may_be_what_either_published_rate_gives() -> None:
+    """583k is likely, since it is what was released; 59k of 103k at one sample would be 474k."""
+    found = numbers(planned())["accepted.rows"]
+    assert found.lo is not None
+    assert found.mid is not None
+    assert found.hi is not None
+    assert found.lo <= 0.573 * 824_000 < 583_000 <= found.hi
+    assert float(found.mid) == pytest.approx(583_000, rel=0.01)
+
+
 def test_reinforcement_waits_for_the_longest_answers() -> None:
     parts = numbers(planned())["reasoner.seconds_generation"].made.parts
     mids = {name: float(part.mid or 0) for name, part in parts.items()}

@@ -107,7 +107,7 @@ def _ends(
         return FAILED
     if isinstance(value, Quantity) and expr.op != "in":
         value = Interval(value, value)
-    if not isinstance(value, Interval):
+    if not isinstance(value, Interval) or value.mid is not None:
         return ctx.error("E301", "`in` takes a range `lo .. hi`", expr.right.span, _HINT)
     ends = [in_unit(end, METRIC_UNITS[metric]) for end in (value.lo, value.hi)]
     lo, hi = ends

@@ -97,9 +97,10 @@ def range_of(ctx: Context, bound: Bound, place: Place) -> Any:
     if not isinstance(value, Interval):
         return wrong_type(ctx, value, bound, "a range `lo .. hi` or a number", place)
     span = bound.expr.span
-    ends = [in_place(ctx, end, span, place, whole=False) for end in (value.lo, value.hi)]
+    given = [item for item in (value.lo, value.mid, value.hi) if item is not None]
+    ends = [in_place(ctx, end, span, place, whole=False) for end in given]
     if FAILED in ends:
         return FAILED
-    if ends[0] > ends[1]:
+    if ends != sorted(ends):
         return ctx.error("E305", f"`{place.label}` is a range from the lower to the higher", span)
-    return construct(Range, lo=ends[0], hi=ends[1])
+    return construct(Range, lo=ends[0], hi=ends[-1], mid=ends[1] if len(ends) > 2 else None)

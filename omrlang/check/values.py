@@ -39,6 +39,7 @@ class Quantity:
 class Interval:
     lo: Quantity
     hi: Quantity
+    mid: Quantity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +192,20 @@ def an(kind: str) -> str:
 
 
 def _interval(ctx: Context, bound: Bound, expr: s.RangeExpr) -> Value | Failed:
-    lo, hi = evaluate(ctx, bound.of(expr.lo)), evaluate(ctx, bound.of(expr.hi))
-    if lo is FAILED or hi is FAILED:
+    found = [evaluate(ctx, bound.of(part)) for part in s.parts_of(expr)]
+    if FAILED in found:
         return FAILED
-    if not isinstance(lo, Quantity) or not isinstance(hi, Quantity):
+    numbers = [item for item in found if isinstance(item, Quantity)]
+    if len(numbers) < len(found):
         return ctx.error("E301", "a range stands between two numbers", expr.span)
+    hi = numbers[-1]
     # `1 .. 2 GiB`: the unit of the end holds for the start.
-    lo = Quantity(lo.value, lo.unit or hi.unit)
-    if in_unit(lo, hi.unit) is None:
-        message = f"a range has one unit, not `{lo.unit}` and `{hi.unit}`"
+    numbers = [Quantity(item.value, item.unit or hi.unit) for item in numbers]
+    other = next((item for item in numbers if in_unit(item, hi.unit) is None), None)
+    if other is not None:
+        message = f"a range has one unit, not `{other.unit}` and `{hi.unit}`"
         return ctx.error("E304", message, expr.span)
-    return Interval(lo, hi)
+    return Interval(numbers[0], hi, numbers[1] if len(numbers) > 2 else None)
 
 
 def _unary(ctx: Context, bound: Bound, expr: s.UnaryExpr) -> Value | Failed:

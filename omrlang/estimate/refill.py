@@ -85,6 +85,5 @@ def spread_share(spec: Rl, past: Past) -> Estimate:
         return exact(found, "", "calibrated", "of the last run under this name")
     said = spec.assume.spread
     if said is not None:
-        mid = (said.lo + said.hi) / 2
-        return between(said.lo, mid, said.hi, "", "declared", "`assume { spread }`")
+        return between(said.lo, said.middle, said.hi, "", "declared", "`assume { spread }`")
     return guess(assumptions.SPREAD_SHARE, "", "nothing is known about the task")

@@ -107,8 +107,7 @@ def _raw_rows(spec: Source, pin: Pin | None) -> Estimate:
         return exact(spec.rows, "rows", "declared", "`rows` of the source")
     said = spec.assume.rows
     if said is not None:
-        mid = (said.lo + said.hi) / 2
-        return between(said.lo, mid, said.hi, "rows", "declared", "`assume { rows }`")
+        return between(said.lo, said.middle, said.hi, "rows", "declared", "`assume { rows }`")
     why = (
         pin.problem
         if pin is not None and pin.problem
@@ -151,7 +150,7 @@ def _declared_rate(spec: Source | Filter) -> Estimate | None:
         if keep is None
         else between(
             keep.lo,
-            (keep.lo + keep.hi) / 2,
+            keep.middle,
             keep.hi,
             "",
             "declared",

@@ -23,7 +23,7 @@ def declared(found: Range | None, unit: str, what: str) -> Estimate | None:
         if found is None
         else between(
             found.lo,
-            (found.lo + found.hi) / 2,
+            found.middle,
             found.hi,
             unit,
             "declared",

@@ -203,7 +203,7 @@ def _parts(expr: s.Expr) -> Iterator[s.Expr]:
         case s.BinaryExpr():
             yield from (expr.left, expr.right)
         case s.RangeExpr():
-            yield from (expr.lo, expr.hi)
+            yield from s.parts_of(expr)
         case s.Paren():
             yield expr.inner
         case _:

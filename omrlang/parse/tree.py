@@ -187,7 +187,8 @@ class Builder:
         return self._expr(s.UnaryExpr, kids, op, kids[1])
 
     def range_(self, kids: list[Any]) -> s.RangeExpr:
-        return self._expr(s.RangeExpr, kids, kids[0], kids[2])
+        ends = [kid for kid in kids[::2] if kid is not None]
+        return self._expr(s.RangeExpr, kids, ends[0], ends[-1], ends[1] if len(ends) > 2 else None)
 
     def attr(self, kids: list[Any]) -> s.Attr:
         return self._expr(s.Attr, kids, kids[0], kids[2])

@@ -51,8 +51,15 @@ class MixPart(Frozen):
 
 
 class Range(Frozen):
+    """``mid`` is what is likely, where it is not halfway."""
+
     lo: float
     hi: float
+    mid: float | None = None
+
+    @property
+    def middle(self) -> float:
+        return (self.lo + self.hi) / 2 if self.mid is None else self.mid
 
 
 class Assume(Frozen):

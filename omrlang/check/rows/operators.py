@@ -86,6 +86,8 @@ def _binary_type(op: str, left: ExprType, right: ExprType) -> ExprType:
 
 
 def _between(rows: Reading, expr: s.BinaryExpr, span: s.RangeExpr) -> Typed | Failed:
+    if span.mid is not None:
+        return rows.ctx.error("E301", "`in` takes a range `lo .. hi`", span.span)
     parts = [rows.typed(part) for part in (expr.left, span.lo, span.hi)]
     typed = [part for part in parts if not isinstance(part, Failed)]
     if len(typed) < 3:
