@@ -16,6 +16,10 @@ from torch import Tensor, nn
 CHUNK = {"cpu": 1 << 24, "cuda": 1 << 26}
 """Logits of one tile: 64 and 256 MiB in fp32. A GPU is busy with larger products only."""
 
+ALIGNED = 256
+"""Tiles are as many entries wide, times a whole number, where they are not narrower: a GPU's fast products want rows of a
+matrix to start at a multiple of 16 bytes, and fall to a fifth of their speed where they do not."""
+
 
 def is_plain(head: object, dtype: torch.dtype) -> TypeGuard[nn.Linear]:
     """Whether an output layer is its weight and bias alone, in ``dtype``: no adapter, no shards to gather, nobody listening."""
@@ -33,11 +37,20 @@ def tiled_logprobs(
     head: nn.Linear, hidden_ND: Tensor, targets_N: Tensor, temperature: float, chunk: int
 ) -> tuple[Tensor, Tensor]:
     """``(logp_N, entropy_N)`` in fp32; the entropy has no gradient. No more than ``chunk`` logits stand at once."""
-    size = max(1, chunk // max(1, len(hidden_ND)))
     found: tuple[Tensor, Tensor] = _Tiles.apply(
-        hidden_ND, head.weight, head.bias, targets_N, temperature, size
+        hidden_ND, head.weight, head.bias, targets_N, temperature, width(chunk, len(hidden_ND))
     )  # type: ignore[no-untyped-call]
     return found
+
+
+def width(chunk: int, rows: int) -> int:
+    """Entries of a tile.
+
+    >>> width(1 << 26, rows=14_000), width(1 << 10, rows=100)
+    (4608, 10)
+    """
+    size = max(1, chunk // max(1, rows))
+    return size - size % ALIGNED if size > ALIGNED else size
 
 
 def _tiles(vocab: int, size: int) -> Iterator[slice]:
