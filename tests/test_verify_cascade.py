@@ -119,15 +119,15 @@ def test_options(given: str, value: bool) -> None:
 def test_math_verify_is_asked_for_what_rules_leave_open() -> None:
     expr = condition(ask("answer_matches"), "answer_matches")
     rows = [
-        row("a", "x^2+2x+1", answer="(x+1)^2"),
-        row("b", "x^2", answer="(x+1)^2"),
+        row("a", "120", answer="5!"),
+        row("b", "121", answer="5!"),
         row("c", "4"),
     ]
     found = outcomes(expr, rows)
     assert [outcome.value for outcome in found] == [True, False, True]
     assert [outcome.verdicts[0]["reason"] for outcome in found] == [
         "math",
-        "x^2 is not (x+1)^2",
+        "121 is not 5!",
         "exact",
     ]
 

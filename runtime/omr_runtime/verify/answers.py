@@ -1,4 +1,4 @@
-"""A true answer and a given one to a verdict, by rules alone: text, options, numbers with units, tuples.
+"""A true answer and a given one to a verdict, by rules alone: text, options, numbers with units, tuples, polynomials.
 
 What these rules cannot decide comes back as pairs for math-verify. They are strict where a parser of mathematics is
 easily fooled: prose, points read as intervals, mixed numbers, times of day.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
+from omr_runtime.verify.polynomials import same_polynomial
 from omr_runtime.verify.quantities import Number, number_of, numbers_agree
 
 Pair: TypeAlias = tuple[str, str]
@@ -60,6 +62,11 @@ _SWAPS = (
 )
 
 
+REMEMBERED = 1 << 16
+"""Answers repeat within the samples of a question: so many are not read again."""
+
+
+@lru_cache(REMEMBERED)
 def clean(text: str) -> str:
     r"""The answer without what is only notation: white space, wrappers, styles, a full stop at the end.
 
@@ -262,14 +269,16 @@ _FUNCTIONS = frozenset(
 _SMALL_WORDS = frozenset(["not", "is", "are", "if", "but", "the", "no", "yes"])
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _TIME = re.compile(r"\d\s*:\s*\d")
+MAX_ELEMENTS = 12
 _OPEN = {"(": ")", "[": "]", "\\{": "\\}"}
 
 
+@lru_cache(REMEMBERED)
 def decide(truth: str, given: str, question: str = "") -> Decision:
     """True or false where rules can tell, else what math-verify has to find equal.
 
-    >>> decide("4", "(3, 4)"), decide("(x+1)^2", "x^2+2x+1")
-    (False, (('(x+1)^2', 'x^2+2x+1'),))
+    >>> decide("4", "(3, 4)"), decide("(x+1)^2", "x^2+2x+1"), decide("5!", "120")
+    (False, True, (('5!', '120'),))
     """
     if max(len(truth), len(given)) > MAX_CHARACTERS:
         return False
@@ -292,6 +301,10 @@ def decide(truth: str, given: str, question: str = "") -> Decision:
         return False
     if is_prose(truth) or is_prose(given):
         return False
+    if (equal := _same_set(truth, given)) is not None:
+        return equal
+    if (equal := same_polynomial(truth, given)) is not None:
+        return equal
     return ((truth, given),)
 
 
@@ -311,12 +324,31 @@ def is_prose(text: str) -> bool:
 
 
 def _items(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """Brackets and items of a tuple or list; None if the text is none. Sets are left to math-verify."""
+    """Brackets and items of a tuple or list; None if the text is none."""
     ends = text[:1] + text[-1:]
     if ends not in ("()", "[]", "(]", "[)"):
         return None
     items = _split(text[1:-1])
     return (ends, items) if items is not None and len(items) > 1 else None
+
+
+_SET = re.compile(r"\\\{(.*)\\\}", re.DOTALL)
+
+
+def _same_set(truth: str, given: str) -> bool | None:
+    r"""Whether two sets have the same elements; None where one is none or an element is left to math-verify.
+
+    >>> _same_set("\\{1, 2\\}", "\\{2, 1.0\\}"), _same_set("\\{1, 2\\}", "\\{1, 3\\}"), _same_set("1", "\\{1\\}")
+    (True, False, None)
+    """
+    found = _SET.fullmatch(truth), _SET.fullmatch(given)
+    sides = [_split(side[1]) if side else None for side in found]
+    if sides[0] is None or sides[1] is None or max(map(len, sides)) > MAX_ELEMENTS:  # type: ignore[arg-type]
+        return None
+    equal = [[decide(left, right) for right in sides[1]] for left in sides[0]]
+    if not all(isinstance(one, bool) for row in equal for one in row):
+        return None
+    return all(map(any, equal)) and all(map(any, zip(*equal, strict=True)))
 
 
 def _split(text: str) -> tuple[str, ...] | None:

@@ -130,6 +130,8 @@ class Cascade:
             if self._open_plugin is None:
                 raise RunError(f"verifier {verifier.name} cannot be asked here")
             self._plugins[verifier] = self._open_plugin(verifier)
+        if any(call.fn in ("answer_math", "answer_matches") for call in asked):
+            self._math.warm()
         for name, model in models.items():
             if self._open_judge is None:
                 raise RunError(f"judge {name} cannot be asked here")

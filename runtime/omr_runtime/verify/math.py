@@ -14,6 +14,8 @@ from omr_runtime.verify.answers import Pair
 from omr_runtime.verify.workers import Limits, Pool, Reply, Task, serve
 
 MEMORY_BYTES = 2 * 2**30
+TASKS_A_WORKER = 32
+"""As many pairs take about as long as a worker takes to import SymPy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,13 @@ class MathPool:
         self, num_workers: int = 2, cpu_limit_s: float = 3.0, wall_limit_s: float = 60.0
     ) -> None:
         limits = Limits(cpu_limit_s, wall_limit_s)
-        self._pool = Pool("omr_runtime.verify.math", (), num_workers, limits)
+        self._pool = Pool("omr_runtime.verify.math", (), num_workers, limits, TASKS_A_WORKER)
         self._known: dict[Pair, MathVerdict] = {}
         self._lock = threading.Lock()
+
+    def warm(self) -> None:
+        """Start a worker meanwhile: importing SymPy takes a while, and the rules do not need it."""
+        self._pool.warm()
 
     def check(self, pairs: Iterable[Pair]) -> list[MathVerdict]:
         """A verdict for each (true, given) pair, in order. Safe to call from any thread."""

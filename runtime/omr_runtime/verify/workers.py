@@ -48,9 +48,20 @@ class Limits:
 
 
 class Pool:
-    """A few workers that run ``python -m MODULE PARENT ARGS…``. OSError from ``ask`` when none can be started."""
+    """A few workers that run ``python -m MODULE PARENT ARGS…``. OSError from ``ask`` when none can be started.
 
-    def __init__(self, module: str, args: Sequence[str], num_workers: int, limits: Limits) -> None:
+    Another one is started once there are ``tasks_a_worker`` more tasks at a time: where tasks are quick, it would not be
+    ready before they are done."""
+
+    def __init__(
+        self,
+        module: str,
+        args: Sequence[str],
+        num_workers: int,
+        limits: Limits,
+        tasks_a_worker: int = 1,
+    ) -> None:
+        self._tasks_a_worker = tasks_a_worker
         self._command = [sys.executable, "-m", module, str(os.getpid()), *args]
         self._num_workers = num_workers
         self._limits = limits
@@ -75,15 +86,22 @@ class Pool:
             raise failure
         return [found[place] for place in range(len(tasks))]
 
+    def warm(self) -> None:
+        """Have a worker start meanwhile, so that the first task need not wait for it."""
+        self._start(1)
+
     def _start(self, num_tasks: int) -> None:
         """A thread for each worker, because a worker dies with the thread that started it."""
-        while len(self._threads) < min(self._num_workers, num_tasks):
+        wanted = -(-num_tasks // self._tasks_a_worker)
+        while len(self._threads) < min(self._num_workers, wanted):
             thread = threading.Thread(target=self._serve, name="worker", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def _serve(self) -> None:
         worker = _Worker(self._command, self._limits)
+        with contextlib.suppress(OSError, ValueError):  # the first task meets it again and says so
+            worker.start()
         while (item := self._tasks.get()) is not None:
             place, task = item
             try:
@@ -110,6 +128,10 @@ class _Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.num_answered = 0
         self.buffer = b""
+
+    def start(self) -> None:
+        """Be ready for a task. OSError or ValueError where that cannot be."""
+        self._running()
 
     def answer(self, task: Task) -> Reply:
         """The answer to one task; asked twice if something ends the worker that is not the task's time."""
