@@ -141,6 +141,23 @@ def test_a_reader_waits_for_a_writer(tmp_path: Path) -> None:
     process.wait()
 
 
+def test_a_reader_that_stays_stops_no_run(tmp_path: Path) -> None:
+    """A commit on the way is put off to the next one; the last one waits."""
+    path = tmp_path / "lineage.duckdb"
+    with lineage.write(path, "run") as writer:
+        writer.add_shard(STAGE, shard(tmp_path / "x"))
+    code = "import duckdb, sys, time; db = duckdb.connect(sys.argv[1], read_only=True); print('open', flush=True); time.sleep(2)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        with pytest.raises(lineage.Busy), lineage.write(path, "run", patience_s=0.1):
+            pass
+        with lineage.write(path, "run") as writer:
+            writer.add_shard(STAGE, shard(tmp_path / "x"))
+
+
 def test_readers_while_a_run_goes_on(tmp_path: Path) -> None:
     """`show` and `plan` work during a run."""
     process = drive.start([plans.shapes("many", 3_000)], tmp_path / "state", tmp_path)

@@ -33,6 +33,8 @@ COMMANDS: dict[str, str] = {
     "why-not": "tell where a row was dropped, and by which rule",
     "why-rerun": "tell why a stage runs again, setting by setting",
     "funnel": "count what a stage kept and dropped, by reason",
+    "trace": "tell where a file went, or where it came from",
+    "sql": "ask the lineage and the rows in SQL",
     "gc": "delete what no recipe and no plan needs any more",
     "export": "write a stage as a dataset with its card, or a run as OpenLineage events",
     "report": "write what ran as one HTML page",

@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         match args.what:
             case "runs":
-                _print(_runs(args.state), args.json)
+                print_records(_runs(args.state), args.json)
             case "stages":
-                _print(_stages(args.state), args.json)
+                print_records(_stages(args.state), args.json)
             case "steps":
                 return _steps(args)
             case "tournament":
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             case "paired":
                 from omrlang.cli.scores import paired_records
 
-                _print(paired_records(args.state, args.name), args.json)
+                print_records(paired_records(args.state, args.name), args.json)
             case _:
                 return _rows(args)
     except RunError as error:
@@ -135,7 +135,7 @@ def _steps(args: argparse.Namespace) -> int:
     if args.name is None:
         print("error: `omr show steps` needs the name of a training stage", file=sys.stderr)
         return 64
-    _print(story.steps(args.state, args.name, whole=args.json), args.json)
+    print_records(story.steps(args.state, args.name, whole=args.json), args.json)
     return 0
 
 
@@ -161,10 +161,11 @@ def _flat(value: Any) -> str:
     return str(value).replace("\n", "\\n")
 
 
-def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+def print_records(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """A table, or one JSON object a line."""
     if as_json:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json.dumps(row, ensure_ascii=False, default=str))
         return
     if not rows:
         print("none")

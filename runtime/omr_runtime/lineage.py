@@ -96,6 +96,14 @@ class Counts:
     steps_done: int | None = None
 
 
+COMMIT_PATIENCE_S = 600.0
+"""How long a commit that cannot wait for the next one waits for readers: a query of a person's own may take minutes."""
+
+
+class Busy(RunError):
+    """Somebody else has the lineage open, and kept it for too long."""
+
+
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S")
 
@@ -108,8 +116,10 @@ def _connect(path: Path, read_only: bool, patience_s: float) -> duckdb.DuckDBPyC
         except duckdb.IOException as error:
             if is_disk_full(error):
                 raise Resumable(f"{path}: the disk is full") from error
-            if "lock" not in str(error).lower() or time.monotonic() > end:
-                raise RunError(
+            is_locked = "lock" in str(error).lower()
+            if not is_locked or time.monotonic() > end:
+                kind = Busy if is_locked else RunError
+                raise kind(
                     f"{path}: the lineage cannot be opened ({_first_line(error)})"
                 ) from error
             time.sleep(0.05)
@@ -270,11 +280,11 @@ class Writer:
 
 
 @contextlib.contextmanager
-def write(path: Path, run: str) -> Iterator[Writer]:
-    """One transaction: all of it or nothing. Resumable when the disk is full."""
+def write(path: Path, run: str, patience_s: float = COMMIT_PATIENCE_S) -> Iterator[Writer]:
+    """One transaction: all of it or nothing. Resumable when the disk is full, Busy when readers keep it that long."""
     if not path.exists():
         _create(path)
-    db = _connect(path, read_only=False, patience_s=30.0)
+    db = _connect(path, read_only=False, patience_s=patience_s)
     try:
         db.execute("begin")
         _migrate(db)
@@ -422,15 +432,18 @@ class Reader:
         )
 
     def edges_down(self, row: str) -> list[dict[str, Any]]:
-        """From ``child``; a stage that is still at work has its edges in ``edge`` alone."""
-        return self.ask(
-            """select distinct stage, child, role from (
-                 select stage, child, role from child where parent = $1
-                 union all select stage, child, role from edge
-                   where parent = $1 and stage in (select fingerprint from stage where status <> 'done'))
-               order by role, child""",
-            row,
-        )
+        """From ``child``; of stages that are still at work from ``edge``, where nothing is laid by parent yet."""
+        at_work = self.ask("select fingerprint from stage where status <> 'done'")
+        found = self.ask("select distinct stage, child, role from child where parent = ?", row)
+        for stage in at_work:
+            found += self.ask(
+                """select distinct stage, child, role from edge where stage = ? and parent = ?
+                   except select stage, child, role from child where parent = ?""",
+                stage["fingerprint"],
+                row,
+                row,
+            )
+        return sorted(found, key=lambda edge: (edge["role"], edge["child"]))
 
     def uses_of(self, row: str) -> list[dict[str, Any]]:
         return self.ask(
@@ -458,6 +471,53 @@ class Reader:
             stage,
         )
 
+    def sources_of(self, files: Sequence[str]) -> list[dict[str, Any]]:
+        """The sources that read rows from a file of one of these names."""
+        return self.ask(
+            """select s.fingerprint, s.kind, s.name, count(*) as num from origin o
+               join stage s on s.fingerprint = o.stage where list_contains($1, o.file) group by all order by s.name""",
+            list(files),
+        )
+
+    def fates_of(self, source: str, files: Sequence[str]) -> list[dict[str, Any]]:
+        """Where the rows of a file ended, and all that was made of them, by stage and reason; a kept row has no reason."""
+        return self.ask(
+            """with recursive made(id) as (
+                 select "row" from origin where stage = $1 and list_contains($2, file)
+                 union select e.child from edge e join made m on e.parent = m.id where e.role <> 'duplicate_of')
+               select s.kind, s.name, f.reason, count(*) as num, min(s.rowid) as place from (
+                 select stage, id, null as reason from "row" union all select stage, "row", reason from dropped) f
+               join made m on m.id = f.id join stage s on s.fingerprint = f.stage
+               group by s.kind, s.name, f.reason order by place, f.reason nulls first""",
+            source,
+            list(files),
+        )
+
+    def holders_of(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The stages that hold rows of these ids."""
+        return self.ask(
+            """select s.fingerprint, s.kind, s.name, count(*) as num, min(s.rowid) as place
+               from (select distinct unnest($1::text[]) as id) wanted
+               join "row" r on r.id = wanted.id join stage s on s.fingerprint = r.stage
+               group by s.fingerprint, s.kind, s.name order by place""",
+            list(ids),
+        )
+
+    def view(self, name: str, files: Sequence[Path]) -> None:
+        """The rows of Parquet files under a name, for this connection alone; a table of the lineage keeps its name."""
+        if name not in (
+            *_COPIED,
+            *_DERIVED,
+            "run",
+            "stage",
+            "shard",
+            "estimate",
+            "actual",
+            "probe",
+        ):
+            listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+            self.db.execute(f'create temp view "{name}" as select * from read_parquet([{listed}])')
+
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         return self.ask(
             "select step, name, value from metric where stage = ? order by name, step", stage
@@ -481,6 +541,18 @@ def read(path: Path, patience_s: float = 5.0) -> Iterator[Reader]:
         raise RunError(f"{path}: {_first_line(error)}") from error
     finally:
         db.close()
+
+
+def rows_with_image(files: Sequence[Path], digest: str) -> list[str]:
+    """The ids of the rows of Parquet files that show a picture."""
+    if not files:
+        return []
+    with duckdb.connect(":memory:") as db:
+        found = db.execute(
+            "select id from read_parquet(?) where list_contains(images, ?) order by id",
+            [[str(file) for file in files], digest],
+        )
+        return [row[0] for row in found.fetchall()]
 
 
 def read_parquet(

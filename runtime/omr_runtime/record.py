@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -83,9 +84,11 @@ class Record:
     # ---- stages
 
     def commit(self, stage: PlanStage, shards: Shards, seconds: float) -> None:
-        """Take over the shards that were not yet; nothing is opened when there is none."""
+        """Take over the shards that were not yet; nothing is opened when there is none. While somebody reads the lineage
+        they wait for the next commit."""
         if shards.numbers() - self.committed.get(stage.fingerprint, set()):
-            self._write(stage, shards, seconds, "partial", {})
+            with contextlib.suppress(lineage.Busy):
+                self._write(stage, shards, seconds, "partial", {}, patience_s=1.0)
 
     def finish(self, stage: PlanStage, plan: Plan, seconds: float) -> dict[str, Any]:
         """The last shards and the row that says finished, in one transaction; then the index."""
@@ -154,6 +157,7 @@ class Record:
         seconds: float,
         status: str,
         summary: dict[str, Any],
+        patience_s: float = lineage.COMMIT_PATIENCE_S,
     ) -> None:
         """One transaction over all that is new, then the index."""
         fingerprint = stage.fingerprint
@@ -161,7 +165,7 @@ class Record:
         entry = self.index["stages"].get(fingerprint, {})
         seconds += self.seconds_before.setdefault(fingerprint, float(entry.get("seconds", 0.0)))
         new = [shard for shard in shards.read() if shard.number not in known]
-        with lineage.write(self.state.lineage, self.run) as writer:
+        with lineage.write(self.state.lineage, self.run, patience_s) as writer:
             writer.start_stage(
                 fingerprint,
                 stage.name,

@@ -106,6 +106,26 @@ def rows(folder: Path, stage: str, limit: int) -> list[dict[str, Any]]:
     return lineage.read_parquet(files, limit)
 
 
+def ask(folder: Path, query: str) -> list[dict[str, Any]]:
+    """What a query of the user's own gives. The newest artifact of each stage name is a view of that name."""
+    state = State(folder)
+    stages = read_index(state)["stages"]
+    newest = {
+        e["name"]: mark
+        for mark, e in sorted(stages.items(), key=lambda item: item[1].get("updated") or "")
+    }
+    with lineage.read(state.lineage) as reader:
+        for name, mark in newest.items():
+            files = [
+                shard.files["row"]
+                for shard in Shards(state.artifact(mark)).read()
+                if "row" in shard.files
+            ]
+            if files:
+                reader.view(name, files)
+        return reader.ask(query)
+
+
 SHOWN = ("loss", "reward", "watch/accuracy", "response_tokens", "entropy", "spread_share", "lr")
 """The figures of a step that a table has room for."""
 
