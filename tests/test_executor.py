@@ -256,6 +256,34 @@ def test_a_full_disk_ends_with_5_and_a_re_run_goes_on(words: Path) -> None:
     assert len(rows_of(words / "state", "both")) == 90
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_kb", [8, 16, 32, 64, 128, 280, 400, 800, 1_600])
+def test_a_full_disk_during_any_commit(tmp_path: Path, limit_kb: int) -> None:
+    """Limits from what not even a work order fits into to what only the last commits pass: each time a database that
+    opens (or none yet), shards that are whole, and a run that goes on."""
+    write_words(tmp_path, 6_000)
+    specs = [*SPECS[:2], plans.mix("both", {"words": UpTo(n=4_000), "puzzles": UpTo(n=30)})]
+    specs[0] = specs[0].model_copy(update={"bad_rows": "drop"})
+    state = State(tmp_path / "state")
+    code, out = drive.finish(
+        drive.start(specs, state.folder, tmp_path, limit_bytes=1_000 * limit_kb)
+    )
+    assert code in (0, 5), out
+    assert code == 0 or "the disk is full" in out
+    assert "Traceback" not in out
+    if state.lineage.exists():
+        with lineage.read(state.lineage) as reader:
+            for stage in reader.stages():
+                counts = reader.counts(stage["fingerprint"])
+                rows = reader.ask('select count(*) as n from "row" where stage = ?', stage["fingerprint"])  # fmt: skip
+                assert rows == [{"n": counts.num_rows}]
+    code, out = drive.finish(drive.start(specs, state.folder, tmp_path))
+    assert code == 0, out
+    assert len(rows_of(state.folder, "both")) == 50 + 30
+    code, out = drive.finish(drive.start(specs, state.folder, tmp_path))
+    assert (code, out.strip().splitlines()[-1]) == (0, "executed:")
+
+
 def test_a_full_disk_under_the_lineage(tmp_path: Path) -> None:
     """Shards are small enough for the limit, the database's log is not."""
     write_words(tmp_path, 40_000)
