@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,8 +147,24 @@ def _rows(args: argparse.Namespace) -> int:
         print("error: `omr show rows` needs the name of a stage", file=sys.stderr)
         return 64
     for row in story.rows(args.state, args.name, args.n):
-        print(json.dumps(row, ensure_ascii=False) if args.json else _block(row))
+        if args.json:
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            print(_block(row))
+            _pictures(args.state, row)
     return 0
+
+
+def _pictures(state: Path, row: dict[str, Any]) -> None:
+    """The row's pictures, as well as this terminal can."""
+    if not row.get("images"):
+        return
+    from omr_runtime.drawn import drawn, way_of
+
+    way = way_of(os.environ, sys.stdout.isatty())
+    for name in row["images"]:
+        print(drawn(state, name, way))
+    print()
 
 
 def _block(row: dict[str, Any]) -> str:
