@@ -55,7 +55,9 @@ MFU_SFT: Guess = (0.24, 0.34, 0.40)
 MFU_RL: Guess = (0.12, 0.22, 0.32)
 MFU_SMALL: Guess = (0.08, 0.15, 0.25)
 MFU_EXPERTS: Guess = (0.025, 0.10, 0.17)
-"""Model FLOPs utilisation, causal convention: packed, from some billions of parameters; RL updates; under a billion; experts.
+MFU_TOWER: Guess = (0.11, 0.28, 0.40)
+"""Model FLOPs utilisation, causal convention: packed, from some billions of parameters; RL updates; under a billion; experts;
+a vision tower, whose narrow layers wait for memory (13% on an H100, ``benchmarks/gpu.py``; as the text's where images are few).
 The ends hold what prime-rl and lmms-engine published: 24% (4B, 16k) to 40%, 12.5% (4B, 16k) to 30% (4B, 64k), 2.9% (30B-A3B)."""
 
 DECODE_BANDWIDTH: Guess = (0.8, 0.7, 0.6)

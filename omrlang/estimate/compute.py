@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from omrlang.estimate import assumptions
 from omrlang.estimate.jobs import on_cpu
-from omrlang.estimate.ranges import derive, exact, product, ratio, setting, unknown
+from omrlang.estimate.ranges import added, derive, exact, product, ratio, setting, unknown
 from omrlang.estimate.rows import guess
 from omrlang.estimate.shapes import kv_bytes_per_token, origin_of, text_params
 from omrlang.plan import Estimate
@@ -61,20 +61,28 @@ def train_seconds(
     """Time of forward and backward passes over ``tokens``, of documents of ``length``, of which a share are image tokens."""
     if shape is None:
         return NO_SHAPE
-    work = derive(
+    text = derive(
         "FLOPs",
-        "tokens x (6 N + 6 L d s + 3 image_share V)",
-        lambda tokens, N, Ld, s, image_share, V: (
-            tokens * (6 * N + 6 * Ld * s + 3 * image_share * V)
-        ),
+        "tokens x (6 N + 6 L d s)",
+        lambda tokens, N, Ld, s: tokens * (6 * N + 6 * Ld * s),
         tokens=tokens,
         N=of_shape(shape, text_params(shape), "parameters", "that a text token goes through"),
         Ld=of_shape(shape, _attention_width(shape), "", "layers x heads x width of a head"),
         s=length,
+    )
+    tower = derive(
+        "FLOPs",
+        "3 tokens x image_share x V",
+        lambda tokens, image_share, V: 3 * tokens * image_share * V,
+        tokens=tokens,
         image_share=visual_share,
         V=of_shape(shape, vision_flops_per_token(shape), "FLOPs", "the tower for an image token"),
     )
-    return _cpu_train(spec, work) if on_cpu(spec) else _gpu_train(spec, shape, work)
+    parts = {"text": text} if tower.hi == 0 else {"text": text, "tower": tower}
+    if on_cpu(spec):
+        return _cpu_train(spec, added("FLOPs", " + ".join(parts), parts))
+    timed = {name: _gpu_train(spec, shape, name, part) for name, part in parts.items()}
+    return added("s", " + ".join(timed), timed) if len(timed) > 1 else timed["text"]
 
 
 def _cpu_train(spec: Sft | Rl, work: Estimate) -> Estimate:
@@ -94,12 +102,14 @@ def _cpu_train(spec: Sft | Rl, work: Estimate) -> Estimate:
     )
 
 
-def _gpu_train(spec: Sft | Rl, shape: Shape, work: Estimate) -> Estimate:
+def _gpu_train(spec: Sft | Rl, shape: Shape, part: str, work: Estimate) -> Estimate:
     hardware = spec.hardware
     assert hardware is not None, "a stage on GPUs names its hardware"
     assert hardware.gpu is not None, "a stage on GPUs names its hardware"
     values = assumptions.MFU_RL if isinstance(spec, Rl) else assumptions.MFU_SFT
-    if shape.experts:
+    if part == "tower":
+        values = assumptions.MFU_TOWER
+    elif shape.experts:
         values = assumptions.MFU_EXPERTS
     elif shape.num_params < 1e9:
         values = assumptions.MFU_SMALL
@@ -113,7 +123,7 @@ def _gpu_train(spec: Sft | Rl, shape: Shape, work: Estimate) -> Estimate:
         peak=exact(
             hardware.gpu.tflops * 1e12, "FLOP/s", "declared", f"{hardware.gpu.name}, dense bf16"
         ),
-        utilisation=guess(values, "", "model FLOPs utilisation, causal convention"),
+        utilisation=guess(values, "", f"model FLOPs utilisation of the {part}, causal convention"),
     )
 
 
