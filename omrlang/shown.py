@@ -9,6 +9,7 @@ from omrlang.types import (
     Aggregate,
     All,
     Amount,
+    Chains,
     Count,
     Hardware,
     MixAmount,
@@ -86,11 +87,21 @@ def shown_aggregate(aggregate: Aggregate) -> str:
     >>> shown_aggregate("majority"), shown_aggregate(Worst(by="variant"))
     ('majority', 'worst by variant')
     """
-    return f"worst by {aggregate.by}" if isinstance(aggregate, Worst) else aggregate
+    match aggregate:
+        case Worst(by=by):
+            return f"worst by {by}"
+        case Chains(by=by, loose=loose):
+            return f"chains by {by}, {'loose' if loose else 'strict'}"
+        case word:
+            return word
 
 
 def shown_hardware(hardware: Hardware) -> str:
-    """``32 x a800_80gb``, or the number of processes on a machine without a GPU."""
-    if hardware.gpu is None:
-        return f"{hardware.count} processes"
-    return f"{hardware.count} x {hardware.gpu.name}"
+    """``32 x a800_80gb``, or the number of processes on a machine without a GPU; a cluster with its address."""
+    cluster = hardware.cluster
+    where = "" if cluster is None else f"ray({cluster.address or f'env {cluster.address_env}'})"
+    if hardware.gpu is not None:
+        return f"{hardware.count} x {hardware.gpu.name}{' of ' if where else ''}{where}"
+    if cluster is not None:
+        return f"{where}, {cluster.engines} workers" if cluster.engines else where
+    return f"{hardware.count} processes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -48,6 +49,16 @@ onload = () => {
 """
 
 
+ASK = """
+<script>
+onload = () => {
+  const inside = document.querySelector('iframe').contentDocument;
+  document.querySelector('pre').textContent = JSON.stringify((%s)(inside));
+};
+</script>
+"""
+
+
 @dataclass(frozen=True)
 class Seen:
     """``covered`` are texts of pictures that stand on each other, ``cut`` texts beyond their box, cell or the page;
@@ -75,12 +86,27 @@ def dom(page: Path, *options: str) -> str:
 
 def seen(html: str, folder: Path, width: int, *, dark: bool = False) -> Seen:
     """The page in a frame of so many pixels, since a browser's window is never narrower than 500."""
+    return Seen(**_framed(html, folder, width, MEASURE, *([DARK] if dark else [])))
+
+
+def asked(html: str, folder: Path, function: str, width: int = 390) -> Any:
+    """What a JavaScript function of the page's document returns, once the page is there: it may click."""
+    return _framed(html, folder, width, ASK % function)
+
+
+def processor_seconds(page: Path) -> float:
+    """What the browser's processes take to start, open the page and end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    dom(page)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _framed(html: str, folder: Path, width: int, script: str, *options: str) -> Any:
     frame = (
         f'<iframe srcdoc="{escape(html)}" style="border:0;width:{width}px;height:900px"></iframe>'
     )
     path = folder / "frame.html"
-    path.write_text(f'<!doctype html><meta charset="utf-8">{frame}<pre></pre>{MEASURE}')
-    found = dom(path, "--window-size=1600,1000", *([DARK] if dark else []))
-    text = re.findall(r"<pre>(.*?)</pre>", found, re.DOTALL)[-1]
-    measured: dict[str, Any] = json.loads(unescape(text))
-    return Seen(**measured)
+    path.write_text(f'<!doctype html><meta charset="utf-8">{frame}<pre></pre>{script}')
+    found = dom(path, "--window-size=1600,1000", *options)
+    return json.loads(unescape(re.findall(r"<pre>(.*?)</pre>", found, re.DOTALL)[-1]))

@@ -111,6 +111,11 @@ def test_a_changed_way_of_counting_is_one_factor(tmp_path: Path) -> None:
     [
         ({"plain": WORST}, "`worst` looks at `variant`, which the rows of `plain` lack"),
         ({"after": WORST}, "`worst` looks at `variant`, which the rows of `plain` lack"),
+        (
+            {"plain": 'aggregate = chains(by = variant, whole = "multi")'},
+            "`chains` looks at `extra.step`, which the rows of `plain` lack",
+        ),
+        ({"plain": "aggregate = chains(by = variant)"}, "`chains(…)` lacks `whole`"),
         ({"after": "aggregate = worst"}, "`aggregate` has no choice `worst`"),
         ({"after": "aggregate = worst()"}, "`worst(…)` lacks `by`"),
         ({"after": "aggregate = worst(by = source)"}, "`by` has no choice `source`"),

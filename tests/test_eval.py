@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
@@ -40,7 +41,7 @@ from omr_runtime.verify.accuracy import (
 from omr_runtime.verify.economy import Manner, economy
 from omr_runtime.work import Work
 from omrlang.schema import Eval
-from omrlang.types import RowExpr, Worst
+from omrlang.types import Chains, RowExpr, Worst
 
 
 def spec(rows: Sequence[str] = ("easy", "hard"), n: int = 1, score: RowExpr | None = None) -> Eval:
@@ -96,7 +97,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Write], None]:
                         error="no route" if text == "!" else None,
                     )
 
-        ledger = SimpleNamespace(sample_rows=sample_rows)
+        ledger = SimpleNamespace(sample_rows=sample_rows, ledger_name=lambda *_: None)
         monkeypatch.setitem(sys.modules, "omr_runtime.ledger", ledger)  # type: ignore[arg-type]
 
     return set_
@@ -318,6 +319,64 @@ def test_with_several_answers_the_worst_variant_is_that_of_the_lowest_mean() -> 
     assert counted("mean", answers) == [
         ("p", score) for given in scores.values() for score in given
     ]
+
+
+def released_wemath(chains: list[tuple[bool, list[bool]]], *, loose: bool) -> float:
+    """We-Math's own count, by its four outcomes: (N - 0.5 * IG - RM - IK) / N."""
+    generalised_badly = sum(all(steps) and not whole for whole, steps in chains)
+    knows_too_little = sum(not all(steps) and not whole for whole, steps in chains)
+    by_rote = sum(whole and not (any(steps) if loose else all(steps)) for whole, steps in chains)
+    return (len(chains) - 0.5 * generalised_badly - by_rote - knows_too_little) / len(chains)
+
+
+@pytest.mark.parametrize("loose", [True, False])
+def test_chains_count_as_we_math_counts_them(loose: bool) -> None:
+    """Every outcome of two and of three steps, and 525 chains at random with the shares of the set."""
+    outcomes = [
+        (whole, list(steps))
+        for num in (2, 3)
+        for whole in (True, False)
+        for steps in itertools.product((True, False), repeat=num)
+    ]
+    draw = random.Random(5)
+    drawn = [
+        (draw.random() < 0.6, [draw.random() < 0.8 for _ in range(2 if n < 360 else 3)])
+        for n in range(525)
+    ]
+    for chains in ([one] for one in outcomes):
+        assert _counted_chains(chains, loose) == pytest.approx(released_wemath(chains, loose=loose))
+    assert _counted_chains(drawn, loose) == pytest.approx(released_wemath(drawn, loose=loose))
+
+
+def _counted_chains(chains: list[tuple[bool, list[bool]]], loose: bool) -> float:
+    answers = [
+        Answer(f"{n}.{step}", float(right), str(n), Manner(5, True), step=step)
+        for n, (whole, steps) in enumerate(chains)
+        for step, right in [*((str(k), it) for k, it in enumerate(steps)), ("multi", whole)]
+    ]
+    way = Chains(by="variant", whole="multi", loose=loose)
+    assert measure({way: answers[:1]}).get("accuracy") is None, "a step alone is no chain"
+    return measure({way: answers})["accuracy"]
+
+
+def test_an_eval_counts_chains_by_the_columns_of_its_rows(
+    tmp_path: Path, model: Callable[[Write], None]
+) -> None:
+    """Two chains of two steps and the whole; of the second the whole is wrong: one and a half of two."""
+    model(lambda question, index: response("5" if question.endswith("5") else "4"))
+    steps = ["1", "2", "multi"] * 2
+    rows = [
+        row | {"variant": str(k // 3), "extra": json.dumps({"step": steps[k]})}
+        for k, row in enumerate(questions("chained", 6))
+    ]
+    way = Chains(by="variant", whole="multi")
+    asked = spec(["chained"]).model_copy(update={"own_aggregates": {"chained": way}})
+    work = work_order(asked, tmp_path, {"chained": rows})
+    stage.run(work)
+    metrics = json.loads((Path(work.out) / "done.json").read_text())["metrics"]
+    assert (metrics["accuracy"], metrics["mean_score"]) == (0.75, pytest.approx(5 / 6))
+    by_step = {name: it["accuracy"] for name, it in metrics["by_category"]["step"].items()}
+    assert by_step == {"1": 1.0, "2": 1.0, "multi": 0.5}
 
 
 def test_variants_of_one_problem_are_one_cluster_of_the_mean() -> None:

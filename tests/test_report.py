@@ -10,6 +10,7 @@ from typing import Any
 import browser
 import plans
 import pytest
+import yaml
 
 from omr_runtime import lineage
 from omr_runtime.report.examples import MOST_LETTERS, cut
@@ -135,12 +136,21 @@ class Made:
         self.writer.add_actual(stage.fingerprint, "seconds", 3.0)
         self.writer.end_stage(stage.fingerprint, "done", 3.0, {})
         counts = self.writer.counts(stage.fingerprint)
+        spec, parents = stage.spec.model_dump(mode="json"), self.plan.stages
+        self.index["previous"][stage.fingerprint] = {
+            "spec": spec,
+            "parents": {it.name: it.fingerprint for it in parents if it.name in stage.parents},
+            "revision": None,
+            "pins": {},
+        }
         self.index["stages"][stage.fingerprint] = {
             "name": name,
             "kind": stage.spec.kind,
             "status": "done",
             "num_in": counts.num_rows + counts.num_dropped,
             "num_kept": counts.num_rows,
+            "num_rows": counts.num_rows,
+            "num_dropped": counts.num_dropped,
         } | entry
 
 
@@ -241,6 +251,84 @@ def test_a_browser_shows_it_without_a_complaint(tmp_path: Path) -> None:
     found = browser.dom(path)
     assert 'id="tournament"' in found
     assert "<script" not in found
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_shows_all_of_it(tmp_path: Path, dark: bool) -> None:
+    """No text on another, none cut off but what a table or a picture scrolls to; dark paper in the dark."""
+    found = browser.seen(html(tmp_path), tmp_path, 390, dark=dark)
+    assert found.width <= 390
+    assert not found.covered
+    assert found.paper == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
+
+
+CLICK = """(page) => {
+  const shown = () => [...page.querySelectorAll('.example')].filter((it) => it.offsetParent).length;
+  const counts = {};
+  for (const button of page.querySelectorAll('.choose input')) {
+    button.closest('label').click();
+    counts[button.id.replace('show-', '')] = shown();
+  }
+  const dead = [...page.querySelectorAll('nav a')].filter((link) => !page.querySelector(link.getAttribute('href')));
+  return { counts, dead: dead.length };
+}"""
+
+
+def test_links_lead_somewhere_and_filters_filter(tmp_path: Path) -> None:
+    text = html(tmp_path)
+    found = browser.asked(text, tmp_path, CLICK)
+    assert found["dead"] == 0
+    counts = found["counts"]
+    assert counts.pop("all") == sum(counts.values()) == text.count('<article class="example')
+    assert counts["right"] > 0
+    assert counts["dropped"] > 0
+
+
+def test_it_opens_within_a_second(tmp_path: Path) -> None:
+    """By the processor time that it takes the browser more than a blank page, which other work on the machine leaves alone."""
+    page, blank = tmp_path / "report.html", tmp_path / "blank.html"
+    page.write_text(html(tmp_path))
+    blank.write_text("<!doctype html><title>blank</title>")
+    assert page.stat().st_size < 5_000_000
+    took = [min(browser.processor_seconds(path) for _ in range(3)) for path in (page, blank)]
+    assert took[0] - took[1] < 1
+
+
+def test_markdown_has_the_same_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Made(tmp_path, EVIL)
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--format", "markdown", "--state", "state"]) == 0
+    assert capsys.readouterr().out.startswith("test.md: ")
+    text = (tmp_path / "test.md").read_text()
+    heads = [line for line in text.splitlines() if line.startswith("## ")]
+    assert len(heads) == 7
+    assert "| after | 4 | 75.0% | 10.0 – 90.0% | 30.0 | – |" in text
+    assert "| filter accepted | 4 | 2 | 2 | 2 × " in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        columns = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(columns) == 1, table
+
+
+def test_the_card_of_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Made(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    make = ["export", "card", "cold_start", "card.md", "--title", 'A "small" model']
+    assert main([*make, "--state", "state"]) == 0
+    text = (tmp_path / "card.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    (result,) = front["model-index"][0]["results"]
+    assert front["model-index"][0]["name"] == 'A "small" model'
+    assert (result["metrics"][0]["value"], result["metrics"][0]["name"]) == (75.0, "after")
+    assert front["pipeline_tag"] == "image-text-to-text"
+    assert "- `sft.cold_start`: 40 steps on `accepted`, from tiny" in text
+    assert "| before | after | 4 | +50.0 |" in text
+    assert main([*make, "--state", "state"]) == 1, "what is there already is left alone"
+    assert main(["export", "card", "accepted", "other.md", "--state", "state"]) == 1
+    assert "filter.accepted trains no model" in capsys.readouterr().err
 
 
 def test_plans_of_runs_are_read_back(tmp_path: Path) -> None:

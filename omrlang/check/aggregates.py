@@ -6,7 +6,7 @@ from typing import Any
 
 from omrlang.check.context import Context, Traits
 from omrlang.scope import Draft
-from omrlang.types import Aggregate, Worst
+from omrlang.types import Aggregate, Chains, Worst
 
 
 def own_aggregates(ctx: Context, values: dict[str, Any]) -> dict[str, Aggregate]:
@@ -18,12 +18,16 @@ def own_aggregates(ctx: Context, values: dict[str, Any]) -> dict[str, Aggregate]
 
 
 def check_aggregate(ctx: Context, aggregate: object, row_sets: list[Draft]) -> None:
-    """Report row sets without the column that says what is a variant of what."""
-    if not isinstance(aggregate, Worst):
+    """Report row sets without the columns that say what is a variant of what, and which step of it."""
+    if not isinstance(aggregate, Worst | Chains):
         return
+    needed = (aggregate.by, *(["extra.step"] if isinstance(aggregate, Chains) else []))
     for draft in row_sets:
         names = ctx.rows[draft].names if draft in ctx.rows else None
         span = ctx.provenance["aggregate"].span
-        if names is not None and aggregate.by not in names and span is not None:
-            message = f"`worst` looks at `{aggregate.by}`, which the rows of `{draft.name}` lack"
-            ctx.error("E209", message, span, f"its source maps no column `{aggregate.by}`")
+        for column in needed:
+            if names is not None and column not in names and span is not None:
+                message = (
+                    f"`{aggregate.kind}` looks at `{column}`, which the rows of `{draft.name}` lack"
+                )
+                ctx.error("E209", message, span, f"its source maps no column `{column}`")

@@ -1,4 +1,4 @@
-"""``omr report [FILE|RUN]``: what ran, why it came out so and what it cost, as one HTML page that stands alone."""
+"""``omr report [FILE|RUN]``: what ran, why it came out so and what it cost, as one HTML page that stands alone or as Markdown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--against", metavar="FILE|RUN", help="another one on the same state folder to compare with"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="where to write it (default RECIPE.html)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where to write it (default RECIPE.html or RECIPE.md)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["html", "markdown"],
+        default="html",
+        help="markdown has the tables alone, for a model card or a pull request",
     )
     parser.add_argument(
         "--with",
@@ -46,21 +55,24 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         from omr_runtime.report.facts import gather
+        from omr_runtime.report.markdown import markdown
         from omr_runtime.report.official import official_line
         from omr_runtime.report.page import page
         from omr_runtime.report.ran import find
 
         ran = find(args.state, args.target)
         against = _against(ran, find(args.state, args.against)) if args.against else None
-        text = page(gather(ran, [official_line(path) for path in args.results]), against)
+        facts = gather(ran, [official_line(path) for path in args.results])
+        text = page(facts, against) if args.format == "html" else markdown(facts, against)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return _write(args.out or _default_name(ran.plan.recipe), text)
+    suffix = ".html" if args.format == "html" else ".md"
+    return _write(args.out or _default_name(ran.plan.recipe, suffix), text)
 
 
-def _default_name(recipe: str) -> Path:
-    return Path(re.sub(r"[^\w.-]", "_", Path(recipe).name.replace(".omr", "")) + ".html")
+def _default_name(recipe: str, suffix: str) -> Path:
+    return Path(re.sub(r"[^\w.-]", "_", Path(recipe).name.replace(".omr", "")) + suffix)
 
 
 def _write(path: Path, text: str) -> int:

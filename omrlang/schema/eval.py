@@ -30,7 +30,7 @@ class Eval(Decoding):
         Aggregate | None,
         Setting(
             cls="rows",
-            doc="how scores become a benchmark's accuracy: `mean` over answers, `majority` of each question's `n`, or `worst(by = variant)` of each problem; default what the benchmark says, else `mean`",
+            doc="how scores become a benchmark's accuracy: `mean` over answers, `majority` of each question's `n`, `worst(by = variant)` of each problem, or `chains(…)` of steps; default what the benchmark says, else `mean`",
         ),
     ] = None
     own_aggregates: dict[str, Aggregate] = Field(

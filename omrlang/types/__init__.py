@@ -77,7 +77,7 @@ from omrlang.types.rows import (
     Unary,
     Verifier,
 )
-from omrlang.types.scores import Aggregate, Worst
+from omrlang.types.scores import Aggregate, Chains, Worst
 from omrlang.types.setting import (
     Clause,
     Frozen,
@@ -127,6 +127,7 @@ __all__ = [
     "Between",
     "Binary",
     "Call",
+    "Chains",
     "Checkpoint",
     "Clause",
     "Col",

@@ -41,14 +41,21 @@ def card(facts: Facts) -> str:
     parts = [
         _front(facts),
         f"# {facts.title}\n\n{_summary(facts)}",
+        *sections(facts),
+        "## Columns\n\n" + ", ".join(f"`{name}`" for name in facts.columns),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(facts: Facts) -> list[str]:
+    """What the rows came from and went through, which the card of a model has too."""
+    return [
         "## Sources\n\n" + _table(list(_sources(facts))),
         "## How it was made\n\n" + _table(list(_stages(facts))),
         *([f"## Sampled\n\n{text}"] if (text := "\n".join(_teachers(facts))) else []),
         *([f"## Thrown out\n\n{text}"] if (text := _dropped(facts)) else []),
         "## Licences\n\n" + "\n".join(_licences(facts)),
-        "## Columns\n\n" + ", ".join(f"`{name}`" for name in facts.columns),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def _front(facts: Facts) -> str:
@@ -94,8 +101,8 @@ def _cell(text: str) -> str:
 
 
 def _sources(facts: Facts) -> Iterator[list[str]]:
-    yield ["source", "from", "revision", "licence", "rows read", "rows here"]
-    here = facts.made[-1].entry["rows_by_source"]
+    here = facts.made[-1].entry.get("rows_by_source")
+    yield ["source", "from", "revision", "licence", "rows read", *(["rows here"] if here else [])]
     for one, source in sources(facts.made):
         read = one.entry["num_rows"] + one.entry["num_dropped"]
         yield [
@@ -104,7 +111,7 @@ def _sources(facts: Facts) -> Iterator[list[str]]:
             (one.revision or "-")[:16],
             source.licence or "unknown",
             f"{read:,}",
-            f"{here.get(source.label or source.name, 0):,}",
+            *([f"{here.get(source.label or source.name, 0):,}"] if here else []),
         ]
 
 

@@ -129,12 +129,17 @@ def _meta(facts: Facts) -> str:
     plan = facts.ran.plan
     parts = [f"seed {plan.seed}", f"omr {plan.omr_version}"]
     for ident, started, ended, code in facts.runs:
-        took = _took(started, ended) if ended else "not ended"
+        took = took_text(started, ended) if ended else "not ended"
         parts.append(f"run {ident}, {took}{'' if code in (0, None) else f', exit {code}'}")
     return " · ".join(parts)
 
 
-def _took(started: str, ended: str) -> str:
+def took_text(started: str, ended: str) -> str:
+    """How long a run took, from two times of day.
+
+    >>> took_text("2026-01-01T00:00:00+00:00", "2026-01-01T00:02:11+00:00")
+    '2 min 11 s'
+    """
     seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -52,6 +52,15 @@ def find(folder: Path, target: str | None = None) -> Ran:
     raise RunError(_nothing(state, target, plans))
 
 
+def of_stage(state: State, fingerprint: str) -> Ran:
+    """The last run whose plan has the artifact. RunError where its plan is no longer there."""
+    files = sorted(state.plans.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for plan in map(_read, files):
+        if plan is not None and any(stage.fingerprint == fingerprint for stage in plan.stages):
+            return of_plan(state, plan)
+    raise RunError(f"no plan on {state.folder} has the artifact {fingerprint}")
+
+
 def of_plan(state: State, plan: Plan) -> Ran:
     """What there is of the stages of a plan, whatever run made it."""
     stages = read_index(state)["stages"]

@@ -11,7 +11,7 @@ from typing import TypeAlias, assert_never
 
 from omr_runtime.verify.answers import exact
 from omr_runtime.verify.economy import Manner, economy
-from omrlang.types import Aggregate, Worst
+from omrlang.types import Aggregate, Chains, Worst
 
 Z = NormalDist().inv_cdf(0.975)
 
@@ -19,13 +19,15 @@ Z = NormalDist().inv_cdf(0.975)
 @dataclass(frozen=True, slots=True)
 class Answer:
     """``question`` is the id of the row that was asked, ``problem`` what it is a variant of, itself if of nothing: answers
-    to one problem are one cluster. ``score`` in 0 .. 1. ``said`` is the final answer, an option as its text."""
+    to one problem are one cluster. ``score`` in 0 .. 1. ``said`` is the final answer, an option as its text, ``step`` which
+    step of the problem was asked for."""
 
     question: str
     score: float
     problem: str
     manner: Manner
     said: str | None = None
+    step: str | None = None
 
 
 Counted: TypeAlias = tuple[str, float]
@@ -36,23 +38,29 @@ def measure(answers: Mapping[Aggregate, Iterable[Answer]]) -> dict[str, float]:
     """The figures of one benchmark, or of all, whose answers stand under how they are counted. Empty without answers.
 
     ``accuracy`` is the mean of what is counted; ``mean_score``, that over answers, stands beside it where it is not that.
+    Where nothing can be counted, no chain being whole, there is no accuracy.
     """
     by_way = {aggregate: list(found) for aggregate, found in answers.items()}
     given = [answer for found in by_way.values() for answer in found]
     if not given:
         return {}
     values = [one for aggregate, found in by_way.items() for one in counted(aggregate, found)]
-    low, high = interval(values)
     plain = {} if set(by_way) == {"mean"} else {"mean_score": fmean(a.score for a in given)}
     return {
         "num_questions": len({answer.question for answer in given}),
         "num_answers": len(given),
-        "accuracy": fmean(value for _, value in values),
-        "accuracy_lo": low,
-        "accuracy_hi": high,
+        **_accuracy(values),
         **plain,
         **economy([answer.manner for answer in given]),
     }
+
+
+def _accuracy(values: Sequence[Counted]) -> dict[str, float]:
+    if not values:
+        return {}
+    low, high = interval(values)
+    mean = fmean(value for _, value in values)
+    return {"accuracy": mean, "accuracy_lo": low, "accuracy_hi": high}
 
 
 # ---- what is counted -------------------------------------------------------------------------------------------
@@ -73,7 +81,29 @@ def counted(aggregate: Aggregate, answers: Iterable[Answer]) -> list[Counted]:
         means = [(problem, fmean(a.score for a in found)) for problem, _, found in by_question]
         by_problem = groupby(means, key=lambda one: one[0])
         return [(problem, min(value for _, value in found)) for problem, found in by_problem]
+    if isinstance(aggregate, Chains):
+        return chains(aggregate, by_question)
     assert_never(aggregate)
+
+
+def chains(way: Chains, by_question: Iterable[tuple[str, str, list[Answer]]]) -> list[Counted]:
+    """Each chain of which the whole and a step were answered, with what it counts (arXiv 2407.01284, section 3.2)."""
+    found: dict[str, tuple[list[bool], list[bool]]] = {}
+    for problem, _, given in by_question:
+        whole, steps = found.setdefault(problem, ([], []))
+        is_right = fmean(answer.score for answer in given) > 0.5
+        (whole if given[0].step == way.whole else steps).append(is_right)
+    return [
+        (problem, _chain(all(whole), steps, way.loose))
+        for problem, (whole, steps) in found.items()
+        if whole and steps
+    ]
+
+
+def _chain(whole: bool, steps: list[bool], loose: bool) -> float:
+    if all(steps):
+        return 1.0 if whole else 0.5
+    return float(whole and loose and any(steps))
 
 
 def majority(answers: Sequence[Answer]) -> float:

@@ -13,7 +13,7 @@ from omr_runtime.verify.answers import chosen_option
 from omr_runtime.verify.economy import manner
 from omr_runtime.verify.interpret import Row
 from omr_runtime.work import InputRows, read_rows
-from omrlang.types import Aggregate, Prompt
+from omrlang.types import Aggregate, Chains, Prompt
 
 MOST_CATEGORIES = 20
 """A mapped column `extra.NAME` with no more values than this, and at least two, is a category of its questions."""
@@ -23,12 +23,13 @@ LONGEST_CATEGORY = 60
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question of a benchmark: ``problem`` is what it is a variant of, its own id if of nothing; ``categories`` are
-    its short values of ``extra.NAME``."""
+    its short values of ``extra.NAME``, ``step`` that of ``extra.step``."""
 
     name: str
     aggregate: Aggregate
     problem: str
     categories: dict[str, str]
+    step: str | None = None
 
 
 Questions: TypeAlias = dict[str, list[Question]]
@@ -47,7 +48,8 @@ def questions_of(
             name = entry.name if len(sets) > 1 else row["source"] or entry.name
             variant = row["variant"]
             problem = row["id"] if variant is None else f"{row['source']}: {variant}"
-            question = Question(name, aggregate, problem, _categories(row["extra"]))
+            categories = _categories(row["extra"])
+            question = Question(name, aggregate, problem, categories, categories.get("step"))
             found.setdefault(row["id"], []).append(question)
     return found
 
@@ -69,11 +71,11 @@ def measure_rows(
     everything: Answers = {}
     for row, score in scored:
         asked = questions[row["parent"]]
-        answer = _answer(row, prompt, score, asked[0].problem)
+        answer = _answer(row, prompt, score, asked[0])
         everything.setdefault(asked[0].aggregate, []).append(answer)
         for name, value in asked[0].categories.items():
             found = by_extra.setdefault(name, {}).setdefault(value, {})
-            found.setdefault(asked[0].aggregate, []).append(answer)
+            found.setdefault(_in_categories(asked[0].aggregate), []).append(answer)
         for question in asked:
             found = by_name.setdefault(question.name, {})
             found.setdefault(question.aggregate, []).append(answer)
@@ -86,14 +88,20 @@ def measure_rows(
     return {**measure(everything), "by_source": by_source, "by_category": by_category}
 
 
-def _answer(row: Row, prompt: Prompt, score: float, problem: str) -> Answer:
+def _in_categories(aggregate: Aggregate) -> Aggregate:
+    """A category cuts chains apart: its rows count one by one."""
+    return "mean" if isinstance(aggregate, Chains) else aggregate
+
+
+def _answer(row: Row, prompt: Prompt, score: float, asked: Question) -> Answer:
     parsed = parse_response(row["response"] or "", prompt)
     said, options = parsed.final_answer, row["options"] or ()
     chosen = chosen_option(options, said) if said else None
     return Answer(
         question=row["parent"],
         score=score,
-        problem=problem,
+        problem=asked.problem,
+        step=asked.step,
         manner=manner(
             row["response"] or "", row["num_tokens"] or 0, parsed.format_ok, row.get("finish")
         ),
