@@ -141,8 +141,7 @@ class _Walk:
             case TrainedModel():
                 return [Leaf(key, path, self.stage(value.stage), value.stage, cls, value.stage)]
             case Hardware():
-                nameless = value.model_copy(update={"name": ""})
-                return [Leaf(key, path, _plain(nameless), shown_hardware(value), cls)]
+                return [Leaf(key, path, _machines(value), shown_hardware(value), cls)]
             case Expect(text=text):
                 return [Leaf(key, path, text, text, cls)]
             case Amount() | Range():
@@ -276,6 +275,13 @@ def _code(key: str, path: str, expr: RowExpr, cls: SettingClass) -> list[Leaf]:
         for own in dict.fromkeys(called)
         if own is not None
     ]
+
+
+def _machines(hardware: Hardware) -> Canonical:
+    """Without the name; without a cluster as it was before there were any."""
+    own = _plain(hardware.model_copy(update={"name": ""}))
+    assert isinstance(own, list), "a model is a list of pairs"
+    return [part for part in own if part != ["cluster", None]]
 
 
 def _plain(value: object) -> Canonical:

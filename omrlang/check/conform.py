@@ -20,6 +20,7 @@ from omrlang.check.annotations import (
     setting_of,
     takes_several,
 )
+from omrlang.check.clusters import checked_cluster, machines
 from omrlang.check.context import FAILED, Context, Failed, Place
 from omrlang.check.expect import expect_value
 from omrlang.check.named import row_sets, rows_of, thing_of, without_amount
@@ -36,6 +37,7 @@ from omrlang.types import (
     Count,
     Expect,
     ExprType,
+    Hardware,
     MixPart,
     Model,
     Range,
@@ -48,6 +50,7 @@ from omrlang.types import (
     UpTo,
     construct,
 )
+from omrlang.types.models import Ray
 
 _ROW_TYPES: dict[str, tuple[ExprType, ...]] = {
     "keep": ("bool",),
@@ -95,6 +98,8 @@ def _single(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
         return _literal(ctx, bound, [want], place)
     if origin is tuple:
         return _tuple(ctx, bound, get_args(want), place)
+    if want is Hardware:
+        return machines_of(ctx, bound, place)
     if want in THINGS:
         return thing_of(ctx, bound, want, place)
     if want is Amount:
@@ -205,6 +210,15 @@ def _model(ctx: Context, bound: Bound, place: Place, branches: list[Any]) -> Any
     hint = "`model NAME = …` declares one" if isinstance(value, Choice) else None
     message = f"`{place.label}` takes {takes}, not {describe(value)}"
     return ctx.error("E309", message, bound.expr.span, hint)
+
+
+def machines_of(ctx: Context, bound: Bound, place: Place) -> Any:
+    """Declared hardware, or ``ray(…)`` in its place."""
+    value = evaluate(ctx, bound)
+    if isinstance(value, Choice):
+        return checked_cluster(ctx, bound, _choice(ctx, bound, [Ray], place))
+    found = thing_of(ctx, bound, Hardware, place)
+    return machines(ctx, bound, found) if isinstance(found, Hardware) else found
 
 
 def mix_part(ctx: Context, bound: Bound, item: s.Item) -> Any:

@@ -28,6 +28,10 @@ def check_suits(ctx: Context, draft: Draft, stage: Stage) -> None:
         check_amounts(ctx, draft, spec)
     if isinstance(spec, Sft | Rl) and isinstance(spec.model, Model):
         _check_learns(ctx, draft, spec.model, kind)
+    if isinstance(spec, Sft | Rl) and spec.hardware is not None and spec.hardware.cluster:
+        message = f"{kind} trains on machines of its own, not on a Ray cluster"
+        hint = "`sample`, `filter` and `eval` go there; `hardware` without `cluster` stands here"
+        ctx.error("E309", message, draft.clauses["on"].expr.span, hint)
     if isinstance(spec, Sft | Rl) and rows.benchmark is not None:
         message = (
             f"{kind} trains on benchmark `{rows.benchmark}`: what it is then tested on, it has seen"

@@ -249,13 +249,13 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
         response=response,
     )
     engine = engine_of(spec, root, spec.hardware)
-    parts = _writing_time(engine, root, spec.hardware, read, written, context, flow.rows)
+    parts = _writing_time(engine, root, _serving(spec), read, written, context, flow.rows)
     extra = {"prompt_tokens": read, "tokens_per_prompt": prompt, "tokens_per_response": response}
     parts = _like(spec, root, walk, written, own) or parts
     extra |= probed_peak(own)
     costs = _costs(spec, before, parent.rows, flow, written, parts, extra)
     chosen = spec.engine or (root.engine if root is not None else None)
-    if spec.hardware is None and isinstance(chosen, OpenAI):
+    if _serving(spec) is None and isinstance(chosen, OpenAI):
         usd = dollars(token_dollars(root, chosen, read, written))
         return costs.model_copy(update={"usd": usd})
     return costs
@@ -281,6 +281,14 @@ def _asked(spec: Sample | Eval, parent: Flow, response: Estimate) -> Flow:
     rows = times_n(parent.rows, spec.n)
     by_source = {name: times_n(count, spec.n) for name, count in parent.by_source.items()}
     return replace(parent, rows=rows, by_source=by_source, response=response, per_parent=spec.n)
+
+
+def _serving(spec: Sample | Eval) -> Hardware | None:
+    """The machines that serve the model; the CPUs of a cluster only ask, as this machine does."""
+    hardware = spec.hardware
+    if hardware is not None and hardware.gpu is None and hardware.cluster is not None:
+        return None
+    return hardware
 
 
 def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware | None) -> str:

@@ -42,6 +42,7 @@ from omrlang.types import (
     UNITS,
     Amount,
     Expect,
+    Frozen,
     Gpu,
     Hardware,
     Model,
@@ -52,7 +53,11 @@ from omrlang.words import INSTEAD, KINDS, OPERATORS, STATEMENTS
 
 TRIGGERS = [".", " ", "(", "=", "[", "{", ",", ":", "/", '"']
 AMOUNTS = ("all", "up_to", "times")
-_THINGS = {Prompt: ("prompt",), Gpu: ("gpu",), Hardware: ("hardware", "gpu")}
+_THINGS: dict[type[Frozen], tuple[str, ...]] = {
+    Prompt: ("prompt",),
+    Gpu: ("gpu",),
+    Hardware: ("hardware", "gpu"),
+}
 
 
 def complete(

@@ -227,6 +227,39 @@ class Gpu(Frozen):
     ] = None
 
 
+class Ray(Frozen):
+    """A Ray cluster. ``address`` is ``auto`` (the one that this machine belongs to), ``HOST:PORT`` of its head, or
+    ``ray://HOST:PORT`` from a machine outside it; ``address_env`` names the environment variable that holds it; exactly
+    one is set."""
+
+    kind: Literal["ray"] = "ray"
+    address: Annotated[
+        str | None,
+        Setting(
+            '`"auto"`, `"HOST:PORT"`, `"ray://HOST:PORT"`, or `env("NAME")`: where the cluster is',
+            cls="speed",
+        ),
+    ] = None
+    address_env: str | None = None
+    engines: Annotated[
+        int | None,
+        Setting(
+            "workers at most; none is what the hardware's GPUs make, without any one for each CPU of the cluster",
+            cls="speed",
+            ge=1,
+        ),
+    ] = None
+    wait: Annotated[
+        float,
+        Setting(
+            "how long the cluster may take to answer, and to make room for the first worker",
+            cls="speed",
+            unit="s",
+            gt=0,
+        ),
+    ] = 120.0
+
+
 class Hardware(Frozen):
     """``count`` devices. ``gpu`` is None on a machine without one: then ``count`` is the number of processes."""
 
@@ -238,4 +271,8 @@ class Hardware(Frozen):
     per_node: Annotated[int, Setting("devices of one machine", ge=1)] = 8
     usd_per_gpu_hour: Annotated[
         float | None, Setting("of one device", unit="usd / gpu_hour", ge=0, key="price")
+    ] = None
+    cluster: Annotated[
+        Ray | None,
+        Setting("whose machines they are, where sampling and verification go there", cls="speed"),
     ] = None
