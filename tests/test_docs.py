@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = ("errors", "walk.md", "duplicates.md", "plan.md")
+ELSEWHERE = ("errors", "walk.md", "duplicates.md", "plan.md", "lineage.md")
 """The pages of docs/errors have wrong recipes too; test_error_pages.py runs them, test_walk.py the walk."""
 DOCS = [
     page

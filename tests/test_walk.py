@@ -53,6 +53,10 @@ def test_duplicates(tmp_path: Path, update: bool) -> None:
     walk(DOCS / "duplicates.md", tmp_path, update)
 
 
+def test_lineage(tmp_path: Path, update: bool) -> None:
+    walk(DOCS / "lineage.md", tmp_path, update)
+
+
 def walk(file: Path, tmp_path: Path, update: bool) -> None:
     """Type what a page has typed, and hold what is printed against what stands there."""
     page, new, at, printed, row = file.read_text(), "", 0, "", ""
