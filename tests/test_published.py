@@ -13,7 +13,12 @@ TABLES = {table.number: table for table in tables()}
 AVERAGED = [(table, row) for table in tables() for row in table.rows if row.average is not None]
 
 
-def row(number: int, name: str) -> Row:
+OFF_BY_A_TENTH = {(3, "x8"), (4, "no filter"), (4, "difficulty"), (5, "none"), (5, "both")}
+"""Five of the paper's averages of three columns, all of tables 3 to 5, are not those of the columns that it prints: they were
+made of more digits than it shows."""
+
+
+def row(number: int | str, name: str) -> Row:
     return next(row for row in TABLES[number].rows if row.name == name)
 
 
@@ -21,7 +26,19 @@ def row(number: int, name: str) -> Row:
     ("table", "row"), AVERAGED, ids=lambda it: it.name.replace(" ", "_") if it else ""
 )
 def test_printed_averages_are_the_mean_of_the_columns(table: Table, row: Row) -> None:
-    assert f"{row.mean:.1f}" == f"{row.average:.1f}"
+    assert row.average is not None
+    if (table.number, row.name) in OFF_BY_A_TENTH:
+        assert 0.05 < abs(row.mean - row.average) < 0.1
+    else:
+        assert f"{row.mean:.1f}" == f"{row.average:.1f}"
+
+
+def test_rows_that_stand_in_two_tables_agree() -> None:
+    """Those that the text says are the same: the cold start of eight answers, and the format's weight of the main runs."""
+    ids = dict(zip(TABLES["S2"].columns, row("S2", "x8").values, strict=True))
+    assert row(7, "x8").values == row("S2", "x8").values
+    assert row(7, "x8 + math, GRPO x16").values == row("S3", "0.1").values
+    assert row(3, "x8").values == tuple(ids[name] for name in TABLES[3].columns)
 
 
 def test_the_gain_of_the_abstract() -> None:

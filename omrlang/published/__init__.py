@@ -29,17 +29,19 @@ class Row(BaseModel):
 
 
 class Table(BaseModel):
-    """``columns`` are names of benchmarks; ``measure`` says what a column's number is if it is not the mean over rows."""
+    """``columns`` are names of benchmarks; ``measure`` says what a column's number is if it is not the mean over rows.
+    A table that is not ``ranked`` has ablations of data alone and stands in no tournament."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paper: str
     source: str
-    number: int
+    number: int | str
     title: str
     columns: tuple[str, ...]
     measure: dict[str, str] = {}
     note: str | None = None
+    ranked: bool = True
     rows: tuple[Row, ...]
 
     @model_validator(mode="after")
@@ -63,17 +65,19 @@ class Table(BaseModel):
 def tables() -> tuple[Table, ...]:
     """All tables of all papers, in order of papers and numbers.
 
-    >>> [table.name for table in tables()]
-    ['openmmreasoner.6', 'openmmreasoner.7', 'openmmreasoner.8']
+    >>> [table.name for table in tables()]  # doctest: +NORMALIZE_WHITESPACE
+    ['openmmreasoner.2', 'openmmreasoner.3', 'openmmreasoner.4', 'openmmreasoner.5', 'openmmreasoner.6', 'openmmreasoner.7',
+     'openmmreasoner.8', 'openmmreasoner.S2', 'openmmreasoner.S3']
     """
     found: list[Table] = []
     for path in sorted(Path(__file__).parent.glob("*.toml")):
         paper = tomllib.loads(path.read_text(encoding="utf-8"))
         head = {key: paper[key] for key in ("paper", "source")}
-        found += [Table.model_validate(head | table) for table in paper["tables"]]
+        given = [Table.model_validate(head | table) for table in paper["tables"]]
+        found += sorted(given, key=lambda table: str(table.number))
     return tuple(found)
 
 
 def about(benchmarks: set[str]) -> tuple[Table, ...]:
-    """The tables that have a column for one of the benchmarks."""
-    return tuple(table for table in tables() if benchmarks & set(table.columns))
+    """The tables of models and algorithms that have a column for one of the benchmarks."""
+    return tuple(it for it in tables() if it.ranked and benchmarks & set(it.columns))

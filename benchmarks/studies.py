@@ -1,0 +1,158 @@
+"""The small studies and the transfer recipe, run to their end under several seeds, to their tables in docs/small_studies.md.
+
+    python benchmarks/studies.py NAME ... [--seeds 3] [--state DIR] [--out docs/small_studies.md] [--set PATH=VALUE ...]
+
+NAME is `transfer`, `answers`, `diversity`, `algorithms`, `format_weight` or `all`. Every figure of a table is read from the lineage
+of the runs: accuracies with 95% intervals over questions and seeds, differences paired by question. With --state an interrupted
+study goes on where it stopped, and studies share what is equal. Without --out the tables are only printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from measured import ROOT
+
+from omr_runtime import lineage
+from omr_runtime.report.arms import Gain, Outcome, gain, outcome
+from omr_runtime.report.facts import trained
+from omr_runtime.report.markdown import table
+from omr_runtime.report.ran import Ran, of_plan
+from omr_runtime.store import State
+from omrlang.ablation import arms
+
+RECIPES = {
+    "transfer": "pipelines/transfer.omr",
+    **{
+        name: f"pipelines/findings/{name}.omr"
+        for name in ("answers", "diversity", "algorithms", "format_weight")
+    },
+}
+FOLLOWED = {"algorithms": ("reasoner", ("entropy", "reward"))}
+"""Figures of a training that a study is about too: the mean of its last tenth of steps, over seeds."""
+Runs = dict[str, list[Ran]]
+"""By variant a run of each seed."""
+
+
+def main(args: argparse.Namespace, state: Path) -> int:
+    names = list(RECIPES) if "all" in args.names else args.names
+    for name in names:
+        start = time.monotonic()
+        _run(RECIPES[name], args, state)
+        minutes = (time.monotonic() - start) / 60
+        runs = _runs(RECIPES[name], args, state)
+        text = _transfer(next(iter(runs.values()))) if name == "transfer" else _study(name, runs)
+        seeds = "1 seed" if args.seeds == 1 else f"{args.seeds} training seeds"
+        text += f"\n\n{seeds}, {minutes:.0f} minutes: `python benchmarks/studies.py {name} --seeds {args.seeds}`"
+        print(f"{name}\n\n{text}\n")
+        if args.out is not None:
+            args.out.write_text(placed(args.out.read_text(), name, text))
+    return 0
+
+
+def placed(page: str, name: str, text: str) -> str:
+    """The page with the table between its two marks; a page without them is an error."""
+    marks = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    new, number = marks.subn(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page)
+    if number != 1:
+        sys.exit(f"the page has no place for a table of {name}")
+    return new
+
+
+def _run(recipe: str, args: argparse.Namespace, state: Path) -> None:
+    settings = [word for item in args.set for word in ("--set", item)]
+    command = [sys.executable, "-m", "omrlang", "ablate", recipe, *settings]
+    command += ["--seeds", str(args.seeds), "--state", str(state)]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def _runs(recipe: str, args: argparse.Namespace, state: Path) -> Runs:
+    found: Runs = {}
+    for arm in arms(str(ROOT / recipe), [], args.seeds, args.set):
+        sides = [arm.side(number, state) for number in range(args.seeds)]
+        label = sides[0].name.partition("[")[2].removesuffix("]") or arm.path.stem
+        found[label] = [of_plan(State(state), side.plan) for side in sides]
+    return found
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def _study(name: str, runs: Runs) -> str:
+    """Variants by evals, each against the first variant on the same questions in the last eval."""
+    first = next(iter(runs.values()))
+    evals = [stage.name for stage in first[0].evals]
+    stage, figures = FOLLOWED.get(name, ("", ()))
+    head = ["variant", *evals, f"{evals[-1]} against the first", "response tokens"]
+    rows = [[*head, *(f"{figure} at the end" for figure in figures)]]
+    for label, of in runs.items():
+        outcomes = [outcome(of, it) for it in evals]
+        against = None if of is first else gain(first, of, evals[-1], evals[-1])
+        tokens = outcomes[-1].tokens if outcomes[-1] else None
+        cells = [*map(_accuracy, outcomes), _points(against), _plain(tokens)]
+        rows.append([label, *cells, *(_plain(_last(of, stage, it), 3) for it in figures)])
+    return table(rows)
+
+
+def _transfer(runs: Sequence[Ran]) -> str:
+    """Pictures and words before, after SFT and after RL, and what each training gained, paired by question."""
+    rows = [["asked in", "before", "after SFT", "after RL", "RL against before", "RL against SFT"]]
+    for kind in ("pictures", "words"):
+        names = [f"{kind}_{when}" for when in ("before", "between", "after")]
+        gained = [gain(runs, runs, names[n], names[2]) for n in (0, 1)]
+        rows.append([kind, *(_accuracy(outcome(runs, it)) for it in names), *map(_points, gained)])
+    return table(rows)
+
+
+def _accuracy(found: Outcome | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found.accuracy:.1%} ({100 * found.lo:.1f} – {100 * found.hi:.1f})"
+
+
+def _points(found: Gain | None) -> str:
+    if found is None:
+        return "–"
+    return f"{100 * found.difference:+.1f} ({100 * found.lo:+.1f} … {100 * found.hi:+.1f})"
+
+
+def _plain(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _last(runs: Sequence[Ran], stage: str, figure: str) -> float | None:
+    values = list(_lasts(runs, stage, figure))
+    return fmean(values) if values else None
+
+
+def _lasts(runs: Sequence[Ran], stage: str, figure: str) -> Iterator[float]:
+    for run in runs:
+        with lineage.read(run.state.lineage) as reader:
+            curves = trained(reader, run.plan.stage(stage)).curves
+        yield from (curve.last_mean for curve in curves if curve.name == figure)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("names", nargs="+", choices=[*RECIPES, "all"], metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--state", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--set", action="append", default=[])
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    ARGS = _arguments()
+    if ARGS.state is not None:
+        sys.exit(main(ARGS, ARGS.state.resolve()))
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(main(ARGS, Path(folder)))
