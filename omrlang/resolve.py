@@ -52,14 +52,13 @@ def _recipe(
     chosen: Mapping[Span, s.Expr],
 ) -> Scope:
     """A recipe file's names, on top of those of the file that it amends."""
+    _at_the_top(file.statements, reporter)
     amends = [statement for statement in file.statements if isinstance(statement, s.Amend)]
     if not amends:
         scope = Scope(file.source, folder, "", "file", folder, broken=set(file.broken))
         scope.is_broken = "amend" in file.broken
         scope.chosen = chosen
         return _defined(scope, file, reporter, loading)
-    for extra in amends[1:]:
-        reporter.error("E206", "`amend` is given twice", extra.span)
     base = _amended(file, amends[0], folder, reporter, loading, chosen)
     if base is None:
         scope = Scope(file.source, folder, "", "amend", folder, is_broken=True)
@@ -69,6 +68,23 @@ def _recipe(
     )
     scope.broken |= file.broken
     return _defined(scope, file, reporter, loading)
+
+
+def _at_the_top(statements: Sequence[s.Statement], reporter: Reporter) -> None:
+    """`omr 1` and `amend` speak of the whole file, so they come before all else, each once."""
+    seen: set[type[s.Statement]] = set()
+    for statement in statements:
+        before: set[type[s.Statement]] = {s.Version} if isinstance(statement, s.Amend) else set()
+        if isinstance(statement, s.Version | s.Amend):
+            word = "omr 1" if isinstance(statement, s.Version) else "amend"
+            if type(statement) in seen:
+                reporter.error("E206", f"`{word}` is given twice", statement.span)
+            elif seen - before:
+                hint = "it is about the whole file: move it to the top"
+                reporter.error(
+                    "E404", f"`{word}` comes after other statements", statement.span, hint
+                )
+        seen.add(type(statement))
 
 
 def _amended(
@@ -214,6 +230,7 @@ def _use(scope: Scope, use: s.Use, reporter: Reporter, loading: tuple[Path, ...]
         return
     tree = parse(source, reporter)
     module.broken |= tree.broken
+    _at_the_top([part for part in tree.statements if not isinstance(part, s.Amend)], reporter)
     _defined(module, tree, reporter, (*loading, path))
 
 

@@ -209,6 +209,18 @@ def test_a_clip_that_cannot_act_is_no_effect_and_still_redone() -> None:
     assert [factor.role for factor in diff(a, b).factors] == ["acts"]
 
 
+def test_a_dual_clip_that_cannot_act_is_no_effect() -> None:
+    clip = (3e-4, 4e-4)
+    found = against(reasoner={"algorithm": t.Gspo(clip=clip, dual_clip=3.0)})
+    assert found.verdict.text.startswith("no effect: reasoner.algorithm.dual_clip cannot act")
+    small = t.Amount(value=8, unit="prompts")
+    a = planned(*edited(reasoner={"minibatch": small}))
+    b = planned(
+        *edited(reasoner={"minibatch": small, "algorithm": t.Gspo(clip=clip, dual_clip=3.0)})
+    )
+    assert [factor.role for factor in diff(a, b).factors] == ["acts"]
+
+
 def test_stages_added_and_removed_are_no_factors() -> None:
     found = diff(planned(), planned(*made.quickstart()[:-1]))
     assert (found.factors, found.verdict.text) == ((), "no factor; 1 stage removed")

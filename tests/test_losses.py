@@ -115,6 +115,7 @@ def _trl_loss(
     oracle.loss_type = "dapo" if algorithm.mean == "token" else "grpo"
     oracle.epsilon_low, oracle.epsilon_high = algorithm.clip
     oracle.beta = algorithm.kl
+    oracle.args.delta = algorithm.dual_clip
     oracle.model.set_attn_implementation("sdpa")
     oracle.model.zero_grad()
     loss = oracle._compute_loss(oracle.model, inputs)
@@ -141,6 +142,10 @@ CASES = [
         (TIGHT, 0.1, 0.05),
         ((0.2, 0.28), 0.0, 0.0),
     )
+]
+CASES += [
+    pytest.param(kind(clip=(0.2, 0.2), dual_clip=1.3), 0.6, id=f"{kind.__name__}-dual_clip")
+    for kind in (Gspo, Grpo, Dapo)
 ]
 
 
@@ -170,9 +175,8 @@ def test_policy_losses_equal_trl(
     assert float(terms.loss) == pytest.approx(expected, abs=1e-5)
     assert (_flat_gradient(oracle.model) - expected_grad).norm() / expected_grad.norm() < 1e-5
     clipped = float(terms.clipped_low + terms.clipped_high)
-    assert (clipped > 0) == (algorithm.clip == TIGHT and moved > 0), (
-        "clipping is in effect or not, as the case says"
-    )
+    acts = algorithm.clip == TIGHT or algorithm.dual_clip is not None
+    assert (clipped > 0) == (acts and moved > 0), "clipping is in effect or not, as the case says"
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -213,6 +217,20 @@ def test_cross_entropy_equals_trl(
     assert float(cross_entropy(logp_N, batch.weight, sum(RESPONSES))) == pytest.approx(
         expected, abs=1e-5
     )
+
+
+def test_dual_clip_bounds_negative_advantages_alone() -> None:
+    """Released scripts leave verl's ``clip_ratio_c`` at 3: ``min(max(- A r, - A clip(r)), - 3 A)`` where A < 0."""
+    ratio_N = torch.tensor([0.1, 1.0, 2.0, 5.0, 5.0])
+    advantage_S = torch.tensor([-2.0, -2.0, -2.0, -2.0, 2.0])
+    algorithm = Grpo(clip=(0.2, 0.2), dual_clip=3.0)
+    logp_N = ratio_N.log().requires_grad_()
+    terms = policy_loss(
+        algorithm, logp_N, torch.zeros(5), advantage_S, torch.arange(5), torch.ones(5), Counts(5, 5)
+    )
+    (grad_N,) = torch.autograd.grad(terms.loss, logp_N)
+    assert float(terms.loss) == pytest.approx((1.6 + 2.0 + 4.0 + 6.0 - 2.4) / 5)
+    assert (grad_N != 0).tolist() == [False, True, True, False, False]
 
 
 def test_group_advantages_equal_trl() -> None:

@@ -211,6 +211,8 @@ def _plain(key: Key, branch: Any) -> tuple[str, str]:
     if branch is int:
         low = int(key.setting.ge or 1)
         return (f"{low}", f"{low + 1}") if key.setting.le is not None else ("64", "128")
+    if branch is float and (key.setting.gt or 0) >= 1:
+        return f"{key.setting.gt or 0:g} + 0.5", f"{key.setting.gt or 0:g} + 0.25"
     if branch is float:
         return "0.5", "0.25"
     assert branch is Gpu, f"no values are known for {key.name}: {branch}"

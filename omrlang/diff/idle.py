@@ -7,6 +7,8 @@ from omrlang.diff.pairs import Pair
 from omrlang.schema import Eval, Rl, Sample, Spec
 from omrlang.settle import num_devices, settled_amount
 
+CLIPS = ("algorithm.clip", "algorithm.dual_clip")
+
 
 def why_idle(pair: Pair, moved: Moved) -> str:
     """Empty where the setting acts on either side."""
@@ -18,7 +20,7 @@ def why_idle(pair: Pair, moved: Moved) -> str:
 
 def _why(spec: Spec, path: str) -> str:
     match spec:
-        case Rl() if path == "algorithm.clip" and updates_per_batch(spec) == 1:
+        case Rl() if path in CLIPS and updates_per_batch(spec) == 1:
             return "one update for each rollout batch, so the ratio is 1 and nothing is clipped"
         case Sample() | Eval() if path in ("top_p", "top_k") and spec.temperature == 0:
             return "at temperature 0 only the likeliest token is taken"

@@ -15,6 +15,10 @@ from omrlang.schema import Rl
 def lint(graph: Graph) -> Iterator[Diagnostic]:
     for stage, spec in graph.of(Rl):
         if spec.minibatch is None or spec.minibatch == spec.batch:
-            message = f"rl `{spec.name}`: the clip range of {spec.algorithm.kind} never acts"
+            name, dual = spec.algorithm.kind, spec.algorithm.dual_clip
+            what = f"the clip range of {name} never acts"
+            if dual is not None:
+                what = f"the clip range and the dual clip of {name} never act"
+            message = f"rl `{spec.name}`: {what}"
             hint = "there is one update per rollout batch, so every ratio is 1; a smaller `minibatch` gives several"
             yield warning("W101", message, setting_span(stage, "algorithm"), hint)

@@ -65,6 +65,16 @@ class AdamW(Frozen):
     ] = 0.0
 
 
+DualClip: TypeAlias = Annotated[
+    float | None,
+    Setting(
+        "the most that a ratio counts where the advantage is negative; none is no such bound",
+        cls="weights",
+        gt=1,
+    ),
+]
+
+
 class Gspo(Frozen):
     """Group sequence policy optimisation (arXiv 2507.18071): length-normalised sequence ratio. ``clip`` is [low, high]."""
 
@@ -79,6 +89,7 @@ class Gspo(Frozen):
     mean: Annotated[
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
     ] = "sequence"
+    dual_clip: DualClip = None
 
 
 class Grpo(Frozen):
@@ -95,6 +106,7 @@ class Grpo(Frozen):
     mean: Annotated[
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
     ] = "sequence"
+    dual_clip: DualClip = None
 
 
 class Overlong(Frozen):
@@ -137,6 +149,7 @@ class Dapo(Frozen):
     mean: Annotated[
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
     ] = "token"
+    dual_clip: DualClip = None
     refill: Annotated[
         OnSpread | None,
         Setting("what takes the place of groups that teach nothing", cls="weights"),

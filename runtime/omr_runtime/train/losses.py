@@ -78,6 +78,13 @@ def clipped_objective(
     return loss_N, at_low_N, at_high_N, ratio_N
 
 
+def dual_clipped(loss_N: Tensor, advantage_N: Tensor, most: float) -> Tensor:
+    """``min(loss, - c A)`` where A < 0: dual-clip PPO, arXiv 1912.09729. A token that has become much likelier
+    and should not have been drawn would outweigh a whole batch otherwise: its ratio has no upper bound there."""
+    bounded_N = torch.min(loss_N, -most * advantage_N)
+    return torch.where(advantage_N < 0, bounded_N, loss_N)
+
+
 def kl_estimate(logp_N: Tensor, ref_logp_N: Tensor) -> Tensor:
     """``exp(log q - log p) - (log q - log p) - 1`` for reference q: unbiased and never negative; GRPO, arXiv 2402.03300,
     equation 4."""
@@ -118,8 +125,8 @@ def policy_loss(
 ) -> PolicyTerms:
     """The loss of ``gspo``, ``grpo`` or ``dapo`` for one micro-batch.
 
-    GSPO takes the sequence ratio, GRPO and DAPO the token ratio; all clip it, add ``kl`` times the estimated divergence
-    and average by ``algorithm.mean``. ``old_logp_N`` None means the policy has not moved since the rollout (r = 1).
+    GSPO takes the sequence ratio, GRPO and DAPO the token ratio; all clip it, from both sides where
+    ``dual_clip`` says so, add ``kl`` times the estimated divergence and average by ``algorithm.mean``. ``old_logp_N`` None means the policy has not moved since the rollout (r = 1).
     """
     num_segments = len(advantage_S)
     old_N = logp_N.detach() if old_logp_N is None else old_logp_N
@@ -130,6 +137,8 @@ def policy_loss(
     loss_N, low_N, high_N, ratio_N = clipped_objective(
         log_ratio_N, advantage_S[segment_N], algorithm.clip
     )
+    if algorithm.dual_clip is not None:
+        loss_N = dual_clipped(loss_N, advantage_S[segment_N], algorithm.dual_clip)
     kl_N = torch.zeros_like(loss_N)
     if algorithm.kl:
         assert ref_logp_N is not None, "a divergence is weighted but no reference is given"
