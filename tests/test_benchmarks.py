@@ -103,6 +103,31 @@ def test_a_scorer_on_answers_made_by_hand(
         path.write_text(written(cases))
 
 
+WRONG_ACCEPTS = {("puzzle_vqa", "A. 20")}
+"""What the released rules accept and ours refuse: the letter of one option with the text of another."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_twenty_rows_agree_with_the_released_rules(name: str) -> None:
+    """Where they do not, the released rules refuse a right answer, which its judge then accepts by letter or content, since
+    they know no options, no letter after H and no truth but "(A)"; or it is a known wrong accept of theirs."""
+    cases = json.loads((CASES / f"{name}.json").read_text())
+    answers = [answer for case in cases for answer in case["answers"]]
+    assert sum(len(answer) == 2 for answer in answers) >= 20
+    accepted = {(name, text) for text, ours, *theirs in answers if theirs == [True] and not ours}
+    assert accepted <= WRONG_ACCEPTS
+    assert {ours for _, ours, *_ in answers} == {True, False}
+    assert any(text == "" for text, *_ in answers), "no answer is a branch too"
+
+
+def test_every_benchmark_has_cases() -> None:
+    """The four questions of a chart are one scorer and have one file."""
+    recipe, _ = load(Path(__file__).parents[1] / "stdlib" / "benchmarks.omr")
+    assert recipe is not None
+    names = {stage.spec.name for stage in recipe.stages}
+    assert names - set(NAMES) == {f"charxiv_descriptive_{n}" for n in (2, 3, 4)}
+
+
 def right_letter(row: dict[str, Any]) -> str:
     options = row["options"] or []
     return "ABCDEFGHIJ"[options.index(row["answer"])] if row["answer"] in options else "-"
