@@ -13,10 +13,11 @@ from typing import Any
 
 from omr_runtime.engines.protocol import Decoding
 from omr_runtime.errors import Resumable, RunError
-from omr_runtime.verify.asking import cascade_for
-from omr_runtime.verify.cascade import Cascade, Outcome, Verdict
+from omr_runtime.verify.cascade import Outcome, Verdict
 from omr_runtime.verify.interpret import Row
+from omr_runtime.verify.judging import Judge, judging
 from omr_runtime.verify.measuring import figures, measure_rows, questions_of
+from omr_runtime.verify.slices import Slice
 from omr_runtime.work import ROW, Progress, Shards, Work, finish, read_rows, read_table
 from omrlang.expressions import row_expression
 from omrlang.schema import Eval
@@ -33,8 +34,8 @@ def run(work: Work) -> None:
     assert isinstance(spec, Eval), "the driver starts the module of the stage's kind"
     score = spec.score or default_score()
     shards = Shards(work.out)
-    with cascade_for(work, score, spec.prompt) as cascade:
-        undecided = _score_all(work, spec, cascade, shards)
+    with judging(work, score, spec.prompt) as judge:
+        undecided = _score_all(work, spec, score, judge, shards)
     if undecided:
         why = undecided.most_common(1)[0][0]
         raise Resumable(f"{undecided.total():,} answers are not scored, mostly because: {why}")
@@ -68,7 +69,9 @@ def decoding(spec: Eval) -> Decoding:
 # ---- scoring ---------------------------------------------------------------------------------------------------
 
 
-def _score_all(work: Work, spec: Eval, cascade: Cascade, shards: Shards) -> Counter[str]:
+def _score_all(
+    work: Work, spec: Eval, score: RowExpr, judge: Judge, shards: Shards
+) -> Counter[str]:
     """Score the answers that no shard holds, slice by slice; those that stay unscored, by why.
 
     RunError where the model answers nothing at all: then nothing is written, and the next run asks anew.
@@ -81,6 +84,20 @@ def _score_all(work: Work, spec: Eval, cascade: Cascade, shards: Shards) -> Coun
     answers = sample_rows(work, questions, spec.prompt, spec.model, decoding(spec), spec.n)
     progress, total = Progress(work.progress), len(questions) * spec.n
     undecided: Counter[str] = Counter()
+    failed: dict[int, list[Row]] = {}
+    num_done = len(known)
+    for part, outcomes in judge(_unscored(answers, known, failed)):
+        lost = failed.pop(part.number)
+        undecided += _write_scores(outcomes, lost, score, part.number, shards)
+        num_done += len(outcomes) + len(lost)
+        progress.update(num_done, total, "answers scored")
+    return undecided
+
+
+def _unscored(
+    answers: Iterable[Row], known: set[str], failed: dict[int, list[Row]]
+) -> Iterator[Slice]:
+    """Slices with their new answers; what was not answered goes to ``failed`` under the number of its slice."""
     any_answered = False
     for number, part in enumerate(_slices(answers)):
         any_answered = any_answered or any(row["finish"] != "error" for row in part)
@@ -88,9 +105,8 @@ def _score_all(work: Work, spec: Eval, cascade: Cascade, shards: Shards) -> Coun
             raise RunError(f"not one question was answered; {_failed(part[0])['reason']}")
         new = [row for row in part if row["id"] not in known]
         if new:
-            undecided += _score_slice(new, number, cascade, shards)
-        progress.update(min((number + 1) * SLICE_ROWS, total), total, "answers scored")
-    return undecided
+            failed[number] = [row for row in new if row["finish"] == "error"]
+            yield Slice(number, [row for row in new if row["finish"] != "error"])
 
 
 def _slices(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -99,20 +115,24 @@ def _slices(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield part
 
 
-def _score_slice(
-    rows: Sequence[Row], number: int, cascade: Cascade, shards: Shards
+def _write_scores(
+    outcomes: Sequence[Outcome],
+    failed: Sequence[Row],
+    score: RowExpr,
+    number: int,
+    shards: Shards,
 ) -> Counter[str]:
     kept: list[Row] = []
     verdicts: list[Verdict] = []
     undecided: Counter[str] = Counter()
-    dropped = [_failed(row) for row in rows if row["finish"] == "error"]
-    for outcome in cascade.evaluate(row for row in rows if row["finish"] != "error"):
+    dropped = [_failed(row) for row in failed]
+    for outcome in outcomes:
         if outcome.undecided:
             reasons = [v["reason"] or v["rule"] for v in outcome.verdicts if v["ok"] is None]
             undecided[reasons[0] if reasons else "unknown"] += 1
         else:
             kept.append({name: outcome.row.get(name) for name in ROW.names})
-            verdicts += _with_score(outcome, cascade.expr)
+            verdicts += _with_score(outcome, score)
     taken = shards.numbers() - {METRICS_SHARD}
     if kept or dropped:
         free = number if number not in taken else max(taken) + 1

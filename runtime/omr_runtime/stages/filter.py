@@ -15,10 +15,10 @@ from typing import Any
 
 from omr_runtime.errors import Resumable
 from omr_runtime.near import FORMS, measures
-from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.cap import Cap, group_of_parent
-from omr_runtime.verify.cascade import Cascade, Outcome, Verdict
+from omr_runtime.verify.cascade import Outcome, Verdict
 from omr_runtime.verify.interpret import Row
+from omr_runtime.verify.judging import Judge, judging
 from omr_runtime.verify.slices import Decided, Slice, decided, slices, slicing
 from omr_runtime.work import ROW, Progress, Shards, Work, finish
 from omrlang.schema import Filter
@@ -50,8 +50,8 @@ def run(work: Work) -> None:
     near = spec.unique if isinstance(spec.unique, Near) else None
     compared = measures(near, work) if near else []
     shards = Shards(Path(work.out) / JUDGED if near else work.out)
-    with cascade_for(work, spec.keep) as cascade:
-        undecided = _decide_all(work, cascade, None if near else cap, shards)
+    with judging(work, spec.keep) as judge:
+        undecided = _decide_all(work, judge, None if near else cap, shards)
     if undecided:
         number, why = undecided.total(), undecided.most_common(1)[0][0]
         raise Resumable(
@@ -70,7 +70,7 @@ def _group_of_row(row: Row) -> str:
     return str(row["id"])
 
 
-def _decide_all(work: Work, cascade: Cascade, cap: Cap | None, shards: Shards) -> Counter[str]:
+def _decide_all(work: Work, judge: Judge, cap: Cap | None, shards: Shards) -> Counter[str]:
     group_of = group_of_parent if cap else _group_of_row
     cut = slicing(work.inputs, group_of)
     known = decided(shards, group_of)
@@ -78,8 +78,8 @@ def _decide_all(work: Work, cascade: Cascade, cap: Cap | None, shards: Shards) -
     progress, num_done = Progress(work.progress), known.total
     undecided: Counter[str] = Counter()
     progress.update(num_done, cut.total, "rows")
-    for part in slices(work.inputs, cut, known, group_of):
-        tables = judge_slice(part, cascade, cap, known)
+    for part, outcomes in judge(slices(work.inputs, cut, known, group_of)):
+        tables = tables_of(outcomes, cap, known)
         undecided += tables.undecided
         _write(shards, _shard_number(part, taken, len(cut.num_rows)), taken, tables)
         num_done += len(part.rows)
@@ -111,9 +111,8 @@ def _write(shards: Shards, number: int, taken: set[int], tables: Tables) -> None
 # ---- one slice -------------------------------------------------------------------------------------------------
 
 
-def judge_slice(part: Slice, cascade: Cascade, cap: Cap | None, known: Decided) -> Tables:
+def tables_of(outcomes: Sequence[Outcome], cap: Cap | None, known: Decided) -> Tables:
     """The verdicts on one slice. Rows over the cap are known only once all of their group are decided."""
-    outcomes = list(cascade.evaluate(part.rows))
     held = _over_cap(outcomes, cap, known) if cap else {}
     tables = Tables()
     for outcome in outcomes:
