@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from unittest import mock
 
 from omr_runtime import executor, ledger
+from omr_runtime.engines.protocol import Request
 from omr_runtime.order import write_work
+from omr_runtime.questions import Wanted
 from omr_runtime.stages.__main__ import run as do_work
 from omr_runtime.work import Work
 from omrlang.cli import main
@@ -173,9 +175,11 @@ def _worked_here() -> Iterator[tuple[list[str], list[int]]]:
         done.append(stage.name)
         do_work(Work.read(run.state.work(stage.fingerprint)))
 
-    def counted(work: Work, store: object, requests: list[ledger.Request], *rest: object) -> None:
-        generated.append(sum(len(request.indices) for request in requests))
-        generate(work, store, requests, *rest)  # type: ignore[arg-type]
+    def counted(
+        asking: ledger.Ledger, asked: Generator[Request], wanted: Wanted, total: int
+    ) -> None:
+        generated.append(wanted.num_samples)
+        generate(asking, asked, wanted, total)
 
     with (
         mock.patch.object(executor, "_work", work),

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from omr_runtime import engines, ledger, sample_store
+from omr_runtime import engines, ledger, sample_store, spool
 from omr_runtime.chat import parse_response
 from omr_runtime.engines.protocol import Completion, Done, EngineDied, Request, failed
 from omr_runtime.engines.scripted import ScriptedEngine
@@ -380,10 +380,71 @@ def test_samples_are_on_disk_within_seconds(
     store = sample_store.SampleStore(tmp_path / "s", "e 1")
     for index in range(3):
         time.sleep(0.06)
-        store.add(Completion("k", index, "text", 2, "stop"))
+        store.add(Completion("ab" * 16, index, "text", 2, "stop"))
     later = sample_store.SampleStore(tmp_path / "s")
-    assert [("k", index) in later for index in range(4)] == [True, True, True, False]
-    assert later.get("k", 1)["engine"] == "e 1"
+    names = sample_store.tags(sample_store.tag_of(b"\xab" * 16, index) for index in range(4))
+    assert later.has(names).to_pylist() == [True, True, True, False]
+    first, *_, last = later.read(names, tmp_path / "spool")
+    assert (first or {})["engine"] == "e 1"
+    assert last is None
+
+
+def test_texts_and_rows_go_through_files_where_they_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spy: Spy
+) -> None:
+    """With parts of a few kilobytes the rows and the order of asking are those of one part in memory."""
+    monkeypatch.setattr(sample_store, "FLUSH_SAMPLES", 16)
+    whole = order(tmp_path / "a", puzzles(tmp_path / "a", 40))
+    sample.run(whole)
+    asked = list(spy.asked)
+    spy.asked.clear()
+    monkeypatch.setattr(spool, "PART_BYTES", 4_000)
+    parts = order(tmp_path / "b", puzzles(tmp_path / "b", 40))
+    opened: list[int] = []
+    monkeypatch.setattr(spool.Spool, "_read_part", _noting(opened, spool.Spool._read_part))
+    sample.run(parts)
+    assert result(parts) == result(whole)
+    assert spy.asked == asked
+    assert max(opened) > 4, "several parts, read one after the other"
+    assert not list(Path(parts.out).glob("a*")), "nothing is left of them"
+
+
+def _noting(seen: list[int], method: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    def noted(owner: Any, part: int) -> Any:
+        seen.append(part)
+        return method(owner, part)
+
+    return noted
+
+
+MEASURED = """
+import resource, sys
+from omr_runtime.engines import scripted
+from omr_runtime.stages import sample
+from omr_runtime.work import Work
+
+trace = scripted.trace
+scripted.trace = lambda *args: trace(*args) + " " * 6_000 + str(args[0].random())
+work = Work.read(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sample.run(work)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_texts_of_samples(tmp_path: Path) -> None:
+    """40,000 samples of six kilobytes, a quarter of a gigabyte, pass through less than their size."""
+    (row,) = puzzles(tmp_path, 1)
+    rows = [row | {"id": f"{i:032x}", "content": str(i)} for i in range(10_000)]
+    path = tmp_path / "work.json"
+    path.write_text(order(tmp_path, rows, n=4).model_dump_json())
+    root = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'runtime'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(path)], env=env, stdout=subprocess.PIPE, check=True
+    )
+    assert int(done.stdout) < 200 << 10, "KiB"
 
 
 KILLED = """

@@ -13,18 +13,20 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias, assert_never
+from typing import Any, assert_never
+
+import pyarrow.compute as pc
 
 from omr_runtime import chat
 from omr_runtime.engines.protocol import Completion, Decoding, Engine, EngineDied, Request
 from omr_runtime.errors import Resumable
 from omr_runtime.identity import digest, sample_id
 from omr_runtime.keeper import WIND_DOWN
-from omr_runtime.sample_store import SampleStore
+from omr_runtime.questions import Asking, Questions, Row, SpanOf, Wanted, missing, requests
+from omr_runtime.sample_store import SampleStore, tag_of, tags
 from omr_runtime.store import ImageStore
 from omr_runtime.work import Progress, Work, write_atomic
 from omrlang.schema import Eval, Sample
@@ -41,22 +43,10 @@ from omrlang.types import (
     WheelModel,
 )
 
-Row: TypeAlias = dict[str, Any]
-SEEDS = 2**31
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """An input row as the model sees it: ``key`` is the same for rows that look the same to it."""
-
-    row: Row
-    key: str
-    refused: str | None = None
-
 
 def sample_rows(
     work: Work,
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     prompt: Prompt,
     model: ModelRef,
     decoding: Decoding,
@@ -64,18 +54,81 @@ def sample_rows(
 ) -> Iterator[Row]:
     """``n`` sampled rows for each row, in the order of the rows and then of the samples.
 
-    What the state folder lacks is generated first. A sample that could not be had is a row with ``finish`` = error,
-    no response, and its reason under the key ``error`` (which the row schema does not have; None otherwise).
-    Raises EngineDied when the engine ends; what was finished until then is kept.
+    What the state folder lacks is generated first. Raises EngineDied when the engine ends; what was finished until
+    then is kept.
     """
-    group = sampling_group(work, model, decoding)
-    store = SampleStore(Path(work.state) / "store" / "samples" / ledger_name(work, model, decoding))
-    questions = [_question(row, prompt) for row in rows]
-    wanted = _missing(questions, store, n)
-    if wanted:
-        write_atomic(store.folder / "group.json", json.dumps(group, indent=1).encode())
-        _generate(work, store, _requests(work, wanted, prompt, decoding), model, len(rows) * n)
-    yield from _assemble(questions, store, prompt, n, _plain(group))
+    ledger = Ledger.of(work, rows, prompt, model, decoding)
+    ledger.ask(lambda number: range(n), len(ledger.questions) * n)
+    yield from ledger.samples(lambda number: range(n))
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The samples that a stage has of its rows. ``rows`` are gone through several times and never held."""
+
+    work: Work
+    rows: Iterable[Row]
+    prompt: Prompt
+    model: ModelRef
+    decoding: Decoding
+    questions: Questions
+    store: SampleStore
+
+    @staticmethod
+    def of(
+        work: Work, rows: Iterable[Row], prompt: Prompt, model: ModelRef, decoding: Decoding
+    ) -> Ledger:
+        folder = Path(work.state) / "store" / "samples" / ledger_name(work, model, decoding)
+        questions = Questions.of(rows, prompt)
+        return Ledger(work, rows, prompt, model, decoding, questions, SampleStore(folder))
+
+    def ask(self, span_of: SpanOf, total: int) -> None:
+        """Have generated what is missing of these samples, of ``total`` that the stage has in all."""
+        wanted = missing(self.questions, self.store, span_of)
+        if not wanted.numbers:
+            return
+        group = sampling_group(self.work, self.model, self.decoding)
+        write_atomic(self.store.folder / "group.json", json.dumps(group, indent=1).encode())
+        images = ImageStore(self.work.state)
+        asking = Asking(self.prompt, self.decoding, self.work.stage.spec.seed, images)
+        folder = Path(self.work.out) / "asked"
+        asked = requests(self.rows, self.questions, wanted, asking, folder)
+        _generate(self, asked, wanted, total)
+        _check_complete(self.questions, wanted, self.store)
+
+    def samples(self, span_of: SpanOf) -> Iterator[Row]:
+        """The sampled rows with these indices, in the order of the rows.
+
+        A sample that could not be had is a row with ``finish`` = error, no response, and its reason under the key
+        ``error`` (which the row schema does not have; None otherwise).
+        """
+        group = _plain(sampling_group(self.work, self.model, self.decoding))
+        label = chat.prompt_label(self.prompt)
+        spans = ((number, span_of(number)) for number in range(len(self.questions)))
+        names = self.questions.names(spans)
+        found = self.store.read(names, Path(self.work.out) / "answers")
+        for number, row in enumerate(self.rows):
+            key = digest("sampling", group, self.questions.key(number).hex())
+            for index in span_of(number):
+                yield (
+                    row
+                    | {
+                        "id": sample_id(row["id"], key, index),
+                        "parent": row["id"],
+                        "prompt": label,
+                        "sample_index": index,
+                    }
+                    | self._answer(next(found), number, index)
+                )
+
+    def _answer(self, sample: Mapping[str, Any] | None, number: int, index: int) -> Row:
+        if sample is not None:
+            return _answered(sample, self.prompt)
+        questions = self.questions
+        reason = questions.refused.get(number) or self.store.error(
+            tag_of(questions.key(number), index)
+        )
+        return _UNANSWERED | {"error": reason or "not sampled in this run"}
 
 
 # ---- names -----------------------------------------------------------------------------------------------------
@@ -132,55 +185,7 @@ def _plain(group: dict[str, Any]) -> str:
     return json.dumps(group, sort_keys=True)
 
 
-def _question(row: Row, prompt: Prompt) -> Question:
-    """Rows that the prompt cannot show get a key of their own and the reason."""
-    try:
-        shown = json.dumps(chat.messages(row, prompt), sort_keys=True)
-    except chat.UnusableRow as error:
-        return Question(row, digest("unusable", row["id"]), str(error))
-    images = list(row.get("images") or ())
-    return Question(row, digest("question", row.get("content"), shown, images))
-
-
-def first_seed(seed: int, key: str) -> int:
-    """The seed of a question's sample 0; sample i has the number i above it."""
-    return int(sha256(f"{seed}|sample|{key}".encode()).hexdigest()[:12], 16) % (SEEDS - 2**20)
-
-
 # ---- asking ----------------------------------------------------------------------------------------------------
-
-
-def _missing(
-    questions: Sequence[Question], store: SampleStore, n: int
-) -> list[tuple[Question, tuple[int, ...]]]:
-    """Each different question with the indices that the store lacks."""
-    different = {q.key: q for q in questions if q.refused is None}
-    lacking = [
-        (question, tuple(i for i in range(n) if (key, i) not in store))
-        for key, question in different.items()
-    ]
-    return [(question, indices) for question, indices in lacking if indices]
-
-
-def _requests(
-    work: Work,
-    wanted: Sequence[tuple[Question, tuple[int, ...]]],
-    prompt: Prompt,
-    decoding: Decoding,
-) -> list[Request]:
-    """Longest questions first, so that none of them is what everyone waits for at the end."""
-    images = ImageStore(work.state)
-    made = []
-    for question, indices in wanted:
-        start = first_seed(work.stage.spec.seed, question.key)
-        paths = tuple(images.path(name) for name in question.row.get("images") or ())
-        seeds = tuple(start + index for index in indices)
-        made.append(Request(question.key, question.row, prompt, indices, seeds, decoding, paths))
-    return sorted(made, key=_length, reverse=True)
-
-
-def _length(request: Request) -> int:
-    return sum(len(text) for text in [request.row["question"], *(request.row.get("options") or ())])
 
 
 def _open(work: Work, model: ModelRef, max_tokens: int) -> Engine:
@@ -218,25 +223,23 @@ class _Meter:
         return {"tokens_per_s": self.num_tokens / elapsed_s, "failed": float(self.num_failed)}
 
 
-def _generate(
-    work: Work, store: SampleStore, requests: Sequence[Request], model: ModelRef, total: int
-) -> None:
+def _generate(ledger: Ledger, asked: Generator[Request], wanted: Wanted, total: int) -> None:
     """Have all requests answered. Whatever ends this, finished samples are on disk after it."""
-    engine = _open(work, model, requests[0].decoding.max_tokens)
+    store = ledger.store
+    engine = _open(ledger.work, ledger.model, ledger.decoding.max_tokens)
     store.engine = f"{engine.name} {engine.version}"
-    asked = sum(len(request.indices) for request in requests)
-    meter = _Meter(work, store, total - asked, total)
-    with winding_down() as stop:
+    meter = _Meter(ledger.work, store, total - wanted.num_samples, total)
+    with winding_down() as stop, contextlib.ExitStack() as stack:
+        stack.callback(engine.close)
+        stack.enter_context(contextlib.closing(asked))
         try:
-            engine.generate(_until(stop, requests), meter.take)
+            engine.generate(_until(stop, asked), meter.take)
         except EngineDied as error:
             raise EngineDied(f"{error}; {meter.kept()}") from error
         finally:
             store.flush()
-            engine.close()
     if stop.is_set() and meter.done < total:
         raise Resumable(f"interrupted; {meter.kept()}")
-    _check_complete(requests, store)
 
 
 @contextlib.contextmanager
@@ -257,36 +260,18 @@ def _until(stop: threading.Event, requests: Iterable[Request]) -> Iterator[Reque
     return itertools.takewhile(lambda request: not stop.is_set(), requests)
 
 
-def _check_complete(requests: Sequence[Request], store: SampleStore) -> None:
-    for request in requests:
-        for index in request.indices:
-            key = (request.key, index)
-            assert key in store or key in store.errors, (
-                f"{store.engine} forgot a sample of {request.key}"
-            )
+def _check_complete(questions: Questions, wanted: Wanted, store: SampleStore) -> None:
+    """Whoever was asked has answered, if only with a reason."""
+    names = tags(
+        tag_of(questions.key(number), index)
+        for number, indices in zip(wanted.numbers, wanted.indices, strict=True)
+        for index in indices
+    )
+    for name in names.filter(pc.invert(store.has(names))).to_pylist():
+        assert store.error(name), f"{store.engine} forgot a sample of {name.hex()}"
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------
-
-
-def _assemble(
-    questions: Sequence[Question], store: SampleStore, prompt: Prompt, n: int, group: str
-) -> Iterator[Row]:
-    label = chat.prompt_label(prompt)
-    for question in questions:
-        key = digest("sampling", group, question.key)
-        for index in range(n):
-            row = question.row | {
-                "id": sample_id(question.row["id"], key, index),
-                "parent": question.row["id"],
-                "prompt": label,
-                "sample_index": index,
-            }
-            if (question.key, index) in store:
-                yield row | _answered(store.get(question.key, index), prompt)
-            else:
-                reason = question.refused or store.errors[question.key, index]
-                yield row | _UNANSWERED | {"error": reason}
 
 
 _UNANSWERED: Row = {

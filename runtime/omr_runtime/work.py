@@ -92,6 +92,10 @@ TABLES: dict[str, pa.Schema] = {
 go, so that in = kept + dropped. ``tally`` is written by filters, for ``pass_rate(STAGE)``: samples of a question that ``keep`` let through, and judged. ``rollout.left_out`` is why no update was made with a rollout: no_spread, reward_unknown, batch_full. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
 
 
+DICTS = 1_024
+"""Rows of a batch that are made dicts at a time: sixty thousand as Parquet has them would be a hundred megabytes."""
+
+
 def table_of(name: str, **columns: Any) -> pa.Table:
     """A table of a shard as long as its first column; a single value stands in each line, what is not given is null."""
     num_rows = len(next(iter(columns.values())))
@@ -231,6 +235,16 @@ def read_rows(
                 yield from read_table(shard.files["row"], columns)
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of the inputs, read from disk each time that they are gone through."""
+
+    inputs: tuple[InputRows, ...]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return read_rows(self.inputs)
+
+
 def check_rows(inputs: Iterable[InputRows]) -> None:
     """Read the row files against their checksums, for those who go on to read them with DuckDB, which does not
     look at checksums. Raises DamagedArtifact."""
@@ -244,7 +258,8 @@ def check_rows(inputs: Iterable[InputRows]) -> None:
 def read_table(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of one file of a shard. Raises DamagedArtifact."""
     for batch in _batches(path, columns):
-        yield from batch.to_pylist()
+        for start in range(0, batch.num_rows, DICTS):
+            yield from batch.slice(start, DICTS).to_pylist()
 
 
 def _batches(path: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from omr_runtime.engines.protocol import Decoding
 from omr_runtime.errors import RunError
-from omr_runtime.ledger import Row, ledger_name, sample_rows
-from omr_runtime.work import Shards, Work, finish, read_rows
+from omr_runtime.ledger import ledger_name, sample_rows
+from omr_runtime.questions import Row
+from omr_runtime.work import Rows, Shards, Work, finish
 from omrlang.schema import Sample
 
 SLICE_ROWS = 4_096
@@ -45,11 +46,10 @@ def run(work: Work) -> None:
     """Sample what is missing, then write all rows in order. Raises RunError when not one sample could be had."""
     spec = work.stage.spec
     assert isinstance(spec, Sample), "the driver starts the module of the stage's kind"
-    rows = list(read_rows(work.inputs))
     started = time.monotonic()
     shards, tally = Shards(work.out), Tally()
     there = shards.numbers()
-    samples = sample_rows(work, rows, spec.prompt, spec.model, decoding(spec), spec.n)
+    samples = sample_rows(work, Rows(work.inputs), spec.prompt, spec.model, decoding(spec), spec.n)
     for number, part in enumerate(_slices(samples)):
         for row in part:
             tally.count(row)
