@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
         return 1
     with tempfile.TemporaryDirectory() as folder:
         shot = _shot(browser, page(gather(find(args.state))), Path(folder), args)
-        colours = Image.open(shot).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        colours = Image.open(shot).convert("RGB").quantize(256, dither=Image.Dither.NONE)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         colours.save(args.out, optimize=True)
     print(f"{args.out}: {args.out.stat().st_size / 1000:,.0f} kB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,12 @@ from omrlang.cli.plan import load_plans
 from omrlang.diff import Side, diff
 from omrlang.format import format_text
 
-STUDIES = sorted((Path(__file__).parents[1] / "pipelines" / "findings").glob("*.omr"))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import studies  # noqa: E402
+
+STUDIES = sorted((ROOT / "pipelines" / "findings").glob("*.omr"))
 ABOUT = {
     "answers": {"n"},
     "diversity": {"from"},
@@ -46,3 +52,15 @@ def test_algorithms_are_compared_where_a_clip_range_can_act(tmp_path: Path) -> N
         spec = plan.stage("reasoner").spec.model_dump()
         assert spec["batch"]["value"] / spec["minibatch"]["value"] >= 4
         assert not any(item.code == "W101" for item in plan.diagnostics)
+
+
+def test_each_study_has_a_command_and_a_place_for_its_table() -> None:
+    page = (ROOT / "docs" / "small_studies.md").read_text()
+    assert studies.RECIPES.keys() == {"transfer", *ABOUT}
+    for name, recipe in studies.RECIPES.items():
+        assert (ROOT / recipe).exists()
+        page = studies.placed(page, name, f"a table of {name}")
+        assert page.count(f"a table of {name}\n\n<!-- end {name} -->") == 1
+    assert studies.placed(page, "answers", "another") != page
+    with pytest.raises(SystemExit, match="no place"):
+        studies.placed(page, "nothing", "")
