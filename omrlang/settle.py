@@ -10,6 +10,7 @@ from omrlang.types import (
     Amount,
     Call,
     Dapo,
+    DrGrpo,
     LrSchedule,
     OnSpread,
     RowExpr,
@@ -76,7 +77,7 @@ def settle(spec: Spec) -> Spec:
                 "batch": batch,
                 "minibatch": minibatch,
                 "lr": _settled_lr(spec.lr, spec.steps),
-                "algorithm": _settled_algorithm(spec.algorithm, batch),
+                "algorithm": _settled_algorithm(spec, batch),
             }
             return spec.model_copy(update=values)
         case Eval() if spec.score is None:
@@ -85,9 +86,19 @@ def settle(spec: Spec) -> Spec:
             return spec
 
 
-def _settled_algorithm(algorithm: Algorithm, batch: Amount) -> Algorithm:
-    """A round of `refill` that does not say how many prompts it has is as large as the batch."""
+def response_norm(spec: Rl) -> int:
+    """What Dr. GRPO divides the sum over a response by: the longest that a response can be, unless the recipe says otherwise."""
+    length = spec.algorithm.length if isinstance(spec.algorithm, DrGrpo) else None
+    return length or spec.max_response
+
+
+def _settled_algorithm(spec: Rl, batch: Amount) -> Algorithm:
+    """A round of `refill` that does not say how many prompts it has is as large as the batch, Dr. GRPO's constant as large as
+    the longest response."""
+    algorithm = spec.algorithm
     match algorithm:
+        case DrGrpo():
+            return algorithm.model_copy(update={"length": response_norm(spec)})
         case Dapo(refill=OnSpread(generate=None) as refill):
             settled = refill.model_copy(update={"generate": batch})
             return algorithm.model_copy(update={"refill": settled})

@@ -12,21 +12,22 @@ import torch
 
 from omr_runtime.models import load
 from omr_runtime.train import logprobs, tiles
+from omr_runtime.train.advantage import group_advantages
 from omr_runtime.train.batching import Layout, Sample, make_sample, pack
 from omr_runtime.train.logprobs import Scorer, token_logprobs
 from omr_runtime.train.losses import (
     Counts,
     cross_entropy,
-    group_advantages,
     overlong_penalty,
     policy_loss,
 )
-from omrlang.types import Algorithm, Dapo, Grpo, Gspo, Overlong
+from omrlang.types import Algorithm, Dapo, DrGrpo, Grpo, Gspo, Overlong
 from tests.training_parts import fresh_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PROMPTS = (3, 5, 4, 2)
 RESPONSES = (7, 2, 5, 9)
+LONGEST = 12
 ADVANTAGES = torch.tensor([1.2, -0.7, -1.5, 0.4])
 TIGHT, WIDE = (3e-4, 4e-4), (0.9, 9.0)
 
@@ -112,7 +113,11 @@ def _trl_loss(
 ) -> tuple[float, torch.Tensor]:
     """The loss of TRL's ``_compute_loss`` under the algorithm's settings, and its gradient."""
     oracle.importance_sampling_level = "sequence" if algorithm.kind == "gspo" else "token"
-    oracle.loss_type = "dapo" if algorithm.mean == "token" else "grpo"
+    if isinstance(algorithm, DrGrpo):
+        oracle.loss_type = "dr_grpo"
+    else:
+        oracle.loss_type = "dapo" if algorithm.mean == "token" else "grpo"
+    oracle.max_completion_length = LONGEST
     oracle.epsilon_low, oracle.epsilon_high = algorithm.clip
     oracle.beta = algorithm.kl
     oracle.args.delta = algorithm.dual_clip
@@ -147,6 +152,10 @@ CASES += [
     pytest.param(kind(clip=(0.2, 0.2), dual_clip=1.3), 0.6, id=f"{kind.__name__}-dual_clip")
     for kind in (Gspo, Grpo, Dapo)
 ]
+CASES += [
+    pytest.param(DrGrpo(clip=clip, kl=kl), moved, id=f"DrGrpo-{clip}-kl{kl}-moved{moved}")
+    for clip, kl, moved in ((TIGHT, 0.1, 0.05), (WIDE, 0.0, 0.05), ((0.2, 0.2), 0.0, 0.0))
+]
 
 
 @pytest.mark.parametrize(("algorithm", "moved"), CASES)
@@ -167,7 +176,7 @@ def test_policy_losses_equal_trl(
     scorer = Scorer(oracle.model)
     oracle.model.zero_grad()
     logp_N, _ = scorer(batch)
-    counts = Counts(num_sequences=len(samples), num_tokens=sum(RESPONSES))
+    counts = Counts(len(samples), sum(RESPONSES), LONGEST)
     terms = policy_loss(
         algorithm, logp_N, old_N, ADVANTAGES, batch.segment, batch.weight, counts, ref_N
     )
@@ -234,11 +243,14 @@ def test_dual_clip_bounds_negative_advantages_alone() -> None:
 
 
 def test_group_advantages_equal_trl() -> None:
-    """TRL: reward less the group's mean over its standard deviation plus 1e-4."""
-    rewards_PG = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.1, 0.1, 0.1, 0.1]])
-    expected = (rewards_PG - rewards_PG.mean(1, True)) / (rewards_PG.std(1, keepdim=True) + 1e-4)
-    torch.testing.assert_close(group_advantages(rewards_PG), expected)
-    assert group_advantages(rewards_PG)[1].abs().max() == 0
+    """TRL: reward less the group's mean over its standard deviation plus 1e-4; without it for ``scale_rewards="none"``."""
+    rewards_G = torch.tensor([1.0, 0.0, 0.0, 0.2])
+    centred_G = rewards_G - rewards_G.mean()
+    found = group_advantages(rewards_G.tolist())
+    torch.testing.assert_close(torch.tensor(found.values), centred_G / (rewards_G.std() + 1e-4))
+    plain = group_advantages(rewards_G.tolist(), by_spread=False)
+    torch.testing.assert_close(torch.tensor(plain.values), centred_G)
+    assert group_advantages([0.1] * 4).values == (0.0,) * 4
 
 
 def test_overlong_penalty_is_dapos() -> None:
@@ -249,14 +261,20 @@ def test_overlong_penalty_is_dapos() -> None:
 
 
 @pytest.mark.parametrize(
-    "algorithm", [Gspo(clip=TIGHT), Grpo(clip=(0.2, 0.2)), Dapo(clip=(0.2, 0.3))]
+    "algorithm",
+    [
+        Gspo(clip=TIGHT),
+        Grpo(clip=(0.2, 0.2)),
+        DrGrpo(clip=(0.2, 0.2)),
+        Dapo(clip=(0.2, 0.3)),
+    ],
 )
 def test_micro_batches_add_up(algorithm: Algorithm) -> None:
     """A step cut in two, as two ranks or two micro-batches do, has the loss of the whole."""
     segment_N = torch.arange(4).repeat_interleave(torch.tensor(RESPONSES))
     generator = torch.Generator().manual_seed(5)
     logp_N, old_N = torch.randn(2, sum(RESPONSES), generator=generator) * 0.1 - 2
-    counts = Counts(4, sum(RESPONSES))
+    counts = Counts(4, sum(RESPONSES), LONGEST)
 
     def part(sequences: slice) -> float:
         chosen = (segment_N >= sequences.start) & (segment_N < sequences.stop)

@@ -43,7 +43,7 @@ from tests.editor import RECIPE, Editor, applied, editor
         pytest.param("sft x from traces { lr = cosine(1e-5, warmup = 25 |", "steps", "tokens", id="units"),
         pytest.param("sft x from traces { batch = 1 |", "packs rows", "tokens", id="units of an amount"),
         pytest.param("sample x from puzzles { prompt = |", "formats.think_answer", "teacher", id="prompts"),
-        pytest.param("rl x from puzzles { algorithm = g|", "gspo grpo dapo", "cosine", id="algorithms"),
+        pytest.param("rl x from puzzles { algorithm = g|", "gspo grpo dr_grpo dapo", "cosine", id="algorithms"),
         pytest.param("filter x from traces { keep = |", "response answer_matches judge len length", "teacher", id="row"),
         pytest.param("filter x from puzzles { keep = a|", "answer", "response", id="columns of this stage"),
         pytest.param("filter x from traces { keep = answer |", "and or matches", "answer", id="operators"),

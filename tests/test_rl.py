@@ -34,6 +34,7 @@ from omrlang.types import (
     Constant,
     Dapo,
     Descending,
+    DrGrpo,
     ExprNode,
     Grpo,
     Gspo,
@@ -235,10 +236,11 @@ def test_several_updates_of_a_batch_clip(tmp_path: Path, base: Path) -> None:
     "algorithm",
     [
         Grpo(clip=(0.2, 0.2), kl=0.05),
+        DrGrpo(clip=(0.2, 0.2), length=16),
         Dapo(clip=(0.2, 0.28), overlong=Overlong(buffer=4, factor=1.0)),
     ],
 )
-def test_other_algorithms_run(tmp_path: Path, base: Path, algorithm: Grpo | Dapo) -> None:
+def test_other_algorithms_run(tmp_path: Path, base: Path, algorithm: Grpo | DrGrpo | Dapo) -> None:
     work = made(tmp_path, base, algorithm=algorithm, steps=3)
     rl.train(work)
     assert len(metric(work, "loss")) == 3

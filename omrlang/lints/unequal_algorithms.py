@@ -46,6 +46,8 @@ def _settings(one: Rl, other: Rl) -> Iterator[str]:
 
 def _arguments(one: Algorithm, other: Algorithm) -> Iterator[str]:
     for name in SHARED:
+        if not (hasattr(one, name) and hasattr(other, name)):
+            continue
         pair = getattr(one, name), getattr(other, name)
         usual = tuple(type(side).model_fields[name].default for side in (one, other))
         if pair[0] != pair[1] and pair != usual:

@@ -15,7 +15,9 @@ class Rl(Training):
     prompt: Annotated[
         Prompt, Setting(cls="weights", doc="system prompt and reasoning format of the rollouts")
     ]
-    algorithm: Annotated[Algorithm, Setting(cls="weights", doc="gspo(…), grpo(…) or dapo(…)")]
+    algorithm: Annotated[
+        Algorithm, Setting(cls="weights", doc="gspo(…), grpo(…), dr_grpo(…) or dapo(…)")
+    ]
     reward: Annotated[
         RowExpr, Setting(cls="weights", doc="a number for each rollout; verifiers count as 1 and 0")
     ]

@@ -109,6 +109,31 @@ class Grpo(Frozen):
     dual_clip: DualClip = None
 
 
+class DrGrpo(Frozen):
+    """Dr. GRPO (arXiv 2503.20783): GRPO without its two biases. Advantages are not divided by the standard deviation of
+    their group, so prompts that are almost always or never solved weigh no more than others; and every response's sum is divided
+    by one constant, so a wrong answer is not let off for being long. ``clip`` is [low, high]."""
+
+    kind: Literal["dr_grpo"] = "dr_grpo"
+    clip: Annotated[
+        tuple[float, float],
+        Setting("how far below and above 1 a token's ratio counts", cls="weights", ge=0),
+    ]
+    kl: Annotated[
+        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
+    ] = 0.0
+    dual_clip: DualClip = None
+    length: Annotated[
+        int | None,
+        Setting(
+            "what the sum over a response is divided by; default `max_response`",
+            cls="weights",
+            unit="tokens",
+            ge=1,
+        ),
+    ] = None
+
+
 class Overlong(Frozen):
     """DAPO's soft overlong penalty (arXiv 2503.14476, eq. 13); ``buffer`` in tokens."""
 
@@ -159,7 +184,7 @@ class Dapo(Frozen):
     ] = None
 
 
-Algorithm: TypeAlias = Annotated[Gspo | Grpo | Dapo, Field(discriminator="kind")]
+Algorithm: TypeAlias = Annotated[Gspo | Grpo | DrGrpo | Dapo, Field(discriminator="kind")]
 
 
 class Zero(Frozen):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omr_runtime.train.losses import overlong_penalty
-from omrlang.types import Algorithm, Dapo
+from omrlang.types import Algorithm, Dapo, DrGrpo
 
 MIN_SPREAD = 1e-8
 """A group whose rewards differ by less has nothing to teach."""
@@ -28,20 +28,24 @@ def spread(rewards: Sequence[float | None]) -> bool:
     return len(known) > 1 and max(known) - min(known) >= MIN_SPREAD
 
 
-def group_advantages(rewards: Sequence[float | None]) -> Advantages:
+def group_advantages(rewards: Sequence[float | None], by_spread: bool = True) -> Advantages:
     """``A_i = (R_i - mean(R)) / (std(R) + 1e-4)`` over the group's known rewards; GRPO, arXiv 2402.03300, section 4.1.2.
 
-    The standard deviation is that of a sample (divided by n - 1).
+    The standard deviation is that of a sample (divided by n - 1). Without ``by_spread`` nothing is divided by it: Dr. GRPO,
+    arXiv 2503.20783, section 3.2.
 
     >>> group_advantages([1.0, 1.0, None]).has_spread
     False
+    >>> group_advantages([1.0, 0.0], by_spread=False).values
+    (0.5, -0.5)
     """
     known = [reward for reward in rewards if reward is not None]
     if not spread(rewards):
         return Advantages(tuple(None if reward is None else 0.0 for reward in rewards), False)
     mean = sum(known) / len(known)
     std = math.sqrt(sum((reward - mean) ** 2 for reward in known) / (len(known) - 1))
-    values = (None if reward is None else (reward - mean) / (std + 1e-4) for reward in rewards)
+    scale = std + 1e-4 if by_spread else 1.0
+    values = (None if reward is None else (reward - mean) / scale for reward in rewards)
     return Advantages(tuple(values), True)
 
 
@@ -52,9 +56,14 @@ def penalty(num_tokens: int, max_response: int, algorithm: Algorithm) -> float |
     return overlong_penalty(num_tokens, max_response, algorithm.overlong)
 
 
+def divides_by_spread(algorithm: Algorithm) -> bool:
+    """Whether advantages are in units of their group's standard deviation."""
+    return not isinstance(algorithm, DrGrpo)
+
+
 def leaves_out_flat_groups(algorithm: Algorithm) -> bool:
     """Whether groups without spread are no part of the step's mean: DAPO filters them (arXiv 2503.14476, section 3.2);
-    GSPO and GRPO average over all, and the gradient of such a group is 0 anyway."""
+    the others average over all, and the gradient of such a group is 0 anyway."""
     return isinstance(algorithm, Dapo)
 
 

@@ -14,15 +14,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from omrlang.types import Algorithm, Gspo, Overlong
+from omrlang.types import Algorithm, DrGrpo, Gspo, Overlong
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a whole step averages over: sequences and response tokens of all ranks and micro-batches."""
+    """What a whole step averages over: sequences and response tokens of all ranks and micro-batches. ``length`` is the
+    constant that stands for the length of every response in Dr. GRPO."""
 
     num_sequences: float
     num_tokens: float
+    length: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +100,16 @@ def step_mean(
     weight_N: Tensor,
     num_segments: int,
     counts: Counts,
-    mean: Literal["sequence", "token"],
+    mean: Literal["sequence", "token", "constant"],
 ) -> Tensor:
     """This micro-batch's part of the step's mean of a token quantity.
 
     ``sequence``: ``1/S sum_i 1/|y_i| sum_t x`` (GRPO, equation 3; GSPO, equation 5). ``token``: ``1/N sum_i sum_t x``
-    (DAPO, equation 8).
+    (DAPO, equation 8). ``constant``: ``1/S sum_i 1/L sum_t x`` for a constant L (Dr. GRPO, arXiv 2503.20783, section 3.2
+    and listing 1).
     """
+    if mean == "constant":
+        return (x_N * weight_N).sum() / (counts.num_sequences * counts.length)
     if mean == "token":
         return (x_N * weight_N).sum() / counts.num_tokens
     length_S = _sequence_sum(weight_N, segment_N, num_segments).clamp(min=1.0)
@@ -123,9 +128,9 @@ def policy_loss(
     counts: Counts,
     ref_logp_N: Tensor | None = None,
 ) -> PolicyTerms:
-    """The loss of ``gspo``, ``grpo`` or ``dapo`` for one micro-batch.
+    """The loss of ``gspo``, ``grpo``, ``dr_grpo`` or ``dapo`` for one micro-batch.
 
-    GSPO takes the sequence ratio, GRPO and DAPO the token ratio; all clip it, from both sides where
+    GSPO takes the sequence ratio, the others the token ratio; all clip it, from both sides where
     ``dual_clip`` says so, add ``kl`` times the estimated divergence and average by ``algorithm.mean``. ``old_logp_N`` None means the policy has not moved since the rollout (r = 1).
     """
     num_segments = len(advantage_S)
@@ -148,16 +153,11 @@ def policy_loss(
     def token_mean(x_N: Tensor) -> Tensor:
         return (x_N.detach().float() * weight_N).sum() / counts.num_tokens
 
-    loss = step_mean(loss_N, segment_N, weight_N, num_segments, counts, algorithm.mean)
+    mean = "constant" if isinstance(algorithm, DrGrpo) else algorithm.mean
+    loss = step_mean(loss_N, segment_N, weight_N, num_segments, counts, mean)
     return PolicyTerms(
         loss, token_mean(low_N), token_mean(high_N), token_mean(kl_N), token_mean(ratio_N)
     )
-
-
-def group_advantages(rewards_PG: Tensor) -> Tensor:
-    """``A_i = (R_i - mean(R)) / (std(R) + 1e-4)`` within each prompt's group; GRPO, arXiv 2402.03300, section 4.1.2."""
-    centred_PG = rewards_PG - rewards_PG.mean(dim=1, keepdim=True)
-    return centred_PG / (rewards_PG.std(dim=1, keepdim=True) + 1e-4)
 
 
 def overlong_penalty(num_tokens: int, max_response: int, overlong: Overlong) -> float:

@@ -17,7 +17,7 @@ from omr_runtime.train.loop import Trainer
 from omr_runtime.train.losses import Counts, policy_loss
 from omr_runtime.train.rollout import Rollout, every, load_whole
 from omrlang.schema import Rl
-from omrlang.settle import pass_tokens
+from omrlang.settle import pass_tokens, response_norm
 
 Groups: TypeAlias = Sequence[Sequence[Rollout]]
 LogProbs: TypeAlias = dict[str, Tensor]
@@ -71,7 +71,7 @@ class Policy:
             if rollout.advantage is not None and not (rollout.flat and leave_out)
         ]
         sequences, tokens = self.trainer.total([len(counted), sum(counted)])
-        return Counts(max(sequences, 1.0), max(tokens, 1.0))
+        return Counts(max(sequences, 1.0), max(tokens, 1.0), response_norm(self.spec))
 
     def _pack(self, used: Sequence[Rollout]) -> list[PackedBatch]:
         """This rank's micro-batches, as many as the rank with the most has; a group reads its prompt once."""

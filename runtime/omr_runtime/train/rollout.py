@@ -24,7 +24,7 @@ from omr_runtime.errors import RunError
 from omr_runtime.identity import order_key, sample_id
 from omr_runtime.models import Loaded, load
 from omr_runtime.store import ImageStore
-from omr_runtime.train.advantage import group_advantages, penalty
+from omr_runtime.train.advantage import divides_by_spread, group_advantages, penalty
 from omr_runtime.train.batching import Layout, Sample, make_sample
 from omr_runtime.train.loop import Trainer
 from omr_runtime.train.prompts import Member
@@ -333,7 +333,8 @@ def _group(
         _parted(score, len(one.sampled.token_ids), spec)
         for one, score in zip(drawn, scored, strict=True)
     ]
-    advantages = group_advantages([shaped(score) for score in parts])
+    by_spread = divides_by_spread(spec.algorithm)
+    advantages = group_advantages([shaped(score) for score in parts], by_spread)
     return [
         Rollout(
             one.row,
