@@ -18,6 +18,7 @@ from omr_runtime.train.logprobs import Scorer, token_logprobs
 from omr_runtime.train.losses import (
     Counts,
     cross_entropy,
+    kl_estimate,
     overlong_penalty,
     policy_loss,
 )
@@ -228,6 +229,68 @@ def test_cross_entropy_equals_trl(
     )
 
 
+def test_estimators_of_the_divergence() -> None:
+    """Over all tokens that p may draw: k1 and k3 are the divergence, k2 has its gradient, k1 none at all. Also in the loss."""
+    generator = torch.Generator().manual_seed(3)
+    logits_V, ref_V = torch.randn(2, 30, generator=generator)
+    logits_V.requires_grad_()
+    logp_V, q_V = logits_V.log_softmax(0), ref_V.log_softmax(0)
+    divergence = (logp_V.exp() * (logp_V - q_V)).sum()
+    (exact_V,) = torch.autograd.grad(divergence, logits_V, retain_graph=True)
+    found = {}
+    for name in ("k1", "k2", "k3"):
+        estimate_V = kl_estimate(logp_V, q_V, name)
+        weighted = (logp_V.exp().detach() * estimate_V).sum()
+        (grad_V,) = torch.autograd.grad(weighted, logits_V, retain_graph=True)
+        found[name] = float(weighted), grad_V
+        algorithm = Grpo(clip=WIDE, kl=0.5, kl_estimator=name)
+        ones_V, advantage_S = torch.ones(30), torch.zeros(1)
+        terms = policy_loss(
+            algorithm, logp_V, None, advantage_S, torch.zeros(30).long(), ones_V, Counts(1, 30), q_V
+        )
+        assert float(terms.loss) == pytest.approx(0.5 * float(estimate_V.mean()), rel=1e-5)
+    assert found["k1"][0] == pytest.approx(float(divergence), rel=1e-5)
+    assert found["k3"][0] == pytest.approx(float(divergence), rel=1e-5)
+    torch.testing.assert_close(found["k1"][1], torch.zeros(30), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found["k2"][1], exact_V)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [Gspo(clip=TIGHT, entropy=0.3), Dapo(clip=TIGHT, entropy=0.3)]
+)
+def test_an_entropy_bonus_has_the_gradient_of_the_entropy(
+    folder: Path, samples: list[Sample], algorithm: Gspo | Dapo
+) -> None:
+    """Without advantages the loss is the bonus alone: its gradient is autograd's of the plain formula over whole logits."""
+    model = load(folder).model
+    assert model is not None
+    batch, scorer = pack(samples), Scorer(model, entropy_grad=True)
+    hidden_ND = model.base_model(**batch.model_inputs()).last_hidden_state[0][batch.predict]
+    spread = torch.distributions.Categorical(logits=model.get_output_embeddings()(hidden_ND))
+    entropies = spread.entropy().split(list(RESPONSES))
+    mean = torch.stack([one.mean() for one in entropies]).mean()
+    expected = mean if algorithm.mean == "sequence" else torch.cat(entropies).mean()
+    (-0.3 * expected).backward()
+    expected_grad = _flat_gradient(model)
+    model.zero_grad()
+    logp_N, entropy_N = scorer(batch)
+    counts = Counts(len(samples), sum(RESPONSES))
+    terms = policy_loss(
+        algorithm,
+        logp_N,
+        None,
+        0 * ADVANTAGES,
+        batch.segment,
+        batch.weight,
+        counts,
+        None,
+        entropy_N,
+    )
+    terms.loss.backward()
+    assert float(terms.loss) == pytest.approx(-0.3 * float(expected), abs=1e-6)
+    assert (_flat_gradient(model) - expected_grad).norm() / expected_grad.norm() < 1e-5
+
+
 def test_dual_clip_bounds_negative_advantages_alone() -> None:
     """Released scripts leave verl's ``clip_ratio_c`` at 3: ``min(max(- A r, - A clip(r)), - 3 A)`` where A < 0."""
     ratio_N = torch.tensor([0.1, 1.0, 2.0, 5.0, 5.0])
@@ -305,11 +368,25 @@ def test_chunks_equal_whole_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = torch.nn.Linear(8, 33, bias=False)
     layer.weight = torch.nn.Parameter(weight_VD.detach())
     heads = ((lambda h: h @ weight_VD.T, weight_VD), (layer, layer.weight))
+    whole = (expected.sin() + spread.entropy().square()).sum()
+    with_entropy = torch.autograd.grad(whole, (hidden_ND, weight_VD), retain_graph=True)
+    for head, weight in heads:
+        logp_N, entropy_N = token_logprobs(head, hidden_ND, targets_N, 33, 0.7, entropy_grad=True)
+        both = torch.autograd.grad(
+            (logp_N.sin() + entropy_N.square()).sum(), (hidden_ND, weight), retain_graph=True
+        )
+        only = torch.autograd.grad(entropy_N.square().sum(), (hidden_ND, weight))
+        alone = torch.autograd.grad(
+            spread.entropy().square().sum(), (hidden_ND, weight_VD), retain_graph=True
+        )
+        for grad, wanted in zip((*both, *only), (*with_entropy, *alone), strict=True):
+            torch.testing.assert_close(grad, wanted, atol=1e-5, rtol=1e-4)
     for head, weight in heads:  # cut by tokens, and by the vocabulary
         logp_N, entropy_N = token_logprobs(head, hidden_ND, targets_N, 33, 0.7)
         grads = torch.autograd.grad(logp_N.sin().sum(), (hidden_ND, weight))
         torch.testing.assert_close(logp_N, expected)
         torch.testing.assert_close(entropy_N, spread.entropy())
+        assert not entropy_N.requires_grad
         for grad, wanted in zip(grads, expected_grads, strict=True):
             torch.testing.assert_close(grad, wanted)
 

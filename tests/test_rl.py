@@ -236,7 +236,7 @@ def test_several_updates_of_a_batch_clip(tmp_path: Path, base: Path) -> None:
     "algorithm",
     [
         Grpo(clip=(0.2, 0.2), kl=0.05),
-        DrGrpo(clip=(0.2, 0.2), length=16),
+        DrGrpo(clip=(0.2, 0.2), length=16, kl=0.05, kl_estimator="k2", entropy=0.01),
         Dapo(clip=(0.2, 0.28), overlong=Overlong(buffer=4, factor=1.0)),
     ],
 )

@@ -22,6 +22,8 @@ def _why(spec: Spec, path: str) -> str:
     match spec:
         case Rl() if path in CLIPS and updates_per_batch(spec) == 1:
             return "one update for each rollout batch, so the ratio is 1 and nothing is clipped"
+        case Rl() if path == "algorithm.kl_estimator" and spec.algorithm.kl == 0:
+            return "the divergence has no weight in the loss"
         case Sample() | Eval() if path in ("top_p", "top_k") and spec.temperature == 0:
             return "at temperature 0 only the likeliest token is taken"
         case _:

@@ -16,7 +16,7 @@ from omrlang.schema import Rl
 from omrlang.settle import settle
 from omrlang.types import Algorithm, Setting
 
-SHARED = ("kl", "mean", "dual_clip")
+SHARED = ("kl", "mean", "dual_clip", "kl_estimator", "entropy")
 """Arguments that are no part of what makes an algorithm; left to their default they are."""
 
 

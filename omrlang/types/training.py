@@ -74,6 +74,18 @@ DualClip: TypeAlias = Annotated[
     ),
 ]
 
+KlEstimator: TypeAlias = Annotated[
+    Literal["k1", "k2", "k3"],
+    Setting(
+        "how the divergence is estimated from drawn tokens: k1 log p/q, k2 half its square, k3 q/p - 1 - log q/p",
+        cls="weights",
+    ),
+]
+Entropy: TypeAlias = Annotated[
+    float,
+    Setting("weight of the entropy, a bonus for a policy that stays open", cls="weights", ge=0),
+]
+
 
 class Gspo(Frozen):
     """Group sequence policy optimisation (arXiv 2507.18071): length-normalised sequence ratio. ``clip`` is [low, high]."""
@@ -90,6 +102,8 @@ class Gspo(Frozen):
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
     ] = "sequence"
     dual_clip: DualClip = None
+    kl_estimator: KlEstimator = "k3"
+    entropy: Entropy = 0.0
 
 
 class Grpo(Frozen):
@@ -107,6 +121,8 @@ class Grpo(Frozen):
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
     ] = "sequence"
     dual_clip: DualClip = None
+    kl_estimator: KlEstimator = "k3"
+    entropy: Entropy = 0.0
 
 
 class DrGrpo(Frozen):
@@ -123,6 +139,8 @@ class DrGrpo(Frozen):
         float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
     ] = 0.0
     dual_clip: DualClip = None
+    kl_estimator: KlEstimator = "k3"
+    entropy: Entropy = 0.0
     length: Annotated[
         int | None,
         Setting(
@@ -175,6 +193,8 @@ class Dapo(Frozen):
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
     ] = "token"
     dual_clip: DualClip = None
+    kl_estimator: KlEstimator = "k3"
+    entropy: Entropy = 0.0
     refill: Annotated[
         OnSpread | None,
         Setting("what takes the place of groups that teach nothing", cls="weights"),

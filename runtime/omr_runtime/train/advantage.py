@@ -68,5 +68,5 @@ def leaves_out_flat_groups(algorithm: Algorithm) -> bool:
 
 
 def needs_flat_groups(algorithm: Algorithm) -> bool:
-    """Whether groups without spread still have a gradient: that of the divergence from the reference."""
-    return algorithm.kl > 0 and not leaves_out_flat_groups(algorithm)
+    """Whether groups without spread still have a gradient: that of the divergence from the reference, or of the entropy."""
+    return (algorithm.kl > 0 or algorithm.entropy > 0) and not leaves_out_flat_groups(algorithm)

@@ -22,14 +22,18 @@ from omr_runtime.train.tiles import CHUNK, is_plain, tiled_logprobs
 
 
 def _scores(
-    head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Tensor, temperature: float
+    head: Callable[[Tensor], Tensor],
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    entropy_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     logits_NV = head(hidden_ND).float()
     if temperature != 1.0:
         logits_NV = logits_NV / temperature
     normaliser_N = torch.logsumexp(logits_NV, dim=-1)
     logp_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - normaliser_N
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
         mean_N = (torch.exp(logits_NV - normaliser_N[:, None]) * logits_NV).sum(-1)
         entropy_N = normaliser_N - mean_N
     return logp_N, entropy_N
@@ -42,19 +46,20 @@ def token_logprobs(
     vocab: int,
     temperature: float = 1.0,
     fused: bool = True,
+    entropy_grad: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target and entropy of its distribution (nats, fp32, [N] each; the entropy has no gradient).
+    """Log-probability of each target and entropy of its distribution (nats, fp32, [N] each).
 
-    ``head`` is the output layer. With ``fused`` no more than ``CHUNK`` logits exist at once, with the same result.
+    The entropy has a gradient with ``entropy_grad`` alone: most losses only report it. ``head`` is the output layer. With ``fused`` no more than ``CHUNK`` logits exist at once, with the same result.
     """
     chunk = CHUNK.get(hidden_ND.device.type, CHUNK["cpu"])
     size = max(1, chunk // vocab) if fused else max(1, len(hidden_ND))
     if len(hidden_ND) <= size:
-        return _scores(head, hidden_ND, targets_N, temperature)
+        return _scores(head, hidden_ND, targets_N, temperature, entropy_grad)
     if is_plain(head, hidden_ND.dtype):
-        return tiled_logprobs(head, hidden_ND, targets_N, temperature, chunk)
+        return tiled_logprobs(head, hidden_ND, targets_N, temperature, chunk, entropy_grad)
     parts = [
-        checkpoint(_scores, head, hidden, targets, temperature, use_reentrant=False)
+        checkpoint(_scores, head, hidden, targets, temperature, entropy_grad, use_reentrant=False)
         for hidden, targets in zip(
             torch.split(hidden_ND, size), torch.split(targets_N, size), strict=True
         )
@@ -66,15 +71,19 @@ def token_logprobs(
 class Scorer(nn.Module):
     """A causal language model, with or without vision, that gives token log-probabilities instead of logits.
 
-    It is the module that is sharded and trained, so that the output layer runs inside its forward pass.
+    It is the module that is sharded and trained, so that the output layer runs inside its forward pass. With ``entropy_grad``
+    the entropy can be part of a loss.
     """
 
-    def __init__(self, model: PreTrainedModel, fused: bool = True) -> None:
+    def __init__(
+        self, model: PreTrainedModel, fused: bool = True, entropy_grad: bool = False
+    ) -> None:
         super().__init__()
         use_segment_attention(model)
         use_patch_products(model)
         self.model = model
         self.fused = fused
+        self.entropy_grad = entropy_grad
 
     def forward(self, batch: PackedBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """``(logp_N, entropy_N)`` of the batch's response tokens."""
@@ -87,4 +96,6 @@ class Scorer(nn.Module):
             if head.weight.ndim == 2
             else model.config.get_text_config().vocab_size
         )
-        return token_logprobs(head, hidden_ND, batch.targets, vocab, temperature, self.fused)
+        return token_logprobs(
+            head, hidden_ND, batch.targets, vocab, temperature, self.fused, self.entropy_grad
+        )

@@ -32,6 +32,7 @@ from omr_runtime.train.batching import (
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.optimizer import MasterAdamW
 from omr_runtime.work import Work
+from omrlang.schema import Rl
 from omrlang.schema.sft import Training
 from omrlang.types import TrainedModel
 
@@ -108,7 +109,7 @@ class Trainer:
         model.train()
         if spec.recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.scorer = Scorer(model, fused)
+        self.scorer = Scorer(model, fused, isinstance(spec, Rl) and spec.algorithm.entropy > 0)
         self.engine: Any = None
         self.optimizer: MasterAdamW | None = None
         if spec.sharding is None:

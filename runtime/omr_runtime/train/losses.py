@@ -87,11 +87,22 @@ def dual_clipped(loss_N: Tensor, advantage_N: Tensor, most: float) -> Tensor:
     return torch.where(advantage_N < 0, bounded_N, loss_N)
 
 
-def kl_estimate(logp_N: Tensor, ref_logp_N: Tensor) -> Tensor:
-    """``exp(log q - log p) - (log q - log p) - 1`` for reference q: unbiased and never negative; GRPO, arXiv 2402.03300,
-    equation 4."""
+def kl_estimate(
+    logp_N: Tensor, ref_logp_N: Tensor, estimator: Literal["k1", "k2", "k3"] = "k3"
+) -> Tensor:
+    """KL(p || q) for reference q from tokens that p drew: J. Schulman, "Approximating KL divergence" (2020).
+
+    ``k1``: ``log p - log q``, unbiased, of either sign; its own gradient is that of ``log p``, whose mean is 0, so as a term of
+    a loss it pulls nowhere. ``k2``: ``(log p - log q)^2 / 2``, never negative, biased; its gradient is that of the divergence.
+    ``k3``: ``exp(log q - log p) - (log q - log p) - 1``, unbiased and never negative; GRPO, arXiv 2402.03300, equation 4."""
     difference_N = ref_logp_N - logp_N
-    return torch.exp(difference_N) - difference_N - 1
+    match estimator:
+        case "k1":
+            return -difference_N
+        case "k2":
+            return difference_N.square() / 2
+        case "k3":
+            return torch.exp(difference_N) - difference_N - 1
 
 
 def step_mean(
@@ -105,8 +116,8 @@ def step_mean(
     """This micro-batch's part of the step's mean of a token quantity.
 
     ``sequence``: ``1/S sum_i 1/|y_i| sum_t x`` (GRPO, equation 3; GSPO, equation 5). ``token``: ``1/N sum_i sum_t x``
-    (DAPO, equation 8). ``constant``: ``1/S sum_i 1/L sum_t x`` for a constant L (Dr. GRPO, arXiv 2503.20783, section 3.2
-    and listing 1).
+    (DAPO, equation 8). ``constant``: ``1/S sum_i 1/L sum_t x`` for a constant L (Dr. GRPO, arXiv 2503.20783,
+    section 3.2).
     """
     if mean == "constant":
         return (x_N * weight_N).sum() / (counts.num_sequences * counts.length)
@@ -127,11 +138,13 @@ def policy_loss(
     weight_N: Tensor,
     counts: Counts,
     ref_logp_N: Tensor | None = None,
+    entropy_N: Tensor | None = None,
 ) -> PolicyTerms:
     """The loss of ``gspo``, ``grpo``, ``dr_grpo`` or ``dapo`` for one micro-batch.
 
     GSPO takes the sequence ratio, the others the token ratio; all clip it, from both sides where
-    ``dual_clip`` says so, add ``kl`` times the estimated divergence and average by ``algorithm.mean``. ``old_logp_N`` None means the policy has not moved since the rollout (r = 1).
+    ``dual_clip`` says so, add ``kl`` times the estimated divergence, take away ``entropy`` times the entropy of the next
+    token's distribution (PPO, arXiv 1707.06347, equation 9) and average by ``algorithm.mean``. ``old_logp_N`` None means the policy has not moved since the rollout (r = 1).
     """
     num_segments = len(advantage_S)
     old_N = logp_N.detach() if old_logp_N is None else old_logp_N
@@ -147,8 +160,11 @@ def policy_loss(
     kl_N = torch.zeros_like(loss_N)
     if algorithm.kl:
         assert ref_logp_N is not None, "a divergence is weighted but no reference is given"
-        kl_N = kl_estimate(logp_N, ref_logp_N)
+        kl_N = kl_estimate(logp_N, ref_logp_N, algorithm.kl_estimator)
         loss_N = loss_N + algorithm.kl * kl_N
+    if algorithm.entropy:
+        assert entropy_N is not None, "an entropy is weighted but none is given"
+        loss_N = loss_N - algorithm.entropy * entropy_N
 
     def token_mean(x_N: Tensor) -> Tensor:
         return (x_N.detach().float() * weight_N).sum() / counts.num_tokens

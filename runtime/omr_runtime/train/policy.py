@@ -134,11 +134,12 @@ class _Update:
             batch.weight,
             self.counts,
             self._reference(batch),
+            entropy_N,
         )
         drawn_N = logp_N.new_tensor([x for r in rollouts for x in (r.logprobs if r else [0.0])])
         log_ratio_N = logp_N.detach() - drawn_N
         apart_N = (torch.exp(log_ratio_N) - log_ratio_N - 1) * batch.weight
-        entropy = (entropy_N * batch.weight).sum().double() / self.counts.num_tokens
+        entropy = (entropy_N.detach() * batch.weight).sum().double() / self.counts.num_tokens
         apart = apart_N.sum().double() / self.counts.num_tokens
         # Kept on the device: to read them here would make the host wait before each backward pass.
         self.sums += torch.stack(

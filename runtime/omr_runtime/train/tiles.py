@@ -34,11 +34,18 @@ def is_plain(head: object, dtype: torch.dtype) -> TypeGuard[nn.Linear]:
 
 
 def tiled_logprobs(
-    head: nn.Linear, hidden_ND: Tensor, targets_N: Tensor, temperature: float, chunk: int
+    head: nn.Linear,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    chunk: int,
+    entropy_grad: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """``(logp_N, entropy_N)`` in fp32; the entropy has no gradient. No more than ``chunk`` logits stand at once."""
+    """``(logp_N, entropy_N)`` in fp32; the entropy has a gradient with ``entropy_grad`` alone. No more than ``chunk`` logits
+    stand at once."""
+    size = width(chunk, len(hidden_ND))
     found: tuple[Tensor, Tensor] = _Tiles.apply(
-        hidden_ND, head.weight, head.bias, targets_N, temperature, width(chunk, len(hidden_ND))
+        hidden_ND, head.weight, head.bias, targets_N, temperature, size, entropy_grad
     )  # type: ignore[no-untyped-call]
     return found
 
@@ -121,27 +128,33 @@ class _Tiles(torch.autograd.Function):
         targets_N: Tensor,
         temperature: float,
         size: int,
+        entropy_grad: bool,
     ) -> tuple[Tensor, Tensor]:
         sums = _Sums(targets_N)
         for tile in _tiles(len(weight_VD), size):
             sums.add(_logits(hidden_ND, weight_VD, bias_V, tile, temperature), tile.start)
         normaliser_N, entropy_N = sums.normaliser_N, sums.entropy_N
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, normaliser_N)
+        kept_N = entropy_N if entropy_grad else None
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, normaliser_N, kept_N)
         ctx.temperature, ctx.size = temperature, size
-        ctx.mark_non_differentiable(entropy_N)
+        if not entropy_grad:
+            ctx.mark_non_differentiable(entropy_N)
         return sums.target_N - normaliser_N, entropy_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, bias_V, targets_N, normaliser_N = ctx.saved_tensors
+        hidden_ND, weight_VD, bias_V, targets_N, normaliser_N, entropy_N = ctx.saved_tensors
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
         hidden_grad = torch.zeros_like(hidden_ND, dtype=torch.float32) if to_hidden else None
         weight_grad = torch.empty_like(weight_VD) if to_weight else None
         bias_grad = torch.empty_like(bias_V) if to_bias and bias_V is not None else None
         grad_N = grads[0].float() / ctx.temperature
+        spread = None
+        if entropy_N is not None:
+            spread = entropy_N, grads[1].float() / ctx.temperature
         for tile in _tiles(len(weight_VD), ctx.size):
             logits_NW = _logits(hidden_ND, weight_VD, bias_V, tile, ctx.temperature)
-            error_NW = _error(logits_NW, normaliser_N, grad_N, targets_N - tile.start)
+            error_NW = _error(logits_NW, normaliser_N, grad_N, targets_N - tile.start, spread)
             if bias_grad is not None:
                 bias_grad[tile] = error_NW.sum(0)
             error_NW = error_NW.to(hidden_ND.dtype)
@@ -150,12 +163,25 @@ class _Tiles(torch.autograd.Function):
             if weight_grad is not None:
                 torch.mm(error_NW.T, hidden_ND, out=weight_grad[tile])
         back = hidden_grad.to(hidden_ND.dtype) if hidden_grad is not None else None
-        return back, weight_grad, bias_grad, None, None, None
+        return back, weight_grad, bias_grad, None, None, None, None
 
 
-def _error(logits_NW: Tensor, normaliser_N: Tensor, grad_N: Tensor, place_N: Tensor) -> Tensor:
-    """``grad x (1 at the target - probability)``; ``logits_NW`` is used up."""
-    error_NW = logits_NW.sub_(normaliser_N[:, None]).exp_().mul_(-grad_N[:, None])
+def _error(
+    logits_NW: Tensor,
+    normaliser_N: Tensor,
+    grad_N: Tensor,
+    place_N: Tensor,
+    spread: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """``grad x (1 at the target - p)``, with ``spread`` = (H, its gradient g) less ``g p (log p + H)``: what a logit changes of
+    the entropy H. ``logits_NW`` is used up."""
+    logp_NW = logits_NW.sub_(normaliser_N[:, None])
+    if spread is None:
+        error_NW = logp_NW.exp_().mul_(-grad_N[:, None])
+    else:
+        entropy_N, to_entropy_N = spread
+        pull_NW = (logp_NW + entropy_N[:, None]).mul_(to_entropy_N[:, None]).add_(grad_N[:, None])
+        error_NW = logp_NW.exp_().mul_(pull_NW.neg_())
     inside_N = (place_N >= 0) & (place_N < error_NW.shape[1])
     at_N1 = place_N.clamp(0, error_NW.shape[1] - 1)[:, None]
     return error_NW.scatter_add_(1, at_N1, torch.where(inside_N, grad_N, 0.0)[:, None])
