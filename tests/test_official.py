@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_tournament import finished, scores
 from omr_runtime.errors import RunError
 from omr_runtime.report.official import official_line
 from omrlang.cli import main
+from omrlang.published.tasks import LMMS_EVAL
 
 RESULTS: dict[str, Any] = {
     "results": {
@@ -107,3 +109,45 @@ def test_the_command_puts_them_beside_what_was_measured(
     assert lines[1]["origin"] == "results_2026.json"
     assert main(["show", "tournament", "--state", str(state), "--with", "gone.json"]) == 1
     assert "gone.json: not readable" in capsys.readouterr().err
+
+
+# ---- the commands --------------------------------------------------------------------------------
+
+
+def commands(capsys: pytest.CaptureFixture[str], recipe: Path) -> list[str]:
+    assert main(["plan", str(recipe), "--official", "--state", "state"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_published_recipe_is_scored_by_its_own_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[1] / "pipelines" / "openmmreasoner" / "openmmreasoner.omr"
+    asked = [shlex.split(line) for line in commands(capsys, root) if line.startswith("lmms_eval ")]
+    tasks = {task for words in asked for task in words[words.index("--tasks") + 1].split(",")}
+    assert tasks == set(LMMS_EVAL.values())
+    for words in asked:
+        assert "max_new_tokens=49152" in words[words.index("--gen_kwargs") + 1]
+
+
+def test_commands_say_what_nobody_can_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
+    (tmp_path / "r.omr").write_text(
+        "omr 1\n\nuse std.benchmarks\nuse std.formats\n\n"
+        'model tiny = fresh("qwen2", layers = 2, hidden = 64, heads = 4, vocabulary = characters)\n\n'
+        'model served = hf("a/b", revision = "r1")\n\n'
+        'benchmark own from jsonl("q.jsonl")\n\n'
+        "eval fresh_one from [benchmarks.gsm8k] with tiny {\n"
+        "  prompt = formats.think_answer\n  temperature = 0\n  max_tokens = 64\n}\n\n"
+        "eval known = fresh_one with served\n\n"
+        "eval unknown = fresh_one from [own] with served\n"
+    )
+    found = commands(capsys, tmp_path / "r.omr")
+    assert "# eval fresh_one: no official program can load its model" in found
+    assert "# eval unknown: no official program has a task for own" in found
+    (line,) = [line for line in found if line.startswith("lm_eval ")]
+    assert "pretrained=a/b,revision=r1 --tasks gsm8k" in line
+    assert "max_gen_toks=64" in line
+    assert found[-1].endswith("omr show tournament --with official/known/…/results.json")

@@ -52,6 +52,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="print how far the plans of runs on this state folder were off, instead of a plan",
     )
     parser.add_argument(
+        "--official",
+        action="store_true",
+        help="print the commands that have lmms-eval and lm-eval score the same, instead of a plan",
+    )
+    parser.add_argument(
         "--detailed-exitcode", action="store_true", help="exit 2 where something would run"
     )
     parser.set_defaults(run=run)
@@ -246,7 +251,11 @@ def print_plans(plans: Sequence[Plan], args: argparse.Namespace) -> None:
 
 
 def view(plan: Plan, args: argparse.Namespace, saved: str | None) -> str:
-    """The plan as JSON, two lines, Markdown, a page or a text; ``saved`` is the plan file that holds it."""
+    """The plan as JSON, two lines, Markdown, a page, commands or a text; ``saved`` is the plan file that holds it."""
+    if args.official:
+        from omrlang.cli.plan_view.official import official
+
+        return official(plan, args.state)
     if args.json:
         return plan.model_dump_json(indent=1) + "\n"
     if args.md:

@@ -14,24 +14,8 @@ from typing import Any
 from omr_runtime.errors import RunError
 from omr_runtime.report.tournament import Cell, Line
 from omr_runtime.verify.accuracy import Z
+from omrlang.published.tasks import BENCHMARKS
 
-BENCHMARKS = {
-    "mathvista_testmini_cot_reward": "mathvista",
-    "mathvision_reason_test_reward": "mathvision",
-    "mathvision_reason_testmini_reward": "mathvision_mini",
-    "mathverse_testmini_reward": "mathverse",
-    "wemath_testmini_thinking": "wemath",
-    "logicvista_thinking": "logicvista",
-    "mmmu_reasoning_reward": "mmmu",
-    "mmmu_pro_standard_cot_reward": "mmmu_pro",
-    "mmmu_pro_vision_cot_reward": "mmmu_pro_vision",
-    "charxiv_val_reasoning_cot": "charxiv_reasoning",
-    "charxiv_val_descriptive_cot": "charxiv_descriptive",
-    "aime24_nofigures_agg8_reward": "aime24",
-    "aime25_nofigures_agg8_reward": "aime25",
-    "gpqa_diamond_thinking": "gpqa_diamond",
-}
-"""Tasks of OpenMMReasoner for lmms-eval (at 67441eb8) to benchmarks; another task is a column of its own name."""
 METRICS = ("acc_score", "exact_match", "acc")
 """What counts as accuracy, in 0 .. 1, the first that a task has."""
 
