@@ -1,14 +1,23 @@
-"""A path with ``*``, ``?``, ``[…]`` or ``{…}`` becomes the files that it names, in order of names."""
+"""A path with ``*``, ``?``, ``[…]`` or ``{…}`` becomes the files that it names, and a folder its pictures, by name."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from itertools import product
 from math import prod
 from pathlib import Path
 
 MAX_FILES = 100_000
 """More than that braces do not name: they stand for themselves, and no such file exists."""
+
+PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""How the names of picture files end."""
+
+PICTURE_COLUMNS = ("path", "folder", "name", "images", "width", "height")
+"""What a row of a picture file has: its path below the folder, the name of the folder that it lies in, its own name
+without the ending, itself as the one image, and its size."""
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _NUMBERS = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
@@ -53,3 +62,18 @@ def _choices(inside: str) -> list[str]:
         width = len(found[1])
         return [f"{number:0{width}}" for number in range(int(found[1]), int(found[2]) + 1)]
     return inside.split(",")
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder in order of names, less hidden ones. Links to folders are not followed."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(Path(entry.path))
+        elif not entry.is_dir():
+            yield Path(entry.path)
+
+
+def is_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURES

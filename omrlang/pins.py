@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, assert_never
 
-from omrlang.patterns import named_files
+from omrlang.patterns import is_picture, named_files
 from omrlang.types import (
     Csv,
     Folder,
@@ -36,6 +36,8 @@ from omrlang.types import (
 
 Kind: TypeAlias = Literal["data", "model"]
 CACHE = "pins.json"
+SAVED = ("dataset_dict.json", "state.json")
+"""What ``datasets.save_to_disk`` leaves in its folder."""
 BLOCK = 1 << 20
 
 
@@ -119,8 +121,7 @@ class Pins:
             found = [self.file(file, kind) for file in files]
         except OSError as error:
             return Pin(of, path, None, problem=f"{path} cannot be read: {error.strerror}")
-        counts = [rows for _, rows, _ in found]
-        total = None if any(rows is None for rows in counts) else sum(rows or 0 for rows in counts)
+        total = _total(kind, files, [rows for _, rows, _ in found])
         size = sum(size for _, _, size in found)
         return Pin(of, path, _together(base, files, found), total, size)
 
@@ -136,6 +137,15 @@ class Pins:
         self.known[key] = [stat.st_size, stat.st_mtime_ns, digest, rows]
         self.changed = True
         return digest, rows, stat.st_size
+
+
+def _total(kind: str, files: list[Path], counts: list[int | None]) -> int | None:
+    """Rows of all files; a folder of pictures has one for each."""
+    if kind == "folder" and all(
+        file.suffix != ".parquet" and file.name not in SAVED for file in files
+    ):
+        return sum(map(is_picture, files)) or None
+    return None if any(rows is None for rows in counts) else sum(rows or 0 for rows in counts)
 
 
 def _on_a_hub(kind: Kind, name: str, revision: str | None, risk: str) -> Pin:

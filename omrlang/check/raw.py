@@ -10,10 +10,11 @@ from typing import Any
 
 from omrlang.check.context import Columns, Context
 from omrlang.scope import Draft
-from omrlang.types import Csv, Json, Jsonl, Synthetic, Webdataset
+from omrlang.types import Csv, Folder, Json, Jsonl, Synthetic, Webdataset
 
 HEAD_BYTES = 1 << 20
 HEAD_SAMPLES = 20
+HEAD_FILES = 1_000
 SHAPES = ("question", "images", "answer", "thinking")
 
 
@@ -29,6 +30,8 @@ def raw_columns(ctx: Context, draft: Draft, place: Any) -> Columns:
             names = _head(path, place)
         case Webdataset():
             names = _members(ctx.root.home / place.path)
+        case Folder():
+            names = _pictures(ctx.root.home / place.path)
         case _:
             pass
     return Columns(None if names is None else dict.fromkeys(names, "any"), what, raw=True)
@@ -47,6 +50,19 @@ def _members(path: Path) -> list[str] | None:
     except (OSError, BrokenTar):
         return None
     return list(found) if len(found) > 1 else None
+
+
+def _pictures(folder: Path) -> list[str] | None:
+    """Known of a small folder of pictures; among many files there may be one that makes it a folder of another kind."""
+    from omrlang.patterns import PICTURE_COLUMNS, PICTURES, files_below
+
+    try:
+        files = list(islice(files_below(folder), HEAD_FILES))
+    except OSError:
+        return None
+    kinds = {file.suffix.lower() for file in files}
+    known = len(files) < HEAD_FILES and not kinds & {".parquet", ".json"}
+    return list(PICTURE_COLUMNS) if known and kinds & PICTURES else None
 
 
 def _head(path: Path, place: Jsonl | Json | Csv) -> list[str] | None:

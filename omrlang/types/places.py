@@ -24,7 +24,8 @@ class HfData(Frozen):
 
 
 class Folder(Frozen):
-    """A folder written by ``datasets.save_to_disk`` (``split`` picks one of a DatasetDict), or a folder of Parquet files."""
+    """A folder written by ``datasets.save_to_disk`` (``split`` picks one of a DatasetDict), a folder of Parquet files, or
+    one of pictures, each a row: `path` below the folder, `folder` that it lies in, `name`, `images`, `width`, `height`."""
 
     kind: Literal["folder"] = "folder"
     path: Annotated[str, Setting("relative to the recipe", cls="rows")]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, assert_never
 
 from omr_runtime.errors import RunError
-from omrlang.patterns import named_files
+from omrlang.patterns import files_below, is_picture, named_files
 from omrlang.types import Csv, Folder, HfData, Json, Jsonl, Parquet, Place, Synthetic, Webdataset
 
 if TYPE_CHECKING:
@@ -272,11 +272,41 @@ def _folder(place: Folder, base: Path) -> Iterator[Raw]:
         return
     files = sorted(file for file in folder.rglob("*.parquet") if not _hidden(file, folder))
     if not files:
-        raise RunError(f"{place.path}: neither a saved dataset nor Parquet files")
+        yield from _pictures(place, folder)
     for file in files:
         name = file.relative_to(folder).as_posix()
         for position, row in _parquet(file):
             yield Raw(name, position, "row", row, str(file), folder)
+
+
+def _pictures(place: Folder, folder: Path) -> Iterator[Raw]:
+    """Each picture file is a row of its own, named by its path."""
+    root, found = folder.resolve(), False
+    for file in files_below(folder):
+        if is_picture(file):
+            found = True
+            name = file.relative_to(folder).as_posix()
+            yield Raw(name, 1, "row", _picture(file, name, root), str(file), folder)
+    if not found:
+        raise RunError(f"{place.path}: neither a saved dataset, nor Parquet files, nor pictures")
+
+
+def _picture(file: Path, name: str, root: Path) -> Good | Bad:
+    """Its size is read from its head. A link that leads out of the folder is not opened."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        name.encode()
+        if not file.resolve().is_relative_to(root):
+            return Bad(f"image lies outside of the data's folder: {name}")
+        with Image.open(file) as image:
+            width, height = image.size
+    except UnicodeEncodeError:
+        return Bad("the name of a picture is not UTF-8")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
+        return Bad(f"unreadable image: {name}")
+    places = {"path": name, "folder": file.parent.name if "/" in name else None, "name": file.stem}
+    return Good({**places, "images": [name], "width": width, "height": height})
 
 
 def _hidden(file: Path, folder: Path) -> bool:
