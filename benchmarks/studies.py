@@ -51,7 +51,15 @@ def main(args: argparse.Namespace, state: Path) -> int:
         runs = _runs(RECIPES[name], args, state)
         text = _transfer(next(iter(runs.values()))) if name == "transfer" else _study(name, runs)
         seeds = "1 seed" if args.seeds == 1 else f"{args.seeds} training seeds"
-        text += f"\n\n{seeds}, {minutes:.0f} minutes: `python benchmarks/studies.py {name} --seeds {args.seeds}`"
+        words = [
+            name,
+            "--seeds",
+            str(args.seeds),
+            *(w for item in args.set for w in ("--set", item)),
+        ]
+        text += (
+            f"\n\n{seeds}, {minutes:.0f} minutes: `python benchmarks/studies.py {' '.join(words)}`"
+        )
         print(f"{name}\n\n{text}\n")
         if args.out is not None:
             args.out.write_text(placed(args.out.read_text(), name, text))
