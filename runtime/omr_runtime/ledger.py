@@ -21,6 +21,7 @@ from typing import Any, assert_never
 import pyarrow.compute as pc
 
 from omr_runtime import chat
+from omr_runtime.cluster import place_of
 from omr_runtime.engines.protocol import Completion, Decoding, Engine, EngineDied, Request
 from omr_runtime.errors import Resumable
 from omr_runtime.identity import digest, sample_id
@@ -193,6 +194,10 @@ def _open(work: Work, model: ModelRef, max_tokens: int) -> Engine:
 
     spec = work.stage.spec
     settings = spec.engine if isinstance(spec, Sample | Eval) else None
+    if place_of(work) is not None:
+        from omr_runtime.cluster.sampling import ClusterEngine
+
+        return ClusterEngine.of(work, model, settings, max_tokens)
     served = model if isinstance(model, Model) else Path(work.model_folders[model.stage])
     return open_engine(
         served, settings, state=Path(work.state), base=Path(work.base), max_tokens=max_tokens
