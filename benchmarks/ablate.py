@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -89,13 +89,16 @@ def _scores(
     study: Study, plans: Sequence[Sequence[Plan]], state: Path, table: str
 ) -> Iterator[str]:
     """Each accuracy of the study and of the printed table, against the answers in the lineage, one by one."""
-    printed = {line.split()[0]: line for line in table.splitlines() if "%" in line and line.strip()}
+    printed: defaultdict[str, str] = defaultdict(str)  # a stage has a row in the table of each pair
+    for line in table.splitlines():
+        if "%" in line:
+            printed[line.split()[0]] += line
     for column, arm in zip(study.columns, plans, strict=True):
         for score in column.scores:
             accuracy = fmean(_accuracy(plan, score.stage, state) for plan in arm)
             if abs(accuracy - score.accuracy.mean) > 1e-9:
                 yield f"{column.name}: {score.stage} is {accuracy:.6f}, not {score.accuracy.mean:.6f}"
-            if f"{accuracy:.1%} (" not in printed.get(score.stage, ""):
+            if f"{accuracy:.1%} (" not in printed[score.stage]:
                 yield f"{column.name}: {score.stage} is {accuracy:.1%}, which no cell of its row says"
 
 
