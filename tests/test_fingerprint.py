@@ -105,6 +105,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "reward": EXPRESSION,
         "order": t.Descending(by=EXPRESSION),
         "group": 4,
+        "rollout_correction": t.TokenTruncated(),
         "batch": t.Amount(value=16, unit="prompts"),
         "minibatch": t.Amount(value=16, unit="prompts"),
         "temperature": 0.5,

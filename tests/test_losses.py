@@ -21,6 +21,7 @@ from omr_runtime.train.losses import (
     kl_estimate,
     overlong_penalty,
     policy_loss,
+    truncated_weights,
 )
 from omrlang.types import Algorithm, Dapo, DrGrpo, Grpo, Gspo, Overlong
 from tests.training_parts import fresh_folder
@@ -187,6 +188,40 @@ def test_policy_losses_equal_trl(
     clipped = float(terms.clipped_low + terms.clipped_high)
     acts = algorithm.clip == TIGHT or algorithm.dual_clip is not None
     assert (clipped > 0) == (acts and moved > 0), "clipping is in effect or not, as the case says"
+
+
+@pytest.mark.parametrize("algorithm", [Gspo(clip=WIDE), Grpo(clip=TIGHT, kl=0.1)])
+def test_weights_for_the_engine_equal_trl(
+    oracle: Any, samples: list[Sample], algorithm: Gspo | Grpo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL multiplies by the truncated ratio before the divergence is added; nothing flows back through it."""
+    batch = pack(samples)
+    with torch.no_grad():
+        now_N, _ = Scorer(oracle.model)(batch)
+    generator = torch.Generator().manual_seed(8)
+    old_N, ref_N, drawn_N = (
+        now_N + far * torch.randn(len(now_N), generator=generator) for far in (0.05, 0.1, 0.6)
+    )
+    weight_N = truncated_weights(old_N, drawn_N, 1.5)
+    assert 0 < float((weight_N == 1.5).float().mean()) < 1
+    inputs = _trl_inputs(samples, old_N, ref_N)
+    ratio_N = torch.exp(old_N - drawn_N).clamp(max=1.5)
+    inputs["importance_sampling_ratio"] = _padded(_per_sequence(ratio_N), left=False)
+    monkeypatch.setattr(oracle, "use_vllm", True)
+    monkeypatch.setattr(oracle, "vllm_importance_sampling_correction", True)
+    expected, expected_grad = _trl_loss(oracle, algorithm, inputs)
+    oracle.model.zero_grad()
+    logp_N, _ = Scorer(oracle.model)(batch)
+    counts = Counts(len(samples), sum(RESPONSES))
+    terms = policy_loss(
+        algorithm, logp_N, old_N, ADVANTAGES, batch.segment, batch.weight, counts, ref_N,
+        rollout_weight_N=weight_N,
+    )  # fmt: skip
+    terms.loss.backward()
+    assert float(terms.loss) == pytest.approx(expected, abs=1e-5)
+    assert (_flat_gradient(oracle.model) - expected_grad).norm() / expected_grad.norm() < 1e-5
+    live_N = now_N.clone().requires_grad_()
+    assert not truncated_weights(live_N, drawn_N, 1.5).requires_grad
 
 
 @pytest.mark.parametrize("packing", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ from training_parts import PROMPT, drawn_rows, fresh_folder
 
 from omr_runtime.errors import RunError
 from omr_runtime.models import load
-from omr_runtime.train import rl
+from omr_runtime.train import rl, rollout
 from omr_runtime.train.advantage import group_advantages, penalty
 from omr_runtime.train.checkpoint import Checkpoints
-from omr_runtime.train.rollout import OVERLONG, shaped
+from omr_runtime.train.rollout import OVERLONG, Drawn, shaped
 from omr_runtime.verify.reward import Scored
 from omr_runtime.work import InputRows, Shards, Work
 from omrlang.plan import PlanStage
@@ -43,6 +44,7 @@ from omrlang.types import (
     Overlong,
     RowExpr,
     Rule,
+    TokenTruncated,
     TrainedModel,
     Transformers,
     Zero,
@@ -249,6 +251,35 @@ def test_other_algorithms_run(tmp_path: Path, base: Path, algorithm: Grpo | DrGr
         parts = json.loads(line["parts"])
         over = (line["num_tokens"] - 4) / 4 if isinstance(algorithm, Dapo) else None
         assert parts.get(OVERLONG) == (None if over is None else -max(0.0, over))
+
+
+def test_what_the_engine_draws_is_weighed_and_told(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that tells half of each probability: its tokens count twice, or what the cap allows."""
+    work = made(tmp_path / "same", base, steps=2, rollout_correction=TokenTruncated())
+    rl.train(work)
+    assert metric(work, "rollout_weight") == pytest.approx([1.0, 1.0], abs=1e-4)
+    assert metric(work, "rollout_weight_capped") == [0.0, 0.0]
+    draw_all = rollout.draw_all
+
+    def halved(*given: Any) -> list[Drawn]:
+        drawn = draw_all(*given)
+        for one in drawn:
+            one.sampled.logprobs[:] = [x - math.log(2) for x in one.sampled.logprobs]
+        return drawn
+
+    monkeypatch.setattr(rollout, "draw_all", halved)
+    for cap, mean, share in ((4.0, 2.0, 0.0), (1.5, 1.5, 1.0)):
+        changes = {"minibatch": Amount(value=2, unit="prompts")} if cap == 4 else {}
+        spec = TokenTruncated(cap=cap)
+        work = made(tmp_path / f"{cap}", base, steps=2, rollout_correction=spec, **changes)
+        rl.train(work)
+        assert metric(work, "rollout_weight") == pytest.approx([mean] * 2, abs=1e-3)
+        assert metric(work, "rollout_weight_capped") == pytest.approx([share] * 2)
+    plain = made(tmp_path / "plain", base, steps=1)
+    rl.train(plain)
+    assert not metric(plain, "rollout_weight")
 
 
 def test_groups_without_spread_and_unknown_rewards_are_left_out() -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from omrlang.schema.sft import Training
-from omrlang.types import Algorithm, Amount, Clause, Engine, Order, Prompt, RowExpr, Setting, Watch
+from omrlang.types import (
+    Algorithm,
+    Amount,
+    Clause,
+    Engine,
+    Order,
+    Prompt,
+    RowExpr,
+    Setting,
+    TokenTruncated,
+    Watch,
+)
 
 
 class Rl(Training):
@@ -40,6 +51,13 @@ class Rl(Training):
         Setting(
             cls="weights",
             doc="`ascending(pass_rate(probe_ok))` is a curriculum, the same in every epoch; default the seed's order, new in each",
+        ),
+    ] = None
+    rollout_correction: Annotated[
+        TokenTruncated | None,
+        Setting(
+            cls="weights",
+            doc="token_truncated(cap): weights for what the engine draws otherwise than the trainer would; default no weights",
         ),
     ] = None
     temperature: Annotated[

@@ -207,6 +207,15 @@ class Dapo(Frozen):
 Algorithm: TypeAlias = Annotated[Gspo | Grpo | DrGrpo | Dapo, Field(discriminator="kind")]
 
 
+class TokenTruncated(Frozen):
+    """For an engine that draws with other probabilities than the trainer computes from the same weights: each token's term
+    counts min(p / q, cap) times, p the trainer's and q the engine's probability of it (truncated importance sampling; F. Yao et
+    al., "Your efficient RL framework secretly brings you off-policy RL training", 2025; verl's `rollout_is`)."""
+
+    kind: Literal["token_truncated"] = "token_truncated"
+    cap: Annotated[float, Setting("the most that a token counts", cls="weights", gt=0)] = 2.0
+
+
 class Zero(Frozen):
     """DeepSpeed ZeRO: ``stage`` 1 shards the optimiser, 2 the gradients too, 3 the weights too."""
 

@@ -23,6 +23,8 @@ CURVES = {
     "clip_fraction": "share of clipped ratios",
     "kl": "KL to the reference",
     "rollout_kl": "KL between sampler and trainer",
+    "rollout_weight": "weight of the sampler's tokens",
+    "rollout_weight_capped": "share of weights at the cap",
     "grad_norm": "gradient norm",
     "zero_variance_groups": "groups without spread",
     "length_stops": "share cut by length",

@@ -80,6 +80,12 @@ def clipped_objective(
     return loss_N, at_low_N, at_high_N, ratio_N
 
 
+def truncated_weights(logp_N: Tensor, drawn_logp_N: Tensor, cap: float) -> Tensor:
+    """``min(exp(log p - log q), cap)`` of each token, p the trainer's probability and q that of the engine which drew it,
+    without gradient: truncated importance sampling, E. L. Ionides (2008); for rollouts F. Yao et al. (2025)."""
+    return torch.exp(logp_N.detach() - drawn_logp_N).clamp(max=cap)
+
+
 def dual_clipped(loss_N: Tensor, advantage_N: Tensor, most: float) -> Tensor:
     """``min(loss, - c A)`` where A < 0: dual-clip PPO, arXiv 1912.09729. A token that has become much likelier
     and should not have been drawn would outweigh a whole batch otherwise: its ratio has no upper bound there."""
@@ -139,11 +145,12 @@ def policy_loss(
     counts: Counts,
     ref_logp_N: Tensor | None = None,
     entropy_N: Tensor | None = None,
+    rollout_weight_N: Tensor | None = None,
 ) -> PolicyTerms:
     """The loss of ``gspo``, ``grpo``, ``dr_grpo`` or ``dapo`` for one micro-batch.
 
     GSPO takes the sequence ratio, the others the token ratio; all clip it, from both sides where
-    ``dual_clip`` says so, add ``kl`` times the estimated divergence, take away ``entropy`` times the entropy of the next
+    ``dual_clip`` says so, count each token by its ``rollout_weight_N``, add ``kl`` times the estimated divergence, take away ``entropy`` times the entropy of the next
     token's distribution (PPO, arXiv 1707.06347, equation 9) and average by ``algorithm.mean``. ``old_logp_N`` None means the policy has not moved since the rollout (r = 1).
     """
     num_segments = len(advantage_S)
@@ -157,6 +164,8 @@ def policy_loss(
     )
     if algorithm.dual_clip is not None:
         loss_N = dual_clipped(loss_N, advantage_S[segment_N], algorithm.dual_clip)
+    if rollout_weight_N is not None:
+        loss_N = loss_N * rollout_weight_N
     kl_N = torch.zeros_like(loss_N)
     if algorithm.kl:
         assert ref_logp_N is not None, "a divergence is weighted but no reference is given"

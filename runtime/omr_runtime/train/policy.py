@@ -14,7 +14,13 @@ from omr_runtime.train.advantage import leaves_out_flat_groups, needs_flat_group
 from omr_runtime.train.batching import PackedBatch, micro_batches, shared_tokens, together
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.loop import Trainer
-from omr_runtime.train.losses import Counts, policy_loss
+from omr_runtime.train.losses import (
+    Counts,
+    PolicyTerms,
+    kl_estimate,
+    policy_loss,
+    truncated_weights,
+)
 from omr_runtime.train.rollout import Rollout, every, load_whole
 from omrlang.schema import Rl
 from omrlang.settle import pass_tokens, response_norm
@@ -27,7 +33,9 @@ LogProbs: TypeAlias = dict[str, Tensor]
 @dataclass(frozen=True, slots=True)
 class UpdateFigures:
     """Of one optimiser step, over all ranks. ``rollout_kl`` is the estimated divergence (arXiv 2402.03300, equation 4) of
-    the engine that rolled out from the weights that were trained, ``kl`` that from the reference."""
+    the engine that rolled out from the weights that were trained, ``kl`` that from the reference. ``rollout_weight`` is the
+    mean weight by which ``rollout_correction`` counts a token and ``rollout_weight_capped`` the share at its cap; None without
+    it."""
 
     loss: float
     grad_norm: float
@@ -35,6 +43,8 @@ class UpdateFigures:
     clip_fraction: float
     kl: float
     rollout_kl: float
+    rollout_weight: float | None
+    rollout_weight_capped: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +68,9 @@ class Policy:
         )
         packed = self._pack(used)
         loss, norm = self.trainer.step(packed, update.loss, lr, self.spec.temperature)
-        entropy, clipped, kl, rollout_kl = self.trainer.total(update.sums.tolist())
-        return UpdateFigures(loss, norm, entropy, clipped, kl, rollout_kl)
+        *figures, weight, capped = self.trainer.total(update.sums.tolist())
+        weights = (None, None) if self.spec.rollout_correction is None else (weight, capped)
+        return UpdateFigures(loss, norm, *figures, *weights)
 
     def _counts(self, groups: Groups) -> Counts:
         """What the step averages over: every rollout whose reward is known, also those of groups that teach nothing,
@@ -119,33 +130,54 @@ class _Update:
         self, policy: Policy, by_name: dict[str, Rollout], counts: Counts, old: LogProbs | None
     ) -> None:
         self.policy, self.by_name, self.counts, self.old = policy, by_name, counts, old
-        self.sums = torch.zeros(4, dtype=torch.float64, device=policy.trainer.device)
+        self.sums = torch.zeros(6, dtype=torch.float64, device=policy.trainer.device)
 
     def loss(self, batch: PackedBatch, logp_N: Tensor, entropy_N: Tensor) -> Tensor:
         """This micro-batch's part of the step's loss. A dummy has advantage and weight 0."""
         rollouts = [self.by_name.get(name) for name in batch.ids]
         advantages = [(r.advantage or 0.0) if r is not None else 0.0 for r in rollouts]
+        drawn_N = logp_N.new_tensor([x for r in rollouts for x in (r.logprobs if r else [0.0])])
+        old_N = self._old(batch)
+        weight_N = self._rollout_weights(logp_N if old_N is None else old_N, drawn_N)
         terms = policy_loss(
             self.policy.spec.algorithm,
             logp_N,
-            self._old(batch),
+            old_N,
             logp_N.new_tensor(advantages),
             batch.segment,
             batch.weight,
             self.counts,
             self._reference(batch),
             entropy_N,
+            weight_N,
         )
-        drawn_N = logp_N.new_tensor([x for r in rollouts for x in (r.logprobs if r else [0.0])])
-        log_ratio_N = logp_N.detach() - drawn_N
-        apart_N = (torch.exp(log_ratio_N) - log_ratio_N - 1) * batch.weight
-        entropy = (entropy_N.detach() * batch.weight).sum().double() / self.counts.num_tokens
-        apart = apart_N.sum().double() / self.counts.num_tokens
-        # Kept on the device: to read them here would make the host wait before each backward pass.
-        self.sums += torch.stack(
-            [entropy, terms.clipped_low + terms.clipped_high, terms.kl, apart]
-        ).double()
+        self._add(batch, terms, kl_estimate(drawn_N, logp_N.detach()), entropy_N, weight_N)
         return terms.loss
+
+    def _rollout_weights(self, logp_N: Tensor, drawn_N: Tensor) -> Tensor | None:
+        """``logp_N`` is the trainer's when the rollouts were drawn."""
+        correction = self.policy.spec.rollout_correction
+        return None if correction is None else truncated_weights(logp_N, drawn_N, correction.cap)
+
+    def _add(
+        self,
+        batch: PackedBatch,
+        terms: PolicyTerms,
+        apart_N: Tensor,
+        entropy_N: Tensor,
+        weight_N: Tensor | None,
+    ) -> None:
+        """Kept on the device: to read a figure here would make the host wait before each backward pass."""
+        correction = self.policy.spec.rollout_correction
+        found = [entropy_N.detach(), apart_N]
+        if correction is not None and weight_N is not None:
+            found += [weight_N, (weight_N >= correction.cap).float()]
+        entropy, apart, *weights = [
+            (x_N * batch.weight).sum().double() / self.counts.num_tokens for x_N in found
+        ]
+        clipped = terms.clipped_low + terms.clipped_high
+        figures = [entropy, clipped, terms.kl, apart, *weights]
+        self.sums[: len(figures)] += torch.stack([x.double() for x in figures])
 
     def _old(self, batch: PackedBatch) -> Tensor | None:
         if self.old is None:

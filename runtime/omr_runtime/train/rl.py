@@ -245,7 +245,9 @@ def _figures(trainer: Trainer, batch: Batch, updates: Sequence[UpdateFigures]) -
             what = name.removeprefix("num known ")
             metrics[what] = total[f"sum {what}"] / total[name]
     for name in UpdateFigures.__slots__:
-        metrics[name] = sum(getattr(update, name) for update in updates) / len(updates)
+        values = [getattr(update, name) for update in updates]
+        if None not in values:
+            metrics[name] = sum(values) / len(values)
     return metrics
 
 
