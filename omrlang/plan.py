@@ -13,8 +13,9 @@ from typing import Literal, TypeAlias
 from pydantic import Field, PrivateAttr
 
 from omrlang.functions import Asks
-from omrlang.schema import Spec
-from omrlang.types import Frozen, Model, SettingClass, construct
+from omrlang.schema import Eval, Filter, Sample, Spec
+from omrlang.types import Frozen, Hardware, Model, SettingClass, construct
+from omrlang.types.models import Ray
 
 FORMAT_VERSION = "1.0"
 SAVED_SUFFIX = ".omrplan"
@@ -344,6 +345,13 @@ class Plan(Frozen):
         """The stages that a run of the plan executes, in order."""
         return tuple(stage for stage in self.stages if stage.is_due)
 
+    def on(self, cluster: Ray) -> Plan:
+        """The same plan with sampling, verification and evaluation on a cluster: no fingerprint moves, none of its rows."""
+        stages = tuple(
+            stage.model_copy(update=_moved(stage.spec, cluster)) for stage in self.stages
+        )
+        return self.model_copy(update={"stages": stages})
+
     def stage(self, name: str) -> PlanStage:
         """The stage of that name. KeyError if there is none."""
         for stage in self.stages:
@@ -362,3 +370,18 @@ class PlanFailure(Frozen):
     errored: Literal[True] = True
     diagnostics: tuple[PlanDiagnostic, ...]
     exit: Exit = construct(Exit, code=1, reason="errors")
+
+
+def _moved(spec: Spec, cluster: Ray) -> dict[str, Spec]:
+    """The spec on the cluster, on what its own hardware asks of one."""
+    if not isinstance(spec, Sample | Filter | Eval):
+        return {}
+    own = spec.hardware
+    if own is not None and own.cluster is not None:
+        kept = {"engines": own.cluster.engines, "wait": own.cluster.wait}
+        cluster = cluster.model_copy(update=kept)
+    elif own is not None and own.gpu is None:
+        cluster = cluster.model_copy(update={"engines": own.count})
+    machines = own or Hardware(name="ray", count=1)
+    placed = machines.model_copy(update={"cluster": cluster})
+    return {"spec": spec.model_copy(update={"hardware": placed})}

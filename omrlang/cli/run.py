@@ -15,6 +15,7 @@ from omrlang.plan import Plan
 
 if TYPE_CHECKING:
     from omr_runtime.store import State
+    from omrlang.types.models import Ray
 
 LIMIT = 3
 STALE = 4
@@ -34,7 +35,24 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--wait", action="store_true", help="wait for another run on the same state folder"
     )
+    parser.add_argument(
+        "--on",
+        type=_cluster,
+        metavar="ADDRESS",
+        help="sample and verify on a Ray cluster: auto, HOST:6379 or ray://HOST:10001",
+    )
     parser.set_defaults(run=run)
+
+
+def _cluster(text: str) -> Ray:
+    from omrlang.check.clusters import is_address
+    from omrlang.types.models import Ray
+
+    if not is_address(text):
+        raise argparse.ArgumentTypeError(
+            f"`{text}` is no address of a cluster: auto, HOST:6379 or ray://HOST:10001"
+        )
+    return Ray(address=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
             if (refused := refusal(plan, args)) is not None:
                 return refused
             _save(plan, state)
+            if args.on is not None:
+                plan = plan.on(args.on)
             from omr_runtime.executor import execute
 
             code, executed = execute(plan, args.state, lock=lock)
