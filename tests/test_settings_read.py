@@ -206,6 +206,8 @@ def _plain(key: Key, branch: Any) -> tuple[str, str]:
         tuple[float, float]: ("[0.1, 0.2]", "[0.1, 0.3]"),
         tuple[str, ...]: ('["a"]', '["b"]'),
     }
+    if key.name == "address":  # of a Ray cluster: not any text is one
+        return '"auto"', '"head:6379"'
     if branch in known:
         return known[branch]
     if branch is int:
