@@ -33,7 +33,9 @@ from omr_runtime.store import ImageStore
 from omr_runtime.synthetic import shapes
 from omr_runtime.work import Shards, read_table
 from omrlang.check.clusters import is_address
+from omrlang.cli import main
 from omrlang.cli.run import _cluster
+from omrlang.plan import Plan
 from omrlang.types import Gpu, Hardware, OpenAI, Transformers, Vllm
 from omrlang.types.models import Ray
 
@@ -63,6 +65,18 @@ sample traces from puzzles with teacher ON {
 filter accepted from traces ON {
   keep    = format_ok and answer_matches
   at_most = 1 per parent
+}
+"""
+
+TRAINED = """
+model tiny = fresh("qwen2", layers = 1, hidden = 32, heads = 2)
+
+sft cold_start from accepted with tiny on ray("auto") {
+  prompt = formats.think_answer_short
+  pack   = 1_024
+  batch  = 1 pack
+  epochs = 1
+  lr     = constant(1e-4)
 }
 """
 
@@ -98,6 +112,35 @@ def test_addresses() -> None:
     assert _cluster("auto") == Ray(address="auto")
     with pytest.raises(argparse.ArgumentTypeError, match="no address of a cluster"):
         _cluster("http://head:80")
+
+
+def test_what_cannot_stand_on_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "a.omr"
+    recipe.write_text(RECIPE.replace("ON", 'on ray("head")'))
+    assert main(["check", str(recipe)]) == 1
+    assert 'no cluster has the address "head"' in capsys.readouterr().err
+    recipe.write_text(RECIPE.replace(" ON", "") + TRAINED)
+    assert main(["check", str(recipe)]) == 1
+    assert "sft `cold_start` trains on machines of its own, not on a Ray cluster" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_cluster_moves_no_fingerprint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for place in ("", 'on ray("auto", engines = 3)'):
+        Path("a.omr").write_text(RECIPE.replace(" ON", f" {place}".rstrip()))
+        assert main(["plan", "a.omr", "--json"]) == 0
+        plan = Plan.model_validate_json(capsys.readouterr().out)
+        names.append([stage.fingerprint for stage in plan.stages])
+    assert names[0] == names[1]
+    moved = plan.on(Ray(address="head:6379"))
+    cluster = [getattr(stage.spec, "hardware", None) for stage in moved.stages]
+    assert cluster[0] is None
+    assert cluster[1].cluster == Ray(address="head:6379", engines=3)
 
 
 def test_a_worker_needs_what_its_engine_does() -> None:
