@@ -18,6 +18,7 @@ from omrlang.schema import KINDS
 from omrlang.scope import STAGES
 from omrlang.types import (
     Clause,
+    Enough,
     Model,
     RowExpr,
     Setting,
@@ -53,6 +54,11 @@ class Key:
         return [
             branch for branch in branches_of(_plain(self.annotation)) if branch is not type(None)
         ]
+
+    @property
+    def over_rows(self) -> bool:
+        """Whether an expression over the row stands in it, or in its brackets."""
+        return RowExpr in self.branches or Enough in self.branches
 
     @property
     def choices(self) -> dict[str, type[BaseModel]]:

@@ -13,6 +13,7 @@ from omrlang.functions import Asks, Function
 from omrlang.shown import shown
 from omrlang.types import (
     Amount,
+    Enough,
     Expect,
     Gpu,
     Hardware,
@@ -50,6 +51,7 @@ _WORDS: dict[Any, str] = {
     tuple[float, float]: "list of two numbers",
     tuple[str, ...]: "list of texts",
     Amount: "number with a unit",
+    Enough: "`N of (EXPRESSION)`",
     Range: "range `lo .. hi`",
     Expect: "limits",
     Prompt: "prompt",

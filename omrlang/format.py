@@ -54,7 +54,7 @@ def format_expression(expr: s.Expr) -> str:
             return f"[{', '.join(format_item(item) for item in expr.items)}]"
         case s.CallExpr():
             args = ", ".join(format_arg(arg) for arg in expr.args)
-            return f"{format_expression(expr.fn)}({args})"
+            return f"{_called(expr.fn)}({args})"
         case s.IndexExpr():
             return f"{format_expression(expr.base)}[{format_expression(expr.at)}]"
         case s.UnaryExpr():
@@ -68,6 +68,11 @@ def format_expression(expr: s.Expr) -> str:
             return f"({format_expression(expr.inner)})"
         case _:
             assert_never(expr)
+
+
+def _called(fn: s.Expr) -> str:
+    """What stands before the bracket of a call; `4 of (…)` is written with a space."""
+    return f"{format_expression(fn)} " if isinstance(fn, s.Number) else format_expression(fn)
 
 
 def format_item(item: s.Item) -> str:
@@ -341,7 +346,7 @@ class _Printer:
     def explode(self, expr: s.Expr, indent: int) -> list[str]:
         """A list or call with one item a line and a comma after each."""
         is_call = isinstance(expr, s.CallExpr)
-        opened = f"{format_expression(expr.fn)}(" if isinstance(expr, s.CallExpr) else "["
+        opened = f"{_called(expr.fn)}(" if isinstance(expr, s.CallExpr) else "["
         start = expr.fn.span.end + 1 if isinstance(expr, s.CallExpr) else expr.span.start + 1
         lines = [opened + self.trailing(start)]
         previous: int | None = None

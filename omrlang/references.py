@@ -11,6 +11,7 @@ from omrlang.types import (
     Call,
     Clause,
     Descending,
+    Enough,
     ExprNode,
     MixPart,
     Near,
@@ -79,6 +80,7 @@ def expressions(spec: Spec) -> Iterator[RowExpr]:
                 | Ascending(by=found)
                 | Descending(by=found)
                 | Watch(score=RowExpr() as found)
+                | Enough(of=RowExpr() as found)
             ):
                 yield found
             case Near(columns=columns):

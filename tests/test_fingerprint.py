@@ -88,7 +88,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "assume": t.Assume(prompt=LENGTH),
         "expect": EXPECT,
     },
-    Sample: {"rows": "other", **DECODING},
+    Sample: {"rows": "other", "until": t.Enough(count=2, of=EXPRESSION), **DECODING},
     Filter: {
         "rows": "other",
         "hardware": GPU,

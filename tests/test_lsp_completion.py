@@ -47,6 +47,7 @@ from tests.editor import RECIPE, Editor, applied, editor
         pytest.param("filter x from traces { keep = |", "response answer_matches judge len length", "teacher", id="row"),
         pytest.param("filter x from puzzles { keep = a|", "answer", "response", id="columns of this stage"),
         pytest.param("filter x from traces { keep = answer |", "and or matches", "answer", id="operators"),
+        pytest.param("sample x from puzzles { until = 2 of (|", "answer_matches response", "teacher", id="within until"),
         pytest.param("filter x from traces { keep = judge(|", "teacher question sees", "puzzles", id="judges"),
         pytest.param("filter x from traces { keep = judge(teacher, sees = |", "response", "teacher", id="a judge's words"),
         pytest.param("filter x from traces { keep = pass_rate(|", "accepted", "teacher traces", id="filters"),

@@ -27,6 +27,7 @@ from omrlang.planning import make_plan
 from omrlang.schema import KINDS
 from omrlang.types import (
     Amount,
+    Enough,
     Expect,
     Gpu,
     Hardware,
@@ -200,6 +201,7 @@ def _plain(key: Key, branch: Any) -> tuple[str, str]:
         bool: ("true", "false"),
         str: ('"a"', '"b"'),
         Expect: ("rows > 1", "rows > 2"),
+        Enough: ("1 of (format_ok)", "2 of (format_ok)"),
         Prompt: ("style", "plain"),
         Hardware: ("pod", "2 * pod"),
         RowSets: ("[test]", "[test, hard]"),

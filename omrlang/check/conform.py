@@ -22,6 +22,7 @@ from omrlang.check.annotations import (
 )
 from omrlang.check.clusters import checked_cluster, machines
 from omrlang.check.context import FAILED, Context, Failed, Place
+from omrlang.check.enough import enough_value
 from omrlang.check.expect import expect_value
 from omrlang.check.named import row_sets, rows_of, thing_of, without_amount
 from omrlang.check.numbers import amount_of, in_place, number_of, range_of, wrong_type
@@ -35,6 +36,7 @@ from omrlang.types import (
     All,
     Amount,
     Count,
+    Enough,
     Expect,
     ExprType,
     Hardware,
@@ -81,6 +83,8 @@ def conform(ctx: Context, bound: Bound, want: Any, place: Place) -> Any:
         return row_value(ctx, bound, _ROW_TYPES.get(place.label, ("any",)), place.label)
     if Expect in branches:
         return expect_value(ctx, bound)
+    if Enough in branches:
+        return enough_value(ctx, bound)
     if RowSets in branches:
         return row_sets(ctx, bound, place)
     if Model in branches:

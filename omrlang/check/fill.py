@@ -19,6 +19,7 @@ from omrlang.source import Span
 from omrlang.types import (
     Amount,
     Clause,
+    Enough,
     Expect,
     Gpu,
     Hardware,
@@ -31,7 +32,7 @@ from omrlang.types import (
 )
 
 NOT_MAPPED = ("id", "parent", "content", "source", "sample_index", "num_tokens", "finish")
-NO_BRACES = (RowExpr, RowSets, Amount, Range, Expect, Prompt, Gpu, Hardware, Model)
+NO_BRACES = (RowExpr, RowSets, Amount, Range, Expect, Enough, Prompt, Gpu, Hardware, Model)
 """Values that are written as an expression or a name, so that braces after their key mean nothing."""
 _LAYERS: tuple[Layer, ...] = ("default", "stdlib", "file", "amend", "sweep", "set")
 

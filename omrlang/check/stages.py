@@ -10,6 +10,7 @@ from omrlang import syntax as s
 from omrlang.check.aggregates import check_aggregate, own_aggregates
 from omrlang.check.conform import conform
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
+from omrlang.check.enough import check_enough
 from omrlang.check.expect import check_expect
 from omrlang.check.fill import fill, keys_of
 from omrlang.check.length import check_length
@@ -59,6 +60,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     check_length(ctx, stage)
     check_expect(ctx, draft, made)
     check_near(ctx, draft, made)
+    check_enough(ctx, draft, made)
     _check_decides(ctx, draft, stage)
     if not made.unpublished:
         check_products(ctx, stage)
@@ -244,7 +246,7 @@ def _columns_of(ctx: Context, draft: Draft, parents: list[Draft]) -> Columns:
         if columns is None or columns.names is None:
             return Columns(None, what=f"the input of `{draft.name}`")
         names |= columns.names
-    if draft.kind in ("rl", "eval"):
+    if draft.kind in ("rl", "eval", "sample"):
         own = {name: COLUMNS[name] for name in SAMPLED if name not in names}
         return Columns(names | own, what=f"the input of `{draft.name}`", own=frozenset(own))
     return Columns(names, what=f"the input of `{draft.name}`")

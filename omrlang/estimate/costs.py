@@ -44,6 +44,8 @@ from omrlang.estimate.rows import (
     measured,
     mix_rows,
     sample_rows,
+    satisfied,
+    saved_samples,
     source_rows,
     times_n,
     together,
@@ -64,7 +66,7 @@ from omrlang.plan import Action, Asked, Costs, Estimate, Money, Totals
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
 from omrlang.settle import DEFAULT_SCORE
 from omrlang.state import Index, Probe
-from omrlang.types import Engine, Hardware, Model, Near, OpenAI, RowExpr, Scripted
+from omrlang.types import Engine, Enough, Hardware, Model, Near, OpenAI, RowExpr, Scripted
 
 NO_TOKENS = exact(0, "tokens", "formula", "no tokens are written")
 
@@ -120,6 +122,8 @@ def _asking(stage: Lowered, costs: Costs, walk: _Pass) -> tuple[Asked, ...]:
         case Filter() as spec:
             keep = keep_rate(spec, walk.flows[spec.rows], past(stage, walk.index, walk.recipe))
             return cascade(spec.keep, costs.rows_in, keep)
+        case Sample(until=Enough(of=expr)) as spec:
+            return cascade(expr, costs.rows_out, satisfied(spec))
         case Rl() as spec:
             asked = cascade(spec.reward, costs.extra["rollouts"], None)
             return asked + _watched(spec, costs)
@@ -252,13 +256,18 @@ def _sampling(spec: Sample | Eval, before: Past, walk: _Pass) -> Costs:
     parts = _writing_time(engine, root, _serving(spec), read, written, context, flow.rows)
     extra = {"prompt_tokens": read, "tokens_per_prompt": prompt, "tokens_per_response": response}
     parts = _like(spec, root, walk, written, own) or parts
-    extra |= probed_peak(own)
+    extra |= probed_peak(own) | _left_undrawn(spec, parent)
     costs = _costs(spec, before, parent.rows, flow, written, parts, extra)
     chosen = spec.engine or (root.engine if root is not None else None)
     if _serving(spec) is None and isinstance(chosen, OpenAI):
         usd = dollars(token_dollars(root, chosen, read, written))
         return costs.model_copy(update={"usd": usd})
     return costs
+
+
+def _left_undrawn(spec: Sample | Eval, parent: Flow) -> dict[str, Estimate]:
+    found = saved_samples(spec, parent.rows) if isinstance(spec, Sample) else None
+    return {} if found is None else {"samples_saved": found}
 
 
 def _rows_asked(spec: Sample | Eval, walk: _Pass) -> Flow:

@@ -23,7 +23,7 @@ from omrlang.plan import Estimate, Origin
 from omrlang.references import nodes
 from omrlang.schema import Filter, Mix, Sample, Source
 from omrlang.state import Probe, Record
-from omrlang.types import All, Call, Count, MixAmount, Model, Scripted, Share, Times, UpTo
+from omrlang.types import All, Call, Count, MixAmount, Model, RowExpr, Scripted, Share, Times, UpTo
 
 EVERY_ROW = exact(1.0, "", "formula", "every row has an image")
 NO_ROW = exact(0.0, "", "formula", "no row has an image")
@@ -143,7 +143,7 @@ def _origin(name: str) -> Origin:
     return "measured" if name == "measured" else "calibrated"
 
 
-def _declared_rate(spec: Source | Filter) -> Estimate | None:
+def _declared_rate(spec: Source | Filter | Sample) -> Estimate | None:
     keep = spec.assume.keep
     return (
         None
@@ -267,8 +267,8 @@ def _weights(rows: Mapping[str, Estimate]) -> dict[str, Estimate]:
 
 
 def sample_rows(spec: Sample, parent: Flow, response: Estimate) -> Flow:
-    """``n`` rows for each that is asked."""
-    n = spec.n
+    """``n`` rows for each that is asked, or as many as it takes until enough satisfy the condition."""
+    drawn = samples_drawn(spec)
     right = (
         spec.model.source.right
         if isinstance(spec.model, Model) and isinstance(spec.model.source, Scripted)
@@ -276,13 +276,88 @@ def sample_rows(spec: Sample, parent: Flow, response: Estimate) -> Flow:
     )
     return replace(
         parent,
-        rows=times_n(parent.rows, n),
-        by_source={name: times_n(count, n) for name, count in parent.by_source.items()},
+        rows=_times(parent.rows, drawn),
+        by_source={name: _times(count, drawn) for name, count in parent.by_source.items()},
         response=response,
-        per_parent=n,
+        per_parent=max(1, round(drawn.mid or spec.n)),
         right=right,
         parts={},
     )
+
+
+def samples_drawn(spec: Sample) -> Estimate:
+    """Samples of one question."""
+    if spec.until is None:
+        return setting(spec.n, "", "n")
+
+    def drawn(rate: float, n: float, enough: float) -> float:
+        return expected_until(int(n), rate, int(enough))
+
+    return derive(
+        "",
+        "expected min(n, samples until enough satisfy `until`)",
+        drawn,
+        falling=["rate"],
+        rate=satisfied(spec),
+        n=setting(spec.n, "", "n"),
+        enough=setting(spec.until.count, "", "until"),
+    )
+
+
+def saved_samples(spec: Sample, asked: Estimate) -> Estimate | None:
+    """Samples that `until` leaves undrawn; None of a stage without it."""
+    if spec.until is None:
+        return None
+
+    def saved(rows: float, n: float, drawn: float) -> float:
+        return rows * (n - drawn)
+
+    return derive(
+        "rows",
+        "questions x (n - samples drawn of one)",
+        saved,
+        falling=["drawn"],
+        rows=asked,
+        n=setting(spec.n, "", "n"),
+        drawn=samples_drawn(spec),
+    )
+
+
+def satisfied(spec: Sample) -> Estimate:
+    """The share of samples that satisfy `until`: declared, else what a scripted teacher was told, else assumed."""
+    assert spec.until is not None, "asked of stages that stop early"
+    declared = _declared_rate(spec)
+    if declared is not None:
+        return declared
+    source = spec.model.source if isinstance(spec.model, Model) else None
+    if isinstance(source, Scripted) and _asks_answer(spec.until.of):
+        return exact(source.right, "", "declared", "`right` of the scripted teacher")
+    return guess(
+        assumptions.KEEP_RATE,
+        "",
+        "nothing known of how many satisfy `until`; `assume { keep = … }` declares it",
+    )
+
+
+def expected_until(n: int, rate: float, enough: int) -> float:
+    """Mean of min(n, trials until so many succeed): one more trial after m of them if fewer have succeeded yet.
+
+    >>> expected_until(8, 1.0, 4), expected_until(8, 0.0, 4), round(expected_until(8, 0.5, 4), 2)
+    (4.0, 8.0, 7.09)
+    """
+    return float(
+        sum(
+            comb(m, k) * rate**k * (1 - rate) ** (m - k)
+            for m in range(n)
+            for k in range(min(enough, m + 1))
+        )
+    )
+
+
+def _times(rows: Estimate, drawn: Estimate) -> Estimate:
+    if drawn.formula.startswith("`n`"):
+        return derive("rows", "rows x n", product, rows=rows, n=drawn)
+    return derive("rows", "rows x samples drawn of one", product, rows=rows, drawn=drawn)
 
 
 def times_n(rows: Estimate, n: int) -> Estimate:
@@ -295,7 +370,7 @@ def keep_rate(spec: Filter, parent: Flow, past: Past) -> Estimate:
     found = _measured_rate(past) or _declared_rate(spec)
     if found is not None:
         return found
-    if parent.right is not None and _asks_answer(spec):
+    if parent.right is not None and _asks_answer(spec.keep):
         return exact(parent.right, "", "declared", "`right` of the scripted teacher")
     return guess(
         assumptions.KEEP_RATE,
@@ -304,9 +379,9 @@ def keep_rate(spec: Filter, parent: Flow, past: Past) -> Estimate:
     )
 
 
-def _asks_answer(spec: Filter) -> bool:
+def _asks_answer(expr: RowExpr) -> bool:
     return any(
-        isinstance(node, Call) and node.fn.startswith("answer_") for node in nodes(spec.keep.tree)
+        isinstance(node, Call) and node.fn.startswith("answer_") for node in nodes(expr.tree)
     )
 
 

@@ -18,7 +18,6 @@ from omrlang.lsp.columns import columns_of
 from omrlang.lsp.view import View
 from omrlang.scope import Draft, Scope
 from omrlang.source import Span
-from omrlang.types import RowExpr
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +172,8 @@ class _Walk:
     def _means_itself(self, name: str, key: Key | None) -> bool:
         """Whether a name is a column or one of a setting's words, whatever else has that name."""
         if key is None or name in self.view.scope.lets:
-            return bool(key and RowExpr in key.branches and self.raw and self._is_raw(name))
-        if RowExpr in key.branches:
+            return bool(key and key.over_rows and self.raw and self._is_raw(name))
+        if key.over_rows:
             return name in COLUMNS or name == "extra" or (self.raw and self._is_raw(name))
         return name in key.words
 

@@ -9,7 +9,7 @@ from omrlang.declared import Key, Keys
 from omrlang.lsp.cursor import Cursor, Frame
 from omrlang.lsp.view import View
 from omrlang.scope import Draft, Scope
-from omrlang.types import Expect, RowExpr
+from omrlang.types import Expect
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Wanted:
 
     @property
     def is_row(self) -> bool:
-        return self.key is not None and RowExpr in self.key.branches
+        return self.key is not None and self.key.over_rows
 
 
 def wanted(view: View, cursor: Cursor) -> Wanted:

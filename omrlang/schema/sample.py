@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from omrlang.schema.stage import StageSpec
-from omrlang.types import Clause, Engine, Hardware, ModelRef, Prompt, Setting
+from omrlang.types import Clause, Engine, Enough, Hardware, ModelRef, Prompt, Setting
 
 
 class Decoding(StageSpec):
@@ -44,5 +44,12 @@ class Sample(Decoding):
     model: Annotated[ModelRef, Clause("with", "rows", "the teacher")]
     hardware: Annotated[Hardware | None, Clause("on", "speed", "default this machine")] = None
     n: Annotated[int, Setting(cls="rows", ge=1, doc="samples for each input row")]
+    until: Annotated[
+        Enough | None,
+        Setting(
+            cls="rows",
+            doc="`4 of (EXPR)`: no further samples of a question once so many satisfy the condition, at most `n`",
+        ),
+    ] = None
     prompt: Annotated[Prompt, Setting(cls="rows", doc="system prompt and reasoning format")]
     max_tokens: Annotated[int, Setting(cls="rows", unit="tokens", ge=1, doc="longest response")]

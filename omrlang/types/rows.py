@@ -145,6 +145,17 @@ class RowExpr(Frozen):
     rules: tuple[Rule, ...]
 
 
+class Enough(Frozen):
+    """``4 of (EXPR)``: so many rows that satisfy a condition."""
+
+    count: Annotated[int, Setting("how many are enough", cls="rows", ge=1)]
+    of: Annotated[RowExpr, Setting("what they satisfy", cls="rows")]
+
+    @property
+    def text(self) -> str:
+        return f"{self.count} of ({self.of.text})"
+
+
 class Ascending(Frozen):
     """``ascending(EXPR)``: rows by a number, the lowest first; a missing one comes last."""
 

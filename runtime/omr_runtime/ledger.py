@@ -14,8 +14,9 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, assert_never
 
 import pyarrow.compute as pc
@@ -58,14 +59,17 @@ def sample_rows(
     What the state folder lacks is generated first. Raises EngineDied when the engine ends; what was finished until
     then is kept.
     """
-    ledger = Ledger.of(work, rows, prompt, model, decoding)
-    ledger.ask(lambda number: range(n), len(ledger.questions) * n)
+    with Ledger.of(work, rows, prompt, model, decoding) as ledger:
+        ledger.ask(lambda number: range(n), len(ledger.questions) * n)
     yield from ledger.samples(lambda number: range(n))
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The samples that a stage has of its rows. ``rows`` are gone through several times and never held."""
+    """The samples that a stage has of its rows. ``rows`` are gone through several times and never held.
+
+    Ask within ``with``: the engine is opened for the first sample that is missing, and stands until the end of it.
+    """
 
     work: Work
     rows: Iterable[Row]
@@ -74,6 +78,7 @@ class Ledger:
     decoding: Decoding
     questions: Questions
     store: SampleStore
+    engines: list[Engine] = field(default_factory=list)
 
     @staticmethod
     def of(
@@ -82,6 +87,24 @@ class Ledger:
         folder = Path(work.state) / "store" / "samples" / ledger_name(work, model, decoding)
         questions = Questions.of(rows, prompt)
         return Ledger(work, rows, prompt, model, decoding, questions, SampleStore(folder))
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while self.engines:
+            self.engines.pop().close()
+
+    def engine(self) -> Engine:
+        """The one that stands, else a new one."""
+        if not self.engines:
+            self.engines.append(_open(self.work, self.model, self.decoding.max_tokens))
+        return self.engines[-1]
 
     def ask(self, span_of: SpanOf, total: int) -> None:
         """Have generated what is missing of these samples, of ``total`` that the stage has in all."""
@@ -231,12 +254,10 @@ class _Meter:
 def _generate(ledger: Ledger, asked: Generator[Request], wanted: Wanted, total: int) -> None:
     """Have all requests answered. Whatever ends this, finished samples are on disk after it."""
     store = ledger.store
-    engine = _open(ledger.work, ledger.model, ledger.decoding.max_tokens)
+    engine = ledger.engine()
     store.engine = f"{engine.name} {engine.version}"
     meter = _Meter(ledger.work, store, total - wanted.num_samples, total)
-    with winding_down() as stop, contextlib.ExitStack() as stack:
-        stack.callback(engine.close)
-        stack.enter_context(contextlib.closing(asked))
+    with winding_down() as stop, contextlib.closing(asked):
         try:
             engine.generate(_until(stop, asked), meter.take)
         except EngineDied as error:

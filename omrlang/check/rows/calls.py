@@ -29,7 +29,7 @@ from omrlang.types import (
 
 NEEDS_RESPONSE = "response"
 JUDGE_SEES = ("answer", "response")
-VERIFYING = ("keep", "reward", "score", "by")
+VERIFYING = ("keep", "reward", "score", "by", "until")
 """The settings in which verifiers, judges and other stages can be asked."""
 
 
@@ -78,7 +78,7 @@ def _asked_here(rows: Reading, name: str, asks: Asks, span: Span) -> bool:
     if asks == "tokens" and rows.label != "user":
         return True
     message = f"`{name}` cannot be asked in `{rows.label}`"
-    hint = "a filter's `keep`, a `reward`, a `score` and an `order` can ask it"
+    hint = "a filter's `keep`, an `until`, a `reward`, a `score` and an `order` can ask it"
     rows.ctx.error("E309", message, span, hint)
     return False
 

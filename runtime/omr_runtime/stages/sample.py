@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from omr_runtime.engines.protocol import Decoding
 from omr_runtime.errors import RunError
-from omr_runtime.ledger import ledger_name, sample_rows
+from omr_runtime.ledger import Ledger, ledger_name
 from omr_runtime.questions import Row
+from omr_runtime.stages.enough import Drawn, draw_until
 from omr_runtime.work import Rows, Shards, Work, finish
 from omrlang.schema import Sample
 
@@ -48,17 +49,58 @@ def run(work: Work) -> None:
     assert isinstance(spec, Sample), "the driver starts the module of the stage's kind"
     started = time.monotonic()
     shards, tally = Shards(work.out), Tally()
-    there = shards.numbers()
-    samples = sample_rows(work, Rows(work.inputs), spec.prompt, spec.model, decoding(spec), spec.n)
+    with Ledger.of(work, Rows(work.inputs), spec.prompt, spec.model, decoding(spec)) as ledger:
+        drawn = _ask(ledger, spec, shards)
+    if drawn is None:
+        _write(work, shards, ledger.samples(lambda number: range(spec.n)), tally)
+    else:
+        _write(work, shards, _without(ledger.samples(drawn.span), drawn.lost), tally, drawn.lost)
+    early = {} if drawn is None else _early(drawn, spec.n)
+    name = ledger_name(work, spec.model, decoding(spec))
+    finish(work, {"ledger": name, **_summary(tally, time.monotonic() - started, early)})
+
+
+def _ask(ledger: Ledger, spec: Sample, shards: Shards) -> Drawn | None:
+    """Have all samples there; how many each row has where the stage stops early."""
+    if spec.until is not None:
+        return draw_until(ledger, spec.until, spec.n, shards)
+    ledger.ask(lambda number: range(spec.n), len(ledger.questions) * spec.n)
+    return None
+
+
+def _write(
+    work: Work, shards: Shards, samples: Iterator[Row], tally: Tally, lost: Iterable[str] = ()
+) -> None:
+    """The rows in slices that are the same in every run. ``lost`` are dropped already, with their reason."""
+    there, gone = shards.numbers(), frozenset(lost)
     for number, part in enumerate(_slices(samples)):
         for row in part:
             tally.count(row)
         if not tally.num_answered:
             raise RunError(_all_failed(work, tally))
         if number not in there:
-            shards.write(number, tables(part))
-    ledger = ledger_name(work, spec.model, decoding(spec))
-    finish(work, {"ledger": ledger, **_summary(tally, time.monotonic() - started)})
+            made = tables(part)
+            made["dropped"] = [line for line in made["dropped"] if line["row"] not in gone]
+            shards.write(number, made)
+
+
+def _without(samples: Iterator[Row], lost: Mapping[str, str]) -> Iterator[Row]:
+    """A sample that could not be had when it was asked is none of the stage's rows, whoever had it since."""
+    for row in samples:
+        reason = lost.get(row["id"])
+        yield row if reason is None else row | {"finish": "error", "error": reason}
+
+
+def _early(drawn: Drawn, n: int) -> dict[str, float]:
+    """What early stopping did, for the stage's record."""
+    questions = max(len(drawn.asked), 1)
+    stopped = sum(asked < n for asked in drawn.asked) / questions
+    unknown = drawn.unknown / max(sum(drawn.asked), 1)
+    return {
+        "stopped_early": stopped,
+        "samples_each": sum(drawn.asked) / questions,
+        "unknown": unknown,
+    }
 
 
 def decoding(spec: Sample) -> Decoding:
@@ -90,7 +132,7 @@ def _slices(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield part
 
 
-def _summary(tally: Tally, elapsed_s: float) -> dict[str, Any]:
+def _summary(tally: Tally, elapsed_s: float, early: Mapping[str, float]) -> dict[str, Any]:
     answered = max(tally.num_answered, 1)
     return {
         "num_in": tally.num_samples,
@@ -101,6 +143,7 @@ def _summary(tally: Tally, elapsed_s: float) -> dict[str, Any]:
         "metrics": {
             "cut_short": tally.num_lengths / answered,
             "failed": tally.failures.total() / max(tally.num_samples, 1),
+            **early,
         },
     }
 
