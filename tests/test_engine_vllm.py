@@ -28,11 +28,11 @@ from omr_runtime.engines.decode import Ask, Draw
 from omr_runtime.engines.protocol import Decoding, Request
 from omr_runtime.engines.vllm import VllmEngine, VllmLimits, weights_of
 from omr_runtime.models import load_tokenizer
-from omrlang.types import Prompt
+from omrlang.types import Prompt, Vllm
 
 def main(folder, push, out):
     loaded = load_tokenizer(folder)
-    engine = VllmEngine(loaded, "bf16", VllmLimits(2048, max_num_seqs=4))
+    engine = VllmEngine(loaded, "bf16", VllmLimits(2048, max_num_seqs=4), Vllm(max_num_batched_tokens=3_000))
     prompts = [loaded.tokenizer.encode(f"How many {what}?") for what in ("red", "green", "blue", "circles")]
     asks = [Ask(ids, tuple(range(10 * i, 10 * i + 3))) for i, ids in enumerate(prompts)]
 
@@ -42,7 +42,9 @@ def main(folder, push, out):
         found.sort(key=lambda one: (one.ask, one.sample))
         return [[one.token_ids, one.logprobs, one.stopped] for one in found]
 
-    result = {"greedy": roll(0.0, asks), "drawn": roll(1.0, asks), "alone": roll(1.0, asks[2:3])}
+    scheduler = engine.llm.llm_engine.vllm_config.scheduler_config
+    result = {"batched": scheduler.max_num_batched_tokens}
+    result |= {"greedy": roll(0.0, asks), "drawn": roll(1.0, asks), "alone": roll(1.0, asks[2:3])}
     # More than one scheduler step reads: a prompt that was read in chunks would end a seeded engine.
     long = [Ask([5 + i] * 1500, (i,)) for i in range(4)]
     result["long"] = roll(1.0, long)
@@ -86,6 +88,7 @@ def test_pushed_weights_give_what_a_fresh_engine_gives(tmp_path: Path) -> None:
     one, other = text_model(tmp_path / "one", 3), text_model(tmp_path / "other", 4)
     old = roll(tmp_path, one, push=other)
     new = roll(tmp_path, other)
+    assert new["batched"] == 3_000, "what the recipe says reaches the scheduler"
     assert [tokens for tokens, *_ in old["pushed"]] == [tokens for tokens, *_ in new["greedy"]]
     for (_, mine, _), (_, theirs, _) in zip(old["pushed"], new["greedy"], strict=True):
         assert mine == pytest.approx(theirs, abs=2e-2)

@@ -18,6 +18,15 @@ class Vllm(Frozen):
         int | None,
         Setting("sequences decoded at once; none is vLLM's own choice", cls="speed", ge=1),
     ] = None
+    max_num_batched_tokens: Annotated[
+        int | None,
+        Setting(
+            "tokens of one pass of the engine, prompts read in pieces where they are longer; none is vLLM's own choice",
+            cls="speed",
+            unit="tokens",
+            ge=1,
+        ),
+    ] = None
     tensor_parallel: Annotated[
         int, Setting("devices that one engine is spread over", cls="speed", ge=1)
     ] = 1

@@ -166,9 +166,11 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         "seed": 0,
     }
     if not on_gpu:
-        options |= _cpu_options(limits)
+        options |= _cpu_options(limits, settings)
     else:
         options |= {"gpu_memory_utilization": settings.gpu_memory, "enable_sleep_mode": True}
+        if settings.max_num_batched_tokens is not None:
+            options["max_num_batched_tokens"] = settings.max_num_batched_tokens
     if loaded.is_vision:
         options["limit_mm_per_prompt"] = {"image": limits.max_images}
     try:
@@ -179,12 +181,12 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         ) from error
 
 
-def _cpu_options(limits: VllmLimits) -> dict[str, Any]:
+def _cpu_options(limits: VllmLimits, settings: Vllm) -> dict[str, Any]:
     """On a CPU a seeded request whose prompt is read in two chunks ends the engine ("CPU Generator does not use offset"), so
     prompts are read whole. Short blocks let the samples of a prompt, and prompts of one system prompt, share their keys."""
     return {
         "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(4096, limits.max_length),
+        "max_num_batched_tokens": max(settings.max_num_batched_tokens or 4096, limits.max_length),
         "block_size": 32,
     }
 
