@@ -188,6 +188,8 @@ COLUMNS: dict[str, ExprType] = {
     "source": "text",
     "question": "text",
     "images": "list",
+    "videos": "list",
+    "audios": "list",
     "options": "list",
     "answer": "text",
     "variant": "text",

@@ -46,12 +46,13 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is certain of a stage: a benchmark that its rows come from, a source that gave them images, and the model
+    """What is certain of a stage: a benchmark that its rows come from, sources that gave them images, and videos or audio, and the model
     of text alone that it has or makes; each by name. ``aggregate`` is how a source says that its rows are counted,
     ``most`` the most rows that a stage can give."""
 
     benchmark: str | None = None
     pictured: str | None = None
+    filmed: str | None = None
     text_only: str | None = None
     aggregate: Aggregate | None = None
     most: int | None = None

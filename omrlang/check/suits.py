@@ -13,7 +13,7 @@ from omrlang.check.values import evaluate
 from omrlang.hir import Stage
 from omrlang.schema import Eval, Filter, Mix, Rl, Sample, Sft, Source, Spec
 from omrlang.scope import Bound, Draft
-from omrlang.types import Col, ExprNode, Fresh, Model, Scripted, TrainedModel
+from omrlang.types import Col, ExprNode, Fresh, Model, OpenAI, Scripted, TrainedModel
 from omrlang.walk import children
 
 
@@ -38,12 +38,26 @@ def check_suits(ctx: Context, draft: Draft, stage: Stage) -> None:
         )
         hint = "a split that is meant for training is a `source`"
         ctx.error("E313", message, draft.clauses["from"].expr.span, hint)
+    _check_shown(ctx, draft, spec, rows.filmed)
     pictured = rows.pictured or _watched_pictures(ctx, spec)
     if blind is not None and pictured is not None:
         message = (
             f"{kind}: the rows of `{pictured}` have images, `{blind}` is a model of text alone"
         )
         hint = "a source without the column `images` has rows of text"
+        ctx.error("E314", message, draft.clauses["with"].expr.span, hint)
+
+
+def _check_shown(ctx: Context, draft: Draft, spec: Spec, filmed: str | None) -> None:
+    """Videos and audio go to servers, which say themselves what they can; a model in process is shown none."""
+    if filmed is None or not isinstance(spec, Sample | Sft | Rl | Eval):
+        return
+    own = spec.engine if isinstance(spec, Sample | Eval) else None
+    engine = own or (spec.model.engine if isinstance(spec.model, Model) else None)
+    if isinstance(spec, Sft | Rl) or not isinstance(engine, OpenAI):
+        kind = f"{spec.kind} `{spec.name}`"
+        message = f"{kind}: the rows of `{filmed}` have videos or audio, which no model in process is shown"
+        hint = "`sample` and `eval` can ask a server: `engine = openai(…)`"
         ctx.error("E314", message, draft.clauses["with"].expr.span, hint)
 
 
@@ -68,14 +82,16 @@ def _of_rows(ctx: Context, spec: Spec) -> Traits:
         return Traits(
             spec.name if spec.benchmark else None,
             spec.name if is_pictured and not asks else None,
+            spec.name if {"videos", "audios"} & spec.columns.keys() and not asks else None,
             aggregate=spec.aggregate,
         )
     parents = [ctx.traits.get(name, Traits()) for name in _row_sets(spec)]
     benchmark = next((parent.benchmark for parent in parents if parent.benchmark), None)
     pictured = next((parent.pictured for parent in parents if parent.pictured), None)
+    filmed = next((parent.filmed for parent in parents if parent.filmed), None)
     if isinstance(spec, Filter) and _looks_at_images(spec.keep.tree):
-        pictured = None
-    return Traits(benchmark, pictured)
+        pictured = filmed = None
+    return Traits(benchmark, pictured, filmed)
 
 
 def _row_sets(spec: Spec) -> tuple[str, ...]:
@@ -92,7 +108,7 @@ def _row_sets(spec: Spec) -> tuple[str, ...]:
 
 def _looks_at_images(tree: ExprNode) -> bool:
     """Whether an expression may choose rows by their images."""
-    own = isinstance(tree, Col) and tree.name == "images"
+    own = isinstance(tree, Col) and tree.name in ("images", "videos", "audios")
     return own or any(_looks_at_images(child) for child in children(tree))
 
 

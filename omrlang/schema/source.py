@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from omrlang.schema.stage import StageSpec
 from omrlang.types import Aggregate, Clause, Place, RowExpr, Setting
 
 
 class Source(StageSpec):
+    version: ClassVar[int] = 2  # rows have `videos` and `audios` since then
+
     kind: Literal["source"] = "source"
     benchmark: bool = False
 

@@ -78,15 +78,19 @@ def _mapped(user: RowExpr, row: Mapping[str, Any], name: str) -> str:
 
 
 def messages(row: Mapping[str, Any], prompt: Prompt) -> list[dict[str, Any]]:
-    """System turn (if the prompt has one) and user turn, images first. Text alone stays a plain string."""
+    """System turn (if the prompt has one) and user turn, images, videos and audio first. Text alone stays a plain string."""
     turns: list[dict[str, Any]] = []
     if prompt.system is not None:
         turns.append({"role": "system", "content": prompt.system})
     text = user_text(row, prompt)
-    images = row.get("images") or []
-    if not images:
+    seen = [
+        {"type": kind}
+        for name, kind in (("images", "image"), ("videos", "video"), ("audios", "audio"))
+        for _ in row.get(name) or ()
+    ]
+    if not seen:
         return [*turns, {"role": "user", "content": text}]
-    parts = [{"type": "image"} for _ in images] + [{"type": "text", "text": text}]
+    parts = [*seen, {"type": "text", "text": text}]
     return [*turns, {"role": "user", "content": parts}]
 
 
@@ -117,7 +121,11 @@ def encode_prompt(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> Encoded:
-    """Token ids of the whole prompt up to where the response starts, and the images' patches."""
+    """Token ids of the whole prompt up to where the response starts, and the images' patches. UnusableRow for a row with
+    videos or audio, which no model in process is shown."""
+    for name in ("videos", "audios"):
+        if row.get(name):
+            raise UnusableRow(f"a model in process is shown no `{name}`; a server may be")
     text = render(loaded, row, prompt)
     ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
     if not images:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from omr_runtime.errors import DamagedArtifact
 from omr_runtime.record import Record
-from omr_runtime.store import State
+from omr_runtime.store import MEDIA, State
 from omr_runtime.work import Shards
 from omrlang.plan import Plan
 
@@ -86,7 +86,7 @@ def unneeded(
     items += [Item("rest", path.name, (path,), size(path)) for path in _doomed(state)]
     if samples:
         items += _samples(state, index, set(gone))
-    return items + _images(state, keep)
+    return items + [item for kind in ("images", *MEDIA) for item in _files(state, keep, kind)]
 
 
 def _folders(state: State) -> Iterator[str]:
@@ -128,27 +128,28 @@ def _samples(state: State, index: dict[str, Any], gone: set[str]) -> Iterator[It
             yield Item("samples", f"samples {name[:12]}", (path,), size(path))
 
 
-def _images(state: State, keep: set[str]) -> list[Item]:
-    """Pictures that no row shows which stays; none at all where a row file cannot be read."""
+def _files(state: State, keep: set[str], kind: str) -> list[Item]:
+    """Pictures, videos or audio that no row shows which stays; none at all where a row file cannot be read."""
     try:
-        shown = {name for mark in keep for name in _shown(state, mark)}
+        shown = {name for mark in keep for name in _shown(state, mark, kind)}
     except DamagedArtifact:
         return []
-    folder = state.folder / "store" / "images"
+    folder = state.folder / "store" / kind
     paths = tuple(path for path in folder.glob("??/*") if path.name.lstrip(".")[:64] not in shown)
     if not paths:
         return []
-    return [Item("images", f"{len(paths):,} images", paths, sum(map(size, paths)))]
+    return [Item(kind, f"{len(paths):,} {kind}", paths, sum(map(size, paths)))]
 
 
-def _shown(state: State, mark: str) -> Iterator[str]:
+def _shown(state: State, mark: str, kind: str) -> Iterator[str]:
     for shard in Shards(state.artifact(mark)).read():
         if "row" in shard.files:
             try:
-                column = pq.read_table(shard.files["row"], columns=["images"])["images"]
+                table = pq.read_table(shard.files["row"], columns=[kind])
             except (OSError, pa.ArrowException) as error:
                 raise DamagedArtifact(shard.files["row"]) from error
-            yield from column.combine_chunks().flatten().unique().to_pylist()
+            if kind in table.column_names:  # rows of an earlier version have pictures alone
+                yield from table[kind].combine_chunks().flatten().unique().to_pylist()
 
 
 def size(path: Path) -> int:

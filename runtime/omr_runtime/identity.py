@@ -48,9 +48,12 @@ def content_hash(
     images: Sequence[str] | None,
     options: Sequence[str] | None,
     answer: str | None,
+    videos: Sequence[str] = (),
+    audios: Sequence[str] = (),
 ) -> str:
-    """What two rows share when they ask the same; ``images`` are digests."""
-    return digest("content", question, list(images or ()), list(options or ()), answer)
+    """What two rows share when they ask the same; ``images``, ``videos`` and ``audios`` are digests."""
+    seen: list[Part] = [list(videos), list(audios)] if videos or audios else []
+    return digest("content", question, list(images or ()), list(options or ()), answer, *seen)
 
 
 def content_hashes(questions: Iterable[str], answers: Iterable[str | None]) -> list[str]:

@@ -29,7 +29,7 @@ from omr_runtime.identity import digest, sample_id
 from omr_runtime.keeper import WIND_DOWN
 from omr_runtime.questions import Asking, Questions, Row, SpanOf, Wanted, missing, requests
 from omr_runtime.sample_store import SampleStore, tag_of, tags
-from omr_runtime.store import ImageStore
+from omr_runtime.store import MEDIA, ImageStore, MediaStore
 from omr_runtime.work import Progress, Work, write_atomic
 from omrlang.schema import Eval, Sample
 from omrlang.types import (
@@ -114,7 +114,8 @@ class Ledger:
         group = sampling_group(self.work, self.model, self.decoding)
         write_atomic(self.store.folder / "group.json", json.dumps(group, indent=1).encode())
         images = ImageStore(self.work.state)
-        asking = Asking(self.prompt, self.decoding, self.work.stage.spec.seed, images)
+        media = {kind: MediaStore(self.work.state, kind) for kind in MEDIA}
+        asking = Asking(self.prompt, self.decoding, self.work.stage.spec.seed, images, media)
         folder = Path(self.work.out) / "asked"
         asked = requests(self.rows, self.questions, wanted, asking, folder)
         _generate(self, asked, wanted, total)

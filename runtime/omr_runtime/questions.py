@@ -23,7 +23,7 @@ from omr_runtime.engines.protocol import Decoding, Request
 from omr_runtime.identity import digest
 from omr_runtime.sample_store import SampleStore, tag_of, tags
 from omr_runtime.spool import RANK, Spool, parts_of
-from omr_runtime.store import ImageStore
+from omr_runtime.store import MEDIA, ImageStore, Media, MediaStore
 from omr_runtime.work import ROW
 from omrlang.types import Prompt
 
@@ -145,12 +145,14 @@ class Asking:
     decoding: Decoding
     seed: int
     images: ImageStore
+    media: Mapping[Media, MediaStore]
 
     def request(self, key: str, row: Row, indices: tuple[int, ...]) -> Request:
         start = first_seed(self.seed, key)
         seeds = tuple(start + index for index in indices)
         paths = tuple(self.images.path(name) for name in row.get("images") or ())
-        return Request(key, row, self.prompt, indices, seeds, self.decoding, paths)
+        heard = [tuple(map(self.media[kind].path, row.get(kind) or ())) for kind in MEDIA]
+        return Request(key, row, self.prompt, indices, seeds, self.decoding, paths, *heard)
 
 
 def first_seed(seed: int, key: str) -> int:

@@ -11,7 +11,7 @@ import os
 import warnings
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, get_args
 
 from omr_runtime.errors import RunError
 from omr_runtime.work import Shards, write_atomic
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 INDEX_FORMAT = 1
+
+Media: TypeAlias = Literal["videos", "audios"]
+MEDIA: tuple[Media, ...] = get_args(Media)
 
 
 class State:
@@ -130,6 +133,34 @@ class ImageStore:
             raise RunError(
                 f"{self.path(digest)}: the stored image cannot be read ({error})"
             ) from error
+
+
+class MediaStore:
+    """Videos or audio files, each whole and once, under the sha256 of its bytes: ``store/videos/ab/abcd…``."""
+
+    def __init__(self, state: str | Path, kind: Media) -> None:
+        self.folder = Path(state) / "store" / kind
+
+    def put(self, data: BinaryIO) -> str:
+        """Keep a file, a block in memory at a time; its digest. RunError where there is nothing in it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = self.folder / f".coming.{os.getpid()}"
+        found = sha256()
+        with open(beside, "wb") as file:
+            while block := data.read(1 << 20):
+                found.update(block)
+                file.write(block)
+            empty = file.tell() == 0
+        if empty:
+            beside.unlink()
+            raise RunError("nothing in it")
+        path = self.path(found.hexdigest())
+        path.parent.mkdir(exist_ok=True)
+        os.replace(beside, path)
+        return found.hexdigest()
+
+    def path(self, digest: str) -> Path:
+        return self.folder / digest[:2] / digest
 
 
 def check_image(data: bytes) -> None:

@@ -219,6 +219,8 @@ def _head(state: State, reader: Reader, ident: str) -> list[str]:
         "source",
         "question",
         "images",
+        "videos",
+        "audios",
         "options",
         "answer",
         "thinking",

@@ -33,6 +33,8 @@ ROW = pa.schema(
         ("source", pa.string()),
         ("question", pa.string()),
         ("images", pa.list_(pa.string())),
+        ("videos", pa.list_(pa.string())),
+        ("audios", pa.list_(pa.string())),
         ("options", pa.list_(pa.string())),
         ("answer", pa.string()),
         ("variant", pa.string()),
@@ -48,7 +50,8 @@ ROW = pa.schema(
         ("pass_rate", pa.float64()),
     ]
 )
-"""The row schema. ``images`` holds sha256 digests of files under ``store/images``; ``extra`` a JSON object;
+"""The row schema. ``images`` holds sha256 digests of files under ``store/images``, ``videos`` and ``audios`` of
+files under folders of their names; ``extra`` a JSON object;
 ``prompt`` the name and hash of the prompt that a response was sampled under; ``finish`` is stop, length or error."""
 
 TABLES: dict[str, pa.Schema] = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from omr_runtime.engines.protocol import Completion, Engine, Request
+from omr_runtime.store import Media
 from omr_runtime.verify.cascade import Cascade
 from omr_runtime.work import InputRows, Work, read_rows
 from omrlang.types import Engine as EngineSettings
@@ -233,16 +234,29 @@ def image_name(digest: str) -> str:
     return f"state/store/images/{digest[:2]}/{digest}"
 
 
+def media_name(kind: Media, digest: str) -> str:
+    """The same of a video or an audio file."""
+    return f"state/store/{kind}/{digest[:2]}/{digest}"
+
+
 def images_of(request: Request) -> list[File]:
-    """The image files that a request shows."""
-    return [(image_name(path.name), path) for path in request.images]
+    """The files that a request shows."""
+    heard: dict[Media, tuple[Path, ...]] = {"videos": request.videos, "audios": request.audios}
+    shown = [(image_name(path.name), path) for path in request.images]
+    media = [(media_name(kind, path.name), path) for kind in heard for path in heard[kind]]
+    return shown + media
 
 
 def with_images_below(work: Any, root: Path) -> Any:
-    """A request with its images where ``images_of`` lays them; anything else as it is."""
+    """A request with its files where ``images_of`` lays them; anything else as it is."""
     if not isinstance(work, Request):
         return work
-    return replace(work, images=tuple(root / name for name, _ in images_of(work)))
+    return replace(
+        work,
+        images=tuple(root / image_name(path.name) for path in work.images),
+        videos=tuple(root / media_name("videos", path.name) for path in work.videos),
+        audios=tuple(root / media_name("audios", path.name) for path in work.audios),
+    )
 
 
 def asked_judges(expr: RowExpr) -> Iterable[ModelRef]:

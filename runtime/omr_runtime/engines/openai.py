@@ -279,16 +279,36 @@ def wire_messages(request: Request) -> list[dict[str, Any]]:
     urls = iter(
         [data_url(path, decoding.min_pixels, decoding.max_pixels) for path in request.images]
     )
+    videos, audios = iter(request.videos), iter(request.audios)
     turns = chat.messages(request.row, request.prompt)
     for turn in turns:
         if isinstance(turn["content"], list):
-            turn["content"] = [
-                {"type": "image_url", "image_url": {"url": next(urls)}}
-                if part["type"] == "image"
-                else part
-                for part in turn["content"]
-            ]
+            turn["content"] = [_wired(part, urls, videos, audios) for part in turn["content"]]
     return turns
+
+
+def _wired(
+    part: dict[str, Any], urls: Iterator[str], videos: Iterator[Path], audios: Iterator[Path]
+) -> dict[str, Any]:
+    """A part of a turn as servers take it. Videos and audio are sent whole, as they are kept."""
+    match part["type"]:
+        case "image":
+            return {"type": "image_url", "image_url": {"url": next(urls)}}
+        case "video":
+            text = base64.b64encode(next(videos).read_bytes()).decode()
+            return {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{text}"}}
+        case "audio":
+            data = next(audios).read_bytes()
+            heard = {"data": base64.b64encode(data).decode(), "format": _audio_format(data)}
+            return {"type": "input_audio", "input_audio": heard}
+        case _:
+            return part
+
+
+def _audio_format(data: bytes) -> str:
+    """By its first bytes; an MP3 has none that are always the same."""
+    marks = ((b"RIFF", "wav"), (b"fLaC", "flac"), (b"OggS", "ogg"))
+    return next((name for mark, name in marks if data.startswith(mark)), "mp3")
 
 
 def data_url(path: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> str:

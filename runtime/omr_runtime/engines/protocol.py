@@ -55,6 +55,8 @@ class Request:
     seeds: tuple[int, ...]
     decoding: Decoding
     images: tuple[Path, ...] = ()
+    videos: tuple[Path, ...] = ()
+    audios: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

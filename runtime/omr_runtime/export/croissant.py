@@ -34,8 +34,10 @@ _TYPES = {
     "num_tokens": "sc:Integer",
     "pass_rate": "sc:Float",
     "images": "sc:ImageObject",
+    "videos": "sc:VideoObject",
+    "audios": "sc:AudioObject",
 }
-_MANY = ("images", "options")
+_MANY = ("images", "videos", "audios", "options")
 
 
 def croissant(facts: Facts, url: str, published: str) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def _file(file: File) -> dict[str, Any]:
 
 def _field(name: str) -> dict[str, Any]:
     source: dict[str, Any] = {"fileSet": {"@id": "parquet"}, "extract": {"column": name}}
-    if name == "images":
+    if name in ("images", "videos", "audios"):
         source["transform"] = {"jsonPath": "[*].bytes"}
     field = {
         "@type": "cr:Field",

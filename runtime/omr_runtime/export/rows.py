@@ -16,12 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omr_runtime.errors import DamagedArtifact, RunError
-from omr_runtime.store import ImageStore
+from omr_runtime.store import MEDIA, ImageStore, MediaStore
 from omr_runtime.work import ROW, Shards
 
 BATCH_ROWS = 256
 FILE_BYTES = 400 * 2**20
 """A file is closed once it is this long."""
+
+FILES = {"images": "Image", "videos": "Video", "audios": "Audio"}
+"""Columns of files, and what `datasets` calls them."""
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TYPES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64"}
@@ -107,8 +110,7 @@ def _columns(parts: Sequence[Path]) -> list[str]:
 
 def _schema(columns: Sequence[str]) -> pa.Schema:
     fields = [
-        pa.field(name, pa.list_(PICTURE)) if name == "images" else ROW.field(name)
-        for name in columns
+        pa.field(name, pa.list_(PICTURE)) if name in FILES else ROW.field(name) for name in columns
     ]
     told = {"info": {"features": {field.name: _feature(field) for field in fields}}}
     return pa.schema(fields, metadata={"huggingface": json.dumps(told)})
@@ -116,8 +118,8 @@ def _schema(columns: Sequence[str]) -> pa.Schema:
 
 def _feature(field: pa.Field) -> dict[str, Any]:
     """The type as `datasets` calls it."""
-    if field.name == "images":
-        return {"feature": {"_type": "Image"}, "_type": "List"}
+    if field.name in FILES:
+        return {"feature": {"_type": FILES[field.name]}, "_type": "List"}
     if pa.types.is_list(field.type):
         return {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
     return {"dtype": _TYPES[field.type], "_type": "Value"}
@@ -139,15 +141,22 @@ def _with_pictures(batch: pa.RecordBatch, images: ImageStore, schema: pa.Schema)
     arrays = []
     for field in schema:
         column = batch.column(field.name)
-        if field.name == "images":
-            shown = [[_picture(images, name) for name in row or ()] for row in column.to_pylist()]
+        if field.name in FILES:
+            held = images if field.name == "images" else _beside(images, field.name)
+            shown = [[_picture(held, name) for name in row or ()] for row in column.to_pylist()]
             column = pa.array(shown, field.type)
         arrays.append(column)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _picture(images: ImageStore, name: str) -> dict[str, Any]:
+def _beside(images: ImageStore, kind: str) -> MediaStore:
+    """The videos or the audio of the same state folder."""
+    (media,) = (media for media in MEDIA if media == kind)
+    return MediaStore(images.folder.parent.parent, media)
+
+
+def _picture(images: ImageStore | MediaStore, name: str) -> dict[str, Any]:
     try:
         return {"bytes": images.path(name).read_bytes(), "path": name}
     except FileNotFoundError as error:
-        raise RunError(f"{images.path(name)}: a picture of the rows is gone") from error
+        raise RunError(f"{images.path(name)}: a file of the rows is gone") from error

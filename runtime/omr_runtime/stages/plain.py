@@ -21,7 +21,7 @@ from omrlang.schema import Source
 from omrlang.types import Col
 
 TEXTS = ("question", "answer", "variant", "response", "thinking", "final_answer")
-LISTS = ("images", "options")
+LISTS = ("images", "videos", "audios", "options")
 _PATIENCE = 3
 """After so many blocks in a row that are not plain the rest of the source is not tried."""
 
@@ -92,7 +92,8 @@ class Plain:
         made["id"] = row_ids(self.origin, block.file, (block.positions[at] for at in asked))
         made["content"] = content_hashes(made["question"], answers)
         made["source"] = pa.repeat(self.label, len(asked))
-        made["images"] = [[]] * len(asked)
+        for name in ("images", "videos", "audios"):
+            made[name] = [[]] * len(asked)
         if self.extras:
             parts = [_named_in_json(name, columns[name]) for name in sorted(self.extras)]
             made["extra"] = [f"{{{', '.join(row)}}}" for row in zip(*parts, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -15,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omr_runtime.blocks import Block, read_blocks
-from omr_runtime.errors import RunError
+from omr_runtime.errors import RunError, is_disk_full
 from omr_runtime.identity import content_hash, digest, row_id
 from omr_runtime.places import Bad, Raw, known_columns, read_place
 from omr_runtime.stages.plain import LISTS, TEXTS, Plain, extra_as_json
-from omr_runtime.store import ImageStore
+from omr_runtime.store import MEDIA, ImageStore, Media, MediaStore
 from omr_runtime.verify.interpret import Count, ExpressionError, evaluate
 from omr_runtime.verify.relations import all_true
 from omr_runtime.verify.tokens import TokenCounter
@@ -291,8 +292,12 @@ def _row(reader: Reader, raw: Raw, ident: str) -> dict[str, Any]:
     row["options"] = _options(mapped.get("options"))
     row["answer"] = _answer(row["answer"], row["options"])
     row["images"] = [_image(reader, raw, value) for value in _list(mapped.get("images"))]
+    for kind in MEDIA:
+        row[kind] = [_media(reader, raw, kind, value) for value in _list(mapped.get(kind))]
     row["extra"] = _extra(mapped)
-    row["content"] = content_hash(row["question"], row["images"], row["options"], row["answer"])
+    row["content"] = content_hash(
+        row["question"], row["images"], row["options"], row["answer"], row["videos"], row["audios"]
+    )
     return row | {"id": ident, "source": reader.label}
 
 
@@ -396,15 +401,46 @@ def _put(reader: Reader, data: bytes, shown: str) -> str:
         raise BadRow(f"unreadable image{shown}: {error}") from error
 
 
+def _media(reader: Reader, raw: Raw, kind: Media, value: Any) -> str:
+    """The digest of a video or an audio file, given as an image may be; its bytes are looked at by nobody."""
+    what, store = kind.removesuffix("s"), MediaStore(reader.work.state, kind)
+    try:
+        match value:
+            case bytes() | {"bytes": bytes()}:
+                return store.put(io.BytesIO(value if isinstance(value, bytes) else value["bytes"]))
+            case str() | {"path": str()}:
+                path = value if isinstance(value, str) else value["path"]
+                with open(_file_below(raw, path, what), "rb") as file:
+                    return store.put(file)
+            case _:
+                given = type(value).__name__
+                raise BadRow(f"a file of `{kind}` is given as {given}, not as a path or bytes")
+    except BadRow:
+        raise
+    except RunError as error:
+        raise BadRow(f"empty {what}: {error}") from error
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise BadRow(f"missing {what}: {value if isinstance(value, str) else kind}") from error
+
+
 def _read_image(raw: Raw, path: str) -> bytes:
+    try:
+        return _file_below(raw, path, "image").read_bytes()
+    except OSError as error:
+        raise BadRow(f"missing image: {path}") from error
+
+
+def _file_below(raw: Raw, path: str, what: str) -> Path:
     """A file below the folder of the data. Rows are not trusted: they may name nothing outside of it."""
     if raw.folder is None or "://" in path:
-        raise BadRow(f"image is not a file beside the data: {path}")
+        raise BadRow(f"{what} is not a file beside the data: {path}")
     root = raw.folder.resolve()
     try:
         file = (root / path).resolve()
-        if Path(path).is_absolute() or not file.is_relative_to(root):
-            raise BadRow(f"image lies outside of the data's folder: {path}")
-        return file.read_bytes()
     except (OSError, ValueError) as error:
-        raise BadRow(f"missing image: {path}") from error
+        raise BadRow(f"missing {what}: {path}") from error
+    if Path(path).is_absolute() or not file.is_relative_to(root):
+        raise BadRow(f"{what} lies outside of the data's folder: {path}")
+    return file
