@@ -1,8 +1,8 @@
 """A recipe to what the plan of each sample, sft, rl and eval stage says after one probe, beside what the stage then took.
 
-    python benchmarks/probe.py pipelines/quickstart.omr
+    python benchmarks/probe.py pipelines/quickstart.omr [STAGE ...]
 
-Stage after stage: probe, plan, run, in a new state folder. Asked for: time and tokens within 25%, memory within 15%.
+All those stages, or the ones that are named. Stage after stage: probe, plan, run, in a new state folder. Asked for: time and tokens within 25%, memory within 15%.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from omrlang.compiler import load
 from omrlang.plan import Plan, PlanStage
 from omrlang.planning import make_plan
 
+MEASURED = ("sample", "sft", "rl", "eval")
 LIMITS = {"seconds": 0.25, "tokens": 0.25, "memory": 0.15}
 
 
-def main(recipe: Path) -> int:
+def main(recipe: Path, only: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         print("| stage | number | planned | was | error | asked for |\n|---|---|---|---|---|---|")
         for stage in _plan(recipe, state).stages:
-            if stage.spec.kind in ("sample", "sft", "rl", "eval"):
+            if stage.spec.kind in MEASURED and (not only or stage.name in only):
                 _omr("run", recipe, state, *(f"--select=+{name}" for name in stage.parents))
                 _omr("probe", recipe, state, stage.name)
                 planned = _planned(_plan(recipe, state).stage(stage.name))
@@ -78,4 +79,4 @@ def _print(stage: str, planned: dict[str, float | None], was: dict[str, float]) 
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
