@@ -66,6 +66,8 @@ def _choices(inside: str) -> list[str]:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """All files below a folder in order of names, less hidden ones. Links to folders are not followed."""
+    if "\0" in str(folder):
+        raise FileNotFoundError(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue

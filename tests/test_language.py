@@ -222,7 +222,7 @@ filter d from b { keep = pass_rate(c) in 10% .. 90% and not finish == "length" }
     assert a.columns["question"].tree.model_dump() == {"op": "col", "name": "the question"}
     assert set(a.columns) == {"question", "answer", "extra.level"}
     assert a.where is not None
-    assert a.where.text == "len(answer) <= longest and extra.level is not null"
+    assert a.where.text == "len(answer) <= 50 and extra.level is not null"
     assert {rule.name for rule in c.keep.rules} == {
         "len(response) > 3",
         "format_ok",

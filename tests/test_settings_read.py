@@ -66,13 +66,17 @@ prompt plain {}
 
 verifier mine = python("rewards:score") { version = 1 }
 
-source spare from synthetic("shapes", n = 64, seed = 4)
+source spare from synthetic("shapes", n = 64, seed = 4) {
+  columns { variant = answer, extra.step = answer }
+}
 
 source easy from synthetic("shapes", n = 64, seed = 1)
 
 source hard from synthetic("shapes", n = 64, seed = 2)
 
-benchmark test from synthetic("shapes", n = 64, seed = 3)
+benchmark test from synthetic("shapes", n = 64, seed = 3) {
+  columns { variant = answer, extra.step = answer }
+}
 
 mix questions from [easy: 50%, hard: 50%] { total = 100 }
 
@@ -157,6 +161,9 @@ CLAUSES = {
     "sft.from": ("accepted", "traces"), "rl.from": ("easy", "hard"), "eval.from": ("[test]", "[test, easy]"),
     "with": ("start", "other"), "on": ("pod", "2 * pod"),
 }  # fmt: skip
+
+UNSEEN = {"test.columns.videos", "test.columns.audios"}
+"""Columns of a benchmark that no model in process is shown, so that the recipe would be wrong; a source has the same."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +274,8 @@ def cases() -> Iterator[Case]:
         stage = owner if kind in (*KINDS, "benchmark") else USERS.get(kind)
         for name, key in settings(kind).items():
             cls = class_of(kind, name, key)
-            yield from cases_of(f"{owner}.{name}", key, stage, cls)
+            found = cases_of(f"{owner}.{name}", key, stage, cls)
+            yield from (case for case in found if case.path not in UNSEEN)
         for word, key in clauses(kind).items():
             yield from clause_cases(kind, owner, word, key)
 

@@ -54,11 +54,22 @@ def _parts(bound: Bound) -> Iterator[Bound]:
     """An expression and all that it is made of, through the lets that it names."""
     todo, seen = [bound], set()
     while todo:
+        named: list[Bound] = []
+        yield from _own_parts(todo.pop(), named)
+        for found in named:
+            if id(found) not in seen:
+                seen.add(id(found))
+                todo.append(found)
+
+
+def _own_parts(bound: Bound, named: list[Bound]) -> Iterator[Bound]:
+    """An expression and all that stands in it; the lets that it names are left in ``named``."""
+    todo = [bound]
+    while todo:
         part = todo.pop()
         found = look_up(part.scope, part.expr)
-        if isinstance(found, Bound) and id(found) not in seen:
-            seen.add(id(found))
-            todo.append(found)
+        if isinstance(found, Bound):
+            named.append(found)
         yield part
         todo.extend(part.of(inner) for inner in s.parts_of(part.expr))
 
@@ -104,9 +115,42 @@ def _in_brackets(found: Bound, columns: Collection[str]) -> s.Expr:
 
 def check_lets(ctx: Context, scope: Scope) -> None:
     """Report units that do not exist, sums that cannot be and names that nothing defines."""
+    lets = _Lets()
     for bound in scope.lets.values():
-        if not looks_at_rows(bound) and not any(map(_is_word, _parts(bound))):
+        lets.visit(bound)
+    for bound in scope.lets.values():
+        if id(bound) not in lets.waiting:
             evaluate(ctx, bound)
-        for part in _parts(bound):
+    for part in lets.numbers:
+        evaluate(ctx, part)
+
+
+class _Lets:
+    """Every let looked at once, however many name it: ``waiting`` are those, by identity, whose value takes a row, or a
+    setting that knows their words; ``numbers`` are the numbers that stand in any of them."""
+
+    def __init__(self) -> None:
+        self.waiting: set[int] = set()
+        self.numbers: list[Bound] = []
+        self._named: dict[int, list[Bound]] = {}
+
+    def visit(self, bound: Bound) -> None:
+        """This let and all that it leads to, those that others stand on first."""
+        todo = [bound]
+        while todo:
+            one = todo.pop()
+            if id(one) not in self._named:
+                todo.append(one)
+                todo.extend(self._look(one))
+            elif any(id(found) in self.waiting for found in self._named[id(one)]):
+                self.waiting.add(id(one))
+
+    def _look(self, bound: Bound) -> list[Bound]:
+        """What stands in a let of its own; the lets that it names and that were not looked at yet."""
+        named = self._named[id(bound)] = []
+        for part in _own_parts(bound, named):
+            if _of_row(part) or _is_word(part):
+                self.waiting.add(id(bound))
             if isinstance(part.expr, s.Number):
-                evaluate(ctx, part)
+                self.numbers.append(part)
+        return [found for found in named if id(found) not in self._named]
