@@ -67,7 +67,7 @@ prompt plain {}
 verifier mine = python("rewards:score") { version = 1 }
 
 source spare from synthetic("shapes", n = 64, seed = 4) {
-  columns { variant = answer, extra.step = answer }
+  columns { question = question, answer = answer, variant = answer, extra.step = answer }
 }
 
 source easy from synthetic("shapes", n = 64, seed = 1)
@@ -75,7 +75,7 @@ source easy from synthetic("shapes", n = 64, seed = 1)
 source hard from synthetic("shapes", n = 64, seed = 2)
 
 benchmark test from synthetic("shapes", n = 64, seed = 3) {
-  columns { variant = answer, extra.step = answer }
+  columns { question = question, answer = answer, variant = answer, extra.step = answer }
 }
 
 mix questions from [easy: 50%, hard: 50%] { total = 100 }
