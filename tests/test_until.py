@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,28 @@ def test_where_nothing_can_be_had_the_stage_says_why(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_at_random_moments_the_rows_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"n": 8, "until": until(3)}
+    whole = order(tmp_path / "b", puzzles(tmp_path / "b", 60), **settings)
     work = order(tmp_path / "a", puzzles(tmp_path / "a", 60), **settings)
-    path = tmp_path / "work.json"
+    process = in_small_slices(whole, tmp_path / "whole.json")
+    started = time.monotonic()
+    assert process.wait(120) == 0
+    seconds = time.monotonic() - started
+    rng, kills = random.Random(5), 0
+    while True:
+        process = in_small_slices(work, tmp_path / "work.json")
+        try:
+            assert process.wait(rng.uniform(0.05, 0.5) * seconds if kills < 6 else 120) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 2
+    assert result(work) == result(whole)
+
+
+def in_small_slices(work: Work, path: Path) -> subprocess.Popen[str]:
+    """The stage in a process of its own that has just become ready."""
     path.write_text(work.model_dump_json())
     root = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'runtime'}"}
@@ -195,25 +216,12 @@ def test_killed_at_random_moments_the_rows_are_those_of_an_undisturbed_run(tmp_p
         'print("ready"',
         'from omr_runtime.stages import enough\nenough.SLICE_ROWS = 50\nprint("ready"',
     )
-    rng, kills = random.Random(5), 0
-    while True:
-        process = subprocess.Popen(
-            [sys.executable, "-c", small, str(path)], env=env, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            process.wait(rng.uniform(0.1, 2.0) if kills < 6 else 120)
-            assert process.returncode == 0
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    assert kills >= 2
-    whole = order(tmp_path / "b", puzzles(tmp_path / "b", 60), **settings)
-    sample.run(whole)
-    assert result(work) == result(whole)
+    process = subprocess.Popen(
+        [sys.executable, "-c", small, str(path)], env=env, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
 
 
 # ---- the language ----------------------------------------------------------------------------------------------

@@ -230,6 +230,12 @@ class Trainer:
         """Until every rank is here."""
         self.accelerator.wait_for_everyone()
 
+    def leave(self) -> None:
+        """The last thing that every rank does: a process that ends while its group's threads are up may abort."""
+        if self.num_ranks > 1:
+            self.wait()
+            dist.destroy_process_group()
+
     # ---- weights and state -------------------------------------------------------------------------------------
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:

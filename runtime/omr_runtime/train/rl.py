@@ -75,6 +75,7 @@ def train(work: Work) -> None:
     if trainer.is_main:
         finish(work, _summary(run))
     checkpoints.close()
+    trainer.leave()
 
 
 def _prepare(work: Work, spec: Rl, trainer: Trainer, loaded: Loaded) -> Run:

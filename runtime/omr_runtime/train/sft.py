@@ -136,6 +136,7 @@ def train(work: Work) -> None:
     if trainer.is_main:
         finish(work, _summary(spec, totals, len(lengths)))
     checkpoints.close()
+    trainer.leave()
 
 
 def _open(work: Work, spec: Sft) -> tuple[Trainer, Loaded]:
