@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,19 @@ def wait_for_workers(state: Path, seconds: float = 20.0) -> list[int]:
     raise AssertionError("no worker started")
 
 
+def wait_for_stage_process(state: Path, seconds: float = 20.0) -> int:
+    """The process of a stage, once it runs the stage's own module: a fork still has its parent's command line."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for pid in marked(State(state).lock):
+            with suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"omr_runtime.stages" in command and b"keeper" not in command:
+                    return pid
+        time.sleep(0.02)
+    raise AssertionError("no stage started")
+
+
 def wait_for_shards(state: Path, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and not list(state.glob("store/*/shard-*.json")):
@@ -233,12 +247,7 @@ def test_a_signal_ends_the_run_cleanly(words: Path, number: signal.Signals) -> N
 
 def test_a_killed_worker_ends_with_5_and_names_its_log(words: Path) -> None:
     process = drive.start([plans.shapes("many", 20_000)], words / "state", words)
-    for pid in wait_for_workers(words / "state"):
-        if (
-            b"omr_runtime.stages" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            and b"keeper" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ):
-            os.kill(pid, signal.SIGKILL)
+    os.kill(wait_for_stage_process(words / "state"), signal.SIGKILL)
     code, out = drive.finish(process)
     assert code == 5, out
     assert "source.many: its process was killed by SIGKILL" in out
