@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from verify_parts import (
 from omr_runtime.errors import RunError
 from omr_runtime.verify.cascade import Cascade, Outcome
 from omr_runtime.verify.judge import Judge
-from omr_runtime.verify.math import MathPool
+from omr_runtime.verify.math import MathPool, MathVerdict
 from omr_runtime.verify.reward import Reward
 from omrlang.types import Binary, Call, Col, Lit, OpenAI, RowExpr, Unary
 
@@ -233,6 +235,34 @@ def test_pass_rate_by_question() -> None:
         found = list(cascade.evaluate([row("a", "4"), row("b", "4"), row("c", "4")]))
     assert [outcome.value for outcome in found] == [True, False, False]
     assert rules(found[0])[0][0] == "pass_rate(probe)"
+
+
+class BusyMath(MathPool):
+    """Answers nothing before it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.free = threading.Event()
+
+    def check(self, pairs: Iterable[tuple[str, str]]) -> list[MathVerdict]:
+        assert self.free.wait(30), "the rules never came to the last row"
+        return [MathVerdict(False) for _ in pairs]
+
+
+def test_rules_go_on_while_math_verify_is_busy() -> None:
+    """The first of ten rows needs it and the rest do not; all are judged, and then given in order."""
+    math = BusyMath()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield row("r0", "\\sin(x)", answer="\\cos(x)")
+        yield from (row(f"r{number}", "4") for number in range(1, 10))
+        math.free.set()
+
+    expr = condition(ask("answer_matches"), "answer_matches")
+    with Cascade(expr, PROMPT, math=math, batch_rows=2) as cascade:
+        found = list(cascade.evaluate(rows()))
+    assert [outcome.row["id"] for outcome in found] == [f"r{number}" for number in range(10)]
+    assert [outcome.value for outcome in found] == [False, *[True] * 9]
 
 
 def test_a_format_that_is_not_known_is_an_error() -> None:

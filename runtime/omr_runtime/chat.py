@@ -6,6 +6,7 @@ image processor says how many patches the image has, and the placeholder's id is
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -209,15 +210,12 @@ def parse_response(text: str, prompt: Prompt) -> Parsed:
 
 def _format_ok(text: str, prompt: Prompt) -> bool:
     """Each tag once, in order, nothing but white space around and between; the answer is not empty."""
-    body = text.strip()
-    tags = [prompt.answer] if prompt.thinking is None else [prompt.thinking, prompt.answer]
-    pattern = r"\s*".join(rf"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>" for tag in tags)
-    match = re.fullmatch(pattern, _repaired(body, prompt), re.DOTALL)
+    tags = _tags(prompt.thinking, prompt.answer)
+    body = _repaired(text.strip(), prompt)
+    match = tags.whole.fullmatch(body)
     if match is None or not match.groups()[-1].strip():
         return False
-    return all(
-        _repaired(body, prompt).count(f"<{end}{tag}>") == 1 for tag in tags for end in ("", "/")
-    )
+    return all(body.count(mark) == 1 for mark in tags.marks)
 
 
 def _repaired(body: str, prompt: Prompt) -> str:
@@ -231,9 +229,28 @@ def _repaired(body: str, prompt: Prompt) -> str:
 def _thinking(text: str, prompt: Prompt) -> str | None:
     if prompt.thinking is None:
         return None
-    tag = re.escape(prompt.thinking)
-    match = re.search(rf"<{tag}>(.*?)</{tag}>", _repaired(text, prompt), re.DOTALL)
+    match = _tags(prompt.thinking, prompt.answer).thinking.search(_repaired(text, prompt))
     return match.group(1).strip() if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tags:
+    """What a response is looked through for: all of it, its ``thinking`` (the first tag's), the tags one by one."""
+
+    whole: re.Pattern[str]
+    thinking: re.Pattern[str]
+    marks: tuple[str, ...]
+
+
+@functools.lru_cache
+def _tags(thinking: str | None, answer: str) -> _Tags:
+    names = [answer] if thinking is None else [thinking, answer]
+    parts = [rf"<{re.escape(name)}>(.*?)</{re.escape(name)}>" for name in names]
+    return _Tags(
+        whole=re.compile(r"\s*".join(parts), re.DOTALL),
+        thinking=re.compile(parts[0], re.DOTALL),
+        marks=tuple(f"<{end}{name}>" for name in names for end in ("", "/")),
+    )
 
 
 def _last_answer(text: str, prompt: Prompt) -> str | None:

@@ -1,16 +1,18 @@
 """Rows and one expression to verdicts: rules in SQL first, then the others, each asked only when it can still decide.
 
 Rows go through in batches. What a worker or a judge must answer is collected over the whole batch and asked at once;
-then the rows that waited are looked at again, until none waits.
+then the rows that waited are looked at again, until none waits. Meanwhile the rules go on with the next batches.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from omr_runtime.chat import Parsed, parse_response, prompt_label
 from omr_runtime.errors import RunError
@@ -46,7 +48,11 @@ OpenJudge: TypeAlias = Callable[[ModelRef], Judge]
 OpenPlugin: TypeAlias = Callable[[Verifier], Plugin]
 Verdict: TypeAlias = dict[str, Any]
 
+Name = TypeVar("Name")
+
 BATCH_ROWS = 1_024
+BATCHES_AHEAD = 8
+"""So many are held in memory while math-verify is busy with the first of them, as when it imports SymPy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,23 @@ class _Case:
         self.found[self.wait.call], self.wait = found, None
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Rows that go through together, and what came out so far, by place. ``math`` is done when math-verify has answered."""
+
+    cases: list[_Case]
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    math: Future[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self.math is not None and not self.math.done()
+
+    def waiting(self, kind: str) -> Iterator[_Case]:
+        """Cases that wait for an answer of that kind."""
+        return (case for case in self.cases if case.wait is not None and case.wait.kind == kind)
+
+
 class Cascade:
     """The expression made ready to be asked. Judges and code are opened on entry, so that a missing one stops the stage
     at once.
@@ -120,6 +143,7 @@ class Cascade:
         self._batch_rows = batch_rows
         self._judges: dict[str, Judge] = {}
         self._plugins: dict[Verifier, Plugin] = {}
+        self._thread = ThreadPoolExecutor(1, "math")
 
     def __enter__(self) -> Cascade:
         asked = list(calls(self.expr.tree))
@@ -144,6 +168,7 @@ class Cascade:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._thread.shutdown(cancel_futures=True)
         self._math.close()
         for judge in self._judges.values():
             judge.close()
@@ -151,32 +176,58 @@ class Cascade:
             plugin.close()
         self._judges.clear()
         self._plugins.clear()
+        self._thread = ThreadPoolExecutor(1, "math")
 
     def evaluate(self, rows: Iterable[Row]) -> Iterator[Outcome]:
         """An outcome for each row, in order."""
         source = iter(rows)
-        while batch := list(islice(source, self._batch_rows)):
-            yield from self._evaluate_batch(batch)
+        batches = iter(lambda: list(islice(source, self._batch_rows)), [])
+        for _, outcomes in self.evaluate_batches((None, batch) for batch in batches):
+            yield from outcomes
 
-    def _evaluate_batch(self, rows: Sequence[Row]) -> list[Outcome]:
-        cases = [self._case(row) for row in rows]
+    def evaluate_batches(
+        self, batches: Iterable[tuple[Name, Sequence[Row]]]
+    ) -> Iterator[tuple[Name, list[Outcome]]]:
+        """The outcomes of each named batch, in order. While math-verify is busy with one, the rules go on with the next."""
+        ahead: deque[tuple[Name, _Batch]] = deque()
+        for name, rows in batches:
+            ahead.append((name, self._begin(rows)))
+            while ahead and (len(ahead) > BATCHES_AHEAD or not ahead[0][1].is_busy):
+                done, batch = ahead.popleft()
+                yield done, self._finish(batch)
+        for done, batch in ahead:
+            yield done, self._finish(batch)
+
+    def _begin(self, rows: Sequence[Row]) -> _Batch:
+        """What rules can say; what is left for math-verify is on its way to it."""
+        batch = _Batch([self._case(row) for row in rows])
         if self.expr.type == "bool":
             answer_in_sql(
-                self.expr.rules, [case.row for case in cases], [case.sql for case in cases]
+                self.expr.rules,
+                [case.row for case in batch.cases],
+                [case.sql for case in batch.cases],
             )
-        outcomes: dict[int, Outcome] = {}
-        while len(outcomes) < len(cases):
-            waiting = []
-            for place, case in enumerate(cases):
-                if place not in outcomes:
-                    made = self._look(case)
-                    if made is None:
-                        waiting.append(case)
-                    else:
-                        outcomes[place] = made
+        self._look_at(batch)
+        if any(True for _ in batch.waiting("math")):
+            batch.math = self._thread.submit(self._ask_math, list(batch.waiting("math")))
+        return batch
+
+    def _finish(self, batch: _Batch) -> list[Outcome]:
+        if batch.math is not None:
+            batch.math.result()
+            self._look_at(batch)
+        while len(batch.outcomes) < len(batch.cases):
             for kind, ask in self._asking:
-                ask([case for case in waiting if case.wait and case.wait.kind == kind])
-        return [outcomes[place] for place in range(len(cases))]
+                ask(list(batch.waiting(kind)))
+            self._look_at(batch)
+        return [batch.outcomes[place] for place in range(len(batch.cases))]
+
+    def _look_at(self, batch: _Batch) -> None:
+        for place, case in enumerate(batch.cases):
+            if place not in batch.outcomes:
+                made = self._look(case)
+                if made is not None:
+                    batch.outcomes[place] = made
 
     def _case(self, row: Row) -> _Case:
         """The row with its response read by the format of its prompt."""

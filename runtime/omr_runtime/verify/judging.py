@@ -22,7 +22,7 @@ def judging(work: Work, expr: RowExpr, prompt: Prompt | None = None) -> Iterator
     """Whoever judges for this stage. RunError at once for a judge that cannot be asked."""
     if place_of(work) is None:
         with cascade_for(work, expr, prompt) as cascade:
-            yield lambda parts: ((part, list(cascade.evaluate(part.rows))) for part in parts)
+            yield lambda parts: cascade.evaluate_batches((part, part.rows) for part in parts)
     else:
         from omr_runtime.cluster.verifying import check_judges, judge_slices
 

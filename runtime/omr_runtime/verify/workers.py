@@ -68,6 +68,7 @@ class Pool:
         self._tasks: queue.SimpleQueue[tuple[int, Task] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[int, Reply | BaseException]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._workers: list[_Worker] = []
 
     def ask(self, tasks: Sequence[Task]) -> list[Reply]:
         """A reply to each task, in order. One caller at a time."""
@@ -94,12 +95,15 @@ class Pool:
         """A thread for each worker, because a worker dies with the thread that started it."""
         wanted = -(-num_tasks // self._tasks_a_worker)
         while len(self._threads) < min(self._num_workers, wanted):
-            thread = threading.Thread(target=self._serve, name="worker", daemon=True)
+            worker = _Worker(self._command, self._limits)
+            thread = threading.Thread(
+                target=self._serve, args=(worker,), name="worker", daemon=True
+            )
+            self._workers.append(worker)
             self._threads.append(thread)
             thread.start()
 
-    def _serve(self) -> None:
-        worker = _Worker(self._command, self._limits)
+    def _serve(self, worker: _Worker) -> None:
         with contextlib.suppress(OSError, ValueError):  # the first task meets it again and says so
             worker.start()
         while (item := self._tasks.get()) is not None:
@@ -111,12 +115,14 @@ class Pool:
         worker.stop()
 
     def close(self) -> None:
-        """End all workers. The pool can be used again."""
-        for _ in self._threads:
+        """End all workers, one that is still starting too. The pool can be used again."""
+        for worker in self._workers:
             self._tasks.put(None)
+            worker.end()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
+        self._workers.clear()
 
 
 class _Worker:
@@ -194,6 +200,11 @@ class _Worker:
         code = process.returncode
         self.stop()
         return Reply(None, "timeout") if code in (None, -signal.SIGPROF) else int(code)
+
+    def end(self) -> None:
+        """From another thread: whoever waits for the process is told that it died."""
+        if (process := self.process) is not None:
+            process.kill()
 
     def stop(self) -> None:
         if self.process is None:
