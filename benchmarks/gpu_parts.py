@@ -22,7 +22,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from omr_runtime.train.batching import Layout, PackedBatch, Sample, make_sample, pack
+from omr_runtime.models.families import Layout
+from omr_runtime.models.families.qwen_vl import patch_dim
+from omr_runtime.train.batching import PackedBatch, Sample, make_sample, pack
 from omr_runtime.train.loop import Trainer, open_accelerator
 from omrlang.compiler import load
 from omrlang.estimate.compute import train_flops_per_token, train_seconds, vision_flops_per_token
@@ -236,12 +238,17 @@ class Maker:
 
     def pictured(self, name: str, side: int, prompt: int, response: int) -> Sample:
         """``side`` is the image's in patches; a square of ``merge`` of them is a token."""
-        held = side * side // self.layout.merge_size**2
+        held = side * side // merge_of(self.layout) ** 2
         ids = self.tokens(prompt)
         ids[1:1] = [self.layout.image_token_id or 0] * held
-        pixels = torch.randn(side * side, self.layout.patch_dim, generator=self.generator)
-        grid = torch.tensor([[1, side, side]])
-        return make_sample(name, ids, self.tokens(response), self.layout, pixels, grid)
+        pixels = torch.randn(side * side, patch_dim(self.layout.config), generator=self.generator)
+        images = {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, side, side]])}
+        return make_sample(name, ids, self.tokens(response), self.layout, images)
+
+
+def merge_of(layout: Layout) -> int:
+    """The side of the square of patches that is one token."""
+    return int(layout.config.vision_config.spatial_merge_size)
 
 
 def text_batch(size: Size, total: int, median: float = 1200.0, sigma: float = 0.8) -> PackedBatch:
@@ -257,7 +264,7 @@ def text_batch(size: Size, total: int, median: float = 1200.0, sigma: float = 0.
 def image_batch(size: Size, total: int, side: int) -> PackedBatch:
     """A full pack of samples with an image each, about as many tokens of text as of image."""
     maker = Maker(size)
-    held = side * side // maker.layout.merge_size**2
+    held = side * side // merge_of(maker.layout) ** 2
     count = max(1, total // (2 * held))
     text = total // count - held
     each = [maker.pictured(f"row{i}", side, text // 8, text - text // 8) for i in range(count)]

@@ -161,9 +161,7 @@ def _alone(model: Any, sample: Sample) -> Tensor:
     assert sample.positions is not None
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     inputs["position_ids"] = torch.from_numpy(sample.positions)[:, None].to(DEVICE)
-    if sample.pixel_values is not None and sample.image_grid_thw is not None:
-        inputs["pixel_values"] = sample.pixel_values.to(DEVICE)
-        inputs["image_grid_thw"] = sample.image_grid_thw.to(DEVICE)
+    inputs |= {name: x.to(DEVICE) for name, x in (sample.images or {}).items()}
     logp = torch.log_softmax(model(**inputs).logits[0].float(), -1)
     targets = ids[0, sample.num_prompt :]
     return logp[sample.num_prompt - 1 : -1].gather(1, targets[:, None])[:, 0]
@@ -172,9 +170,9 @@ def _alone(model: Any, sample: Sample) -> Tensor:
 def _group(maker: Maker, parts: Sequence[int], scale: int, with_image: bool) -> list[Sample]:
     """Responses to one prompt, which is read once."""
     made = maker.pictured("p", 8, 5, 3) if with_image else maker.text("p", 30 * scale, 3)
-    prompt, pictures = made.input_ids[: made.num_prompt], (made.pixel_values, made.image_grid_thw)
+    prompt = made.input_ids[: made.num_prompt]
     samples = [
-        make_sample(f"g{i}", prompt, maker.tokens(n * scale), maker.layout, *pictures)
+        make_sample(f"g{i}", prompt, maker.tokens(n * scale), maker.layout, made.images)
         for i, n in enumerate(parts)
     ]
     return [replace(sample, group="g") for sample in samples]

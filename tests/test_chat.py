@@ -92,18 +92,17 @@ def test_text_is_encoded_as_the_template_writes_it(text: Loaded) -> None:
         "<|im_start|>user\nHow many red?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert text.tokenizer.decode(made.input_ids) == made.unexpanded_text
-    assert made.pixel_values is None
+    assert made.images is None
 
 
 def test_each_placeholder_becomes_as_many_tokens_as_its_image_has(vision: Loaded) -> None:
     row = ROW | {"images": ["d1", "d2"]}
     images = [Image.new("RGB", (84, 84), "red"), Image.new("RGB", (56, 112), "blue")]
     made = chat.encode_prompt(vision, row, SHORT, images)
-    assert made.image_grid_thw is not None
-    assert made.pixel_values is not None
-    assert made.image_grid_thw.tolist() == [[1, 6, 6], [1, 8, 4]]
+    assert made.images is not None
+    assert made.images["image_grid_thw"].tolist() == [[1, 6, 6], [1, 8, 4]]
     assert made.input_ids.count(placeholder(vision)) == 9 + 8
-    assert made.pixel_values.shape[0] == 36 + 32
+    assert made.images["pixel_values"].shape[0] == 36 + 32
     assert made.unexpanded_text.count("<|image_pad|>") == 2
 
 
@@ -128,6 +127,12 @@ def test_a_question_that_holds_a_placeholder_is_refused_alone(vision: Loaded) ->
     row = ROW | {"images": ["d"], "question": "What is <|image_pad|>?"}
     with pytest.raises(UnusableRow, match="2 image placeholders for 1 images"):
         chat.encode_prompt(vision, row, SHORT, [Image.new("RGB", (84, 84))])
+
+
+def test_a_question_without_an_image_may_not_hold_a_placeholder_either(vision: Loaded) -> None:
+    """Packed beside a row with an image, it would be taken for a part of that image."""
+    with pytest.raises(UnusableRow, match="1 image placeholders for 0 images"):
+        chat.encode_prompt(vision, ROW | {"question": "What is <|image_pad|>?"}, SHORT)
 
 
 def test_images_for_a_text_model_end_the_stage(text: Loaded) -> None:

@@ -34,7 +34,7 @@ def asks(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> list[Ask]:
         images = row["images"] if loaded.is_vision and i % 3 else []
         asked = {**row, "images": images, "question": row["question"] + " red" * i}
         made = chat.encode_prompt(loaded, asked, PROMPT, [store.open(d) for d in images])
-        found.append(Ask(made.input_ids, (100 * i,), made.pixel_values, made.image_grid_thw))
+        found.append(Ask(made.input_ids, (100 * i,), made.images))
     return found
 
 
@@ -44,11 +44,10 @@ def draw(loaded: Loaded, temperature: float, **changes: Any) -> Draw:
 
 def pictures(loaded: Loaded, ask: Ask, ids: torch.Tensor) -> dict[str, Any]:
     """What the library's model is told of a prompt's pictures."""
-    if ask.pixel_values is None:
+    if ask.inputs is None:
         return {}
     return {
-        "pixel_values": ask.pixel_values,
-        "image_grid_thw": ask.image_grid_thw,
+        **ask.inputs,
         "mm_token_type_ids": torch.eq(ids, loaded.image_token_id or -1).int(),
     }
 

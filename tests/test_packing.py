@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omr_runtime.models import load
+from omr_runtime.models.families.qwen_vl import patch_dim
 from omr_runtime.train.attention import use_segment_attention
 from omr_runtime.train.batching import (
     Layout,
@@ -64,13 +65,14 @@ def _samples(layout: Layout, with_images: bool) -> list[Sample]:
 
     samples = []
     for i, size in enumerate(IMAGES):
-        prompt, pixels, grid = tokens(TEXT), None, None
+        prompt, images = tokens(TEXT), None
         if with_images and size is not None:
             assert layout.image_token_id is not None
-            prompt[2:2] = [layout.image_token_id] * (size[0] * size[1] // layout.merge_size**2)
-            pixels = torch.randn(size[0] * size[1], layout.patch_dim, generator=generator)
-            grid = torch.tensor([[1, *size]])
-        samples.append(make_sample(f"row{i}", prompt, tokens(3 + 4 * i), layout, pixels, grid))
+            merge = layout.config.vision_config.spatial_merge_size
+            prompt[2:2] = [layout.image_token_id] * (size[0] * size[1] // merge**2)
+            pixels = torch.randn(size[0] * size[1], patch_dim(layout.config), generator=generator)
+            images = {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, *size]])}
+        samples.append(make_sample(f"row{i}", prompt, tokens(3 + 4 * i), layout, images))
     return samples
 
 
@@ -79,11 +81,8 @@ def _unpacked(model: Any, sample: Sample) -> torch.Tensor:
     model.set_attn_implementation("sdpa")
     ids = torch.tensor([sample.input_ids])
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
-    if sample.positions is not None and sample.pixel_values is not None:
-        inputs["pixel_values"], inputs["image_grid_thw"] = (
-            sample.pixel_values,
-            sample.image_grid_thw,
-        )
+    if sample.images is not None:
+        inputs |= sample.images
         inputs["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
         model.model.rope_deltas = None
     logp = torch.log_softmax(model(**inputs).logits[0].float(), -1)
@@ -129,10 +128,12 @@ def _of_groups(layout: Layout, with_images: bool) -> list[Sample]:
     generator = torch.Generator().manual_seed(2)
     made = []
     for i, one in enumerate(_samples(layout, with_images)):
-        prompt, shown = one.input_ids[: one.num_prompt], (one.pixel_values, one.image_grid_thw)
+        prompt = one.input_ids[: one.num_prompt]
         for n in range(1 if i == 3 else 4):
             response = torch.randint(10, 60, (1 + 5 * n,), generator=generator).tolist()
-            made.append(make_sample(f"{i}/{n}", prompt, response, layout, *shown, group=f"row{i}"))
+            made.append(
+                make_sample(f"{i}/{n}", prompt, response, layout, one.images, group=f"row{i}")
+            )
     return made
 
 
@@ -189,7 +190,8 @@ def test_positions_are_those_of_transformers(vision: Any) -> None:
     for sample in _samples(layout, True):
         ids = torch.tensor([sample.input_ids])
         types = (ids == layout.image_token_id).int()
-        expected, _ = vision.model.get_rope_index(ids, types, sample.image_grid_thw)
+        grids = sample.images["image_grid_thw"] if sample.images else None
+        expected, _ = vision.model.get_rope_index(ids, types, grids)
         assert sample.positions is not None
         assert (torch.from_numpy(sample.positions) == expected[:, 0]).all()
 
@@ -216,8 +218,7 @@ def test_generation_is_as_before(vision: Any) -> None:
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "mm_token_type_ids": (ids == vision.config.image_token_id).int(),
-        "pixel_values": sample.pixel_values,
-        "image_grid_thw": sample.image_grid_thw,
+        **(sample.images or {}),
     }
     outputs = []
     for change in (

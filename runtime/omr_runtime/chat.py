@@ -1,7 +1,7 @@
 """Rows and prompts -> messages, token ids and images; responses -> thinking and final answer. Alone knows the format.
 
-There is one path for placeholders on every machine: the tokenizer's chat template writes one placeholder an image, the
-image processor says how many patches the image has, and the placeholder's id is repeated ``patches / merge**2`` times.
+There is one path for placeholders on every machine: the tokenizer's chat template writes one mark an image, the model's
+family (``models.families``) says which text stands for it, and each image token in that is repeated as often as it says.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omr_runtime.errors import RunError
+from omr_runtime.models.families import Bounds, Family, Inputs, Reader
 from omr_runtime.models.load import Loaded
 from omrlang.types import Prompt, RowExpr
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
 LETTERS = string.ascii_uppercase
@@ -32,15 +32,12 @@ class UnusableRow(RunError):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """``input_ids`` with placeholders expanded; ``unexpanded_text`` is what the chat template wrote.
-
-    ``pixel_values`` is [patches, patch_dim] and ``image_grid_thw`` [images, 3], both None without images.
-    """
+    """``input_ids`` with placeholders expanded; ``unexpanded_text`` is what the chat template wrote. ``images`` are the
+    model's arguments for the pictures, None without."""
 
     input_ids: list[int]
     unexpanded_text: str
-    pixel_values: torch.Tensor | None = None
-    image_grid_thw: torch.Tensor | None = None
+    images: Inputs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +119,58 @@ def encode_prompt(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> Encoded:
-    """Token ids of the whole prompt up to where the response starts, and the images' patches. UnusableRow for a row with
-    videos or audio, which no model in process is shown."""
+    """Token ids of the whole prompt up to where the response starts, and the images as the model takes them. UnusableRow
+    for a row with videos or audio, which no model in process is shown."""
     for name in ("videos", "audios"):
         if row.get(name):
             raise UnusableRow(f"a model in process is shown no `{name}`; a server may be")
     text = render(loaded, row, prompt)
-    ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not images:
-        return Encoded(list(ids), text)
-    if loaded.image_processor is None or loaded.image_token_id is None:
+    family = loaded.layout.family
+    if family is None:
+        if images:
+            raise RunError(
+                f"{loaded.folder}: a text model cannot read row {row.get('id')}, which has images"
+            )
+        return Encoded(_ids(loaded, text), text)
+    return _encode_pictured(loaded, family, text, images, Bounds(min_pixels, max_pixels))
+
+
+def _encode_pictured(
+    loaded: Loaded, family: Family, text: str, images: Sequence[Image], bounds: Bounds
+) -> Encoded:
+    if bounds != Bounds() and not family.has_bounds:
         raise RunError(
-            f"{loaded.folder}: a text model cannot read row {row.get('id')}, which has images"
+            f"{loaded.folder}: {family.name} brings every image to a size of its own; "
+            "`min_pixels` and `max_pixels` cannot be set for it"
         )
-    pixels, grid = _patches(loaded, images, min_pixels, max_pixels)
-    counts = [int(n) for n in grid.prod(-1) // loaded.merge**2]
-    return Encoded(expand(list(ids), loaded.image_token_id, counts), text, pixels, grid)
+    layout = loaded.layout
+    token = loaded.image_token_id
+    assert token is not None, "a family with vision has an image token"
+    if not images:
+        return Encoded(expand(_ids(loaded, text), token, ()), text)
+
+    def name(id: int) -> str:
+        return str(loaded.tokenizer.convert_ids_to_tokens(id))
+
+    mark = name(family.mark(layout.config))
+    _same_number(text.count(mark), len(images))
+    shown = family.read(Reader(loaded.image_processor, layout.config, name), images, bounds)
+    ids = _ids(loaded, _with_texts(text, mark, shown.texts))
+    return Encoded(expand(ids, token, shown.counts), text, shown.inputs)
+
+
+def _ids(loaded: Loaded, text: str) -> list[int]:
+    """The tokens of a whole prompt. Chat templates of vision-language models may leave the token that begins a text to
+    the tokenizer, as processors of text and images do; those of text models never do."""
+    begin = loaded.tokenizer.bos_token
+    begins = loaded.is_vision and begin is not None and not text.startswith(begin)
+    return list(loaded.tokenizer(text, add_special_tokens=begins)["input_ids"])
+
+
+def _with_texts(text: str, mark: str, texts: Sequence[str]) -> str:
+    """The prompt with each image's text in the place of its mark."""
+    first, *rest = text.split(mark)
+    return first + "".join(stands + after for stands, after in zip(texts, rest, strict=True))
 
 
 def render(loaded: Loaded, row: Mapping[str, Any], prompt: Prompt) -> str:
@@ -148,7 +181,7 @@ def render(loaded: Loaded, row: Mapping[str, Any], prompt: Prompt) -> str:
         raise RunError(f"{loaded.folder}: the tokenizer has no chat template")
     try:
         text = loaded.tokenizer.apply_chat_template(
-            messages(row, prompt), tokenize=False, add_generation_prompt=True
+            _turns(loaded, row, prompt), tokenize=False, add_generation_prompt=True
         )
     except TemplateError as error:
         raise UnusableRow(
@@ -157,31 +190,31 @@ def render(loaded: Loaded, row: Mapping[str, Any], prompt: Prompt) -> str:
     return str(text)
 
 
+def _turns(loaded: Loaded, row: Mapping[str, Any], prompt: Prompt) -> list[dict[str, Any]]:
+    """The messages as the model's chat template reads them."""
+    turns, family = messages(row, prompt), loaded.layout.family
+    if family is None or not family.needs_parts:
+        return turns
+    return [turn | {"content": _parts(turn["content"])} for turn in turns]
+
+
+def _parts(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _same_number(marks: int, images: int) -> None:
+    if marks != images:
+        raise UnusableRow(f"the prompt has {marks} image placeholders for {images} images")
+
+
 def expand(ids: list[int], placeholder: int, counts: Sequence[int]) -> list[int]:
     """The ids with the i-th placeholder repeated ``counts[i]`` times. UnusableRow if their numbers differ."""
-    found = ids.count(placeholder)
-    if found != len(counts):
-        raise UnusableRow(f"the prompt has {found} image placeholders for {len(counts)} images")
+    _same_number(ids.count(placeholder), len(counts))
     out: list[int] = []
     rest = iter(counts)
     for token in ids:
         out.extend([placeholder] * next(rest) if token == placeholder else [token])
     return out
-
-
-def _patches(
-    loaded: Loaded, images: Sequence[Image], min_pixels: int | None, max_pixels: int | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    processor = loaded.image_processor
-    assert processor is not None, "checked by the caller"
-    size = {
-        "shortest_edge": min_pixels or processor.size["shortest_edge"],
-        "longest_edge": max_pixels or processor.size["longest_edge"],
-    }
-    made = processor(
-        images=[image.convert("RGB") for image in images], size=size, return_tensors="pt"
-    )
-    return made["pixel_values"], made["image_grid_thw"]
 
 
 # ---- what the model wrote --------------------------------------------------------------------------------------

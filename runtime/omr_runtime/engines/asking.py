@@ -63,8 +63,7 @@ def _encode(loaded: Loaded, request: Request, done: Done) -> Ask | None:
     return Ask(
         encoded.input_ids,
         request.seeds,
-        encoded.pixel_values,
-        encoded.image_grid_thw,
+        encoded.images,
         encoded.unexpanded_text,
         tuple(images),
     )

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from omr_runtime.engines.sampling import next_tokens, uniform_rows
 from omr_runtime.engines.slots import PromptStates, Slots, slot_attending
+from omr_runtime.models.families import Inputs, Layout, joined
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One prompt, tokenised, images expanded, and the seed of each sample that is wanted of it.
 
-    ``text`` is the prompt with one placeholder an image and ``images`` are the pictures themselves (PIL), for an engine
+    ``inputs`` are the model's arguments for its pictures. ``text`` is the prompt with one placeholder an image and ``images`` are the pictures themselves (PIL), for an engine
     that expands and prepares them on its own.
     """
 
     input_ids: list[int]
     seeds: tuple[int, ...]
-    pixel_values: Tensor | None = None
-    image_grid_thw: Tensor | None = None
+    inputs: Inputs | None = None
     text: str | None = None
     images: tuple[Any, ...] = ()
 
@@ -108,6 +108,7 @@ class _Loop:
         self.ready: deque[_Ready] = deque()
         self._look_ahead(batch)
         self.head = model.get_output_embeddings()
+        self.layout = Layout.of(model.config)
         self.device = next(model.parameters()).device
         self.capacity = max(1, min(batch, sum(len(ask.seeds) for _, ask in self.window)))
         self.slots = Slots(self.capacity)
@@ -204,7 +205,7 @@ class _Loop:
 
     def _position_ids(self) -> Tensor:
         at = self.positions[: self.active, None].to(self.device)
-        return at.expand(3, -1, 1) if _has_vision(self.model) else at
+        return at.expand(3, -1, 1) if _has_rows(self.layout) else at
 
     def _draw(self, slots: Tensor, logits_BV: Tensor) -> None:
         """Draw a token for each of ``slots``; samples that end with it are handed over and leave."""
@@ -258,63 +259,61 @@ class _Loop:
             self.places[into] = self.places[out_of]
 
 
-def _has_vision(model: Any) -> bool:
-    return hasattr(model.config, "vision_config")
+def _has_rows(layout: Layout) -> bool:
+    """Whether positions are rows and columns of pictures too."""
+    return layout.family is not None and layout.family.positions is not None
 
 
 def prefill(model: Any, decoder: Any, head: Any, asks: Sequence[Ask], device: Any) -> _Prefilled:
     """Read prompts side by side, padded at the right: a causal mask then keeps padding out of sight without more ado."""
     lengths = torch.tensor([len(ask.input_ids) for ask in asks])
-    width = int(lengths.max())
+    width, layout = int(lengths.max()), Layout.of(model.config)
     ids_BL = torch.zeros(len(asks), width, dtype=torch.long)
     for row, ask in enumerate(asks):
         ids_BL[row, : len(ask.input_ids)] = torch.tensor(ask.input_ids)
-    mask = torch.ones(width, width, dtype=torch.bool, device=device).tril_()[None, None]
     states = PromptStates()
-    images = _images(asks, device)
-    positions, following = _positions(model, asks, ids_BL)
-    ids_BL = ids_BL.to(device)
-    inputs: dict[str, Any] = {
-        "position_ids": positions.to(device),
-        "past_key_values": states,
-        "use_cache": True,
-    }
+    positions, following = _positions(layout, asks, width)
+    images = joined([ask.inputs for ask in asks if ask.inputs])
     reader = model.model if images else decoder
-    hidden = reader(input_ids=ids_BL, attention_mask=mask, **inputs, **images).last_hidden_state
+    hidden = reader(
+        input_ids=ids_BL.to(device),
+        attention_mask=_seen(layout, asks, width).to(device),
+        position_ids=positions.to(device),
+        past_key_values=states,
+        use_cache=True,
+        **{name: x.to(device) for name, x in (images or {}).items()},
+    ).last_hidden_state
     last = hidden[torch.arange(len(asks), device=device), lengths.to(device) - 1]
     return _Prefilled(states, lengths, following, head(last))
 
 
-def _images(asks: Sequence[Ask], device: Any) -> dict[str, Tensor]:
-    pixels = [ask.pixel_values for ask in asks if ask.pixel_values is not None]
-    grids = [ask.image_grid_thw for ask in asks if ask.image_grid_thw is not None]
-    if not pixels:
-        return {}
-    return {
-        "pixel_values": torch.cat(pixels).to(device),
-        "image_grid_thw": torch.cat(grids).to(device),
-    }
+def _seen(layout: Layout, asks: Sequence[Ask], width: int) -> Tensor:
+    """What each token may see: ``[1, 1, L, L]``, or ``[B, 1, L, L]`` where those of a picture see each other."""
+    before = torch.ones(width, width, dtype=torch.bool).tril_()[None, None]
+    found = [layout.pictures(ask.input_ids) for ask in asks]
+    if all(one is None or not one.any() for one in found):
+        return before
+    pictures_BL = torch.zeros(len(asks), width, dtype=torch.long)
+    for row, one in enumerate(found):
+        if one is not None:
+            pictures_BL[row, : len(one)] = torch.from_numpy(one)
+    same = (pictures_BL[:, :, None] == pictures_BL[:, None]) & (pictures_BL[:, :, None] > 0)
+    return before | same[:, None]
 
 
-def _positions(model: Any, asks: Sequence[Ask], ids_BL: Tensor) -> tuple[Tensor, Tensor]:
+def _positions(layout: Layout, asks: Sequence[Ask], width: int) -> tuple[Tensor, Tensor]:
     """Position ids of the prompts (``[B, L]``, or ``[3, B, L]`` where images span two axes) and of each one's next token."""
     lengths = [len(ask.input_ids) for ask in asks]
-    plain = torch.arange(ids_BL.shape[1]).expand(len(asks), -1)
-    if not _has_vision(model):
+    plain = torch.arange(width).expand(len(asks), -1)
+    if not _has_rows(layout):
         return plain, torch.tensor(lengths)
     positions = plain.expand(3, -1, -1).clone()
     following = torch.tensor(lengths)
     for row, ask in enumerate(asks):
-        if ask.image_grid_thw is None:
-            continue
-        ids = torch.tensor([ask.input_ids])
-        own, delta = model.model.get_rope_index(
-            ids,
-            mm_token_type_ids=(ids == model.config.image_token_id).int(),
-            image_grid_thw=ask.image_grid_thw,
-        )
-        positions[:, row, : lengths[row]] = own[:, 0]
-        following[row] += int(delta)
+        own = layout.positions(ask.input_ids, ask.inputs)
+        assert own is not None, "the family has rows and columns"
+        positions[:, row, : lengths[row]] = torch.from_numpy(own)
+        following[row] = int(own.max()) + 1
     return positions, following
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from omr_runtime.errors import RunError
+from omr_runtime.models.families import Layout, family_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,7 +22,7 @@ Precision: TypeAlias = Literal["bf16", "fp32"]
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a folder holds. ``model`` is None where only the tokenizer was asked for; ``image_processor`` is None for a
-    model of text alone. ``stop_ids`` end a response; ``merge`` is the side of the square of patches that is one token."""
+    model of text alone. ``stop_ids`` end a response; ``layout`` says how pictures become tokens."""
 
     folder: Path
     model: PreTrainedModel | None
@@ -28,8 +30,12 @@ class Loaded:
     image_processor: Any | None
     is_vision: bool
     stop_ids: tuple[int, ...]
-    image_token_id: int | None = None
-    merge: int = 1
+    layout: Layout = field(default_factory=Layout)
+
+    @property
+    def image_token_id(self) -> int | None:
+        """The token that stands for a part of a picture."""
+        return self.layout.image_token_id
 
 
 def load(folder: str | Path, precision: str = "fp32", device: str = "cpu") -> Loaded:
@@ -65,7 +71,7 @@ def load(folder: str | Path, precision: str = "fp32", device: str = "cpu") -> Lo
     model.eval()
     return Loaded(
         Path(folder), model, parts.tokenizer, parts.image_processor, parts.is_vision,
-        parts.stop_ids, parts.image_token_id, parts.merge,
+        parts.stop_ids, parts.layout,
     )  # fmt: skip
 
 
@@ -73,19 +79,14 @@ def load_tokenizer(folder: str | Path) -> Loaded:
     """Everything but the weights: enough to render and encode prompts and to decode responses."""
     folder = Path(folder)
     config = read_config(folder)
+    layout, processor = Layout(), None
+    if "vision_config" in config:
+        family = family_of(str(config.get("model_type")))
+        layout = Layout(family, _config(folder))
+        processor = _image_processor(folder, layout)
     tokenizer = _tokenizer(folder)
-    is_vision = "vision_config" in config
-    processor = _image_processor(folder, config) if is_vision else None
-    return Loaded(
-        folder,
-        None,
-        tokenizer,
-        processor,
-        is_vision,
-        _stop_ids(folder, tokenizer),
-        config.get("image_token_id"),
-        int(processor.merge_size) if processor is not None else 1,
-    )
+    stops = _stop_ids(folder, tokenizer)
+    return Loaded(folder, None, tokenizer, processor, layout.family is not None, stops, layout)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -120,7 +121,15 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise RunError(f"{folder}: the tokenizer has no end-of-text token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = _processors_template(folder)
     return tokenizer
+
+
+def _processors_template(folder: Path) -> str | None:
+    """The chat template that older folders keep beside the tokenizer, for the processor of text and images."""
+    path = folder / "chat_template.json"
+    return json.loads(path.read_text()).get("chat_template") if path.exists() else None
 
 
 def _is_complete(folder: Path) -> bool:
@@ -133,23 +142,43 @@ def _is_complete(folder: Path) -> bool:
     return named in ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
-def _image_processor(folder: Path, config: dict[str, Any]) -> Any:
-    """The image processor on PIL alone, so that torchvision is needed nowhere."""
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+def _config(folder: Path) -> Any:
+    """The config with what its type has by default."""
+    from transformers import AutoConfig
 
-    path = folder / "preprocessor_config.json"
-    if not path.exists():
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / 'config.json'}: cannot be read: {_first_line(error)}") from error
+
+
+def _image_processor(folder: Path, layout: Layout) -> Any:
+    """The image processor on PIL alone, so that torchvision is needed nowhere."""
+    family = layout.family
+    assert family is not None, "asked for models with vision alone"
+    if reason := family.check(layout.config):
+        raise RunError(f"{folder}: {reason}")
+    name = _processor_name(folder).removesuffix("Pil").removesuffix("Fast")
+    if name not in family.processors:
+        known = ", ".join(family.processors)
+        raise RunError(
+            f"{folder}: {family.name} models with the image processor {name} are not supported, only with {known}"
+        )
+    kind = getattr(importlib.import_module(family.processors[name]), f"{name}Pil")
+    return kind.from_pretrained(folder, local_files_only=True)
+
+
+def _processor_name(folder: Path) -> str:
+    """The class that a folder's settings name: in a file of the image processor's own, or within the whole processor's."""
+    own, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
+    settings = json.loads(own.read_text()) if own.exists() else {}
+    if not settings and whole.exists():
+        settings = json.loads(whole.read_text()).get("image_processor") or {}
+    if not settings:
         raise RunError(
             f"{folder}: preprocessor_config.json is missing; it says how images become patches"
         )
-    settings = json.loads(path.read_text())
-    kind = str(settings.get("image_processor_type", ""))
-    if not kind.startswith("Qwen2VLImageProcessor"):
-        family = config.get("model_type")
-        raise RunError(
-            f"{folder}: models of the family {family} ({kind}) are not supported; only Qwen-VL ones"
-        )
-    return Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    return str(settings.get("image_processor_type", "of no name"))
 
 
 def _stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from omr_runtime.models.families import Layout
 from omr_runtime.train.segments import (
     MAX_FILLING,
     Group,
@@ -184,6 +185,7 @@ AttentionMaskInterface.register(VISION, sdpa_mask)
 def use_segment_attention(model: PreTrainedModel) -> None:
     """Make the model attend within segments when it is called with ``segments``; everything else stays as it was."""
     names = {"": TEXT, "text_config": TEXT}
-    if "vision_config" in getattr(model.config, "sub_configs", {}):
-        names["vision_config"] = VISION
+    family = Layout.of(model.config).family
+    if family is not None:
+        names["vision_config"] = VISION if family.has_windows else "sdpa"
     model.set_attn_implementation(names)

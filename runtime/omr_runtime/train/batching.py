@@ -1,7 +1,6 @@
 """Token sequences to packed batches: several samples one after another in one sequence, no padding anywhere.
 
-Alone knows how positions restart per sample, how a vision model's three position rows are made, and which rows share
-a forward pass. Legend: T packed tokens, S samples (segments), N predicted response tokens.
+Alone knows how positions restart per sample and which rows share a forward pass. Legend: T packed tokens, S samples (segments), N predicted response tokens.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from omr_runtime.models.families import Inputs, Layout, joined
 from omr_runtime.train.segments import Segments
 
 DUMMY = ""
@@ -23,39 +23,22 @@ DUMMY = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """What positions depend on: a text model has no image token."""
-
-    image_token_id: int | None = None
-    merge_size: int = 2
-    patch_dim: int = 0
-
-    @staticmethod
-    def of(config: Any) -> Layout:
-        """From a transformers config."""
-        vision = getattr(config, "vision_config", None)
-        if vision is None:
-            return Layout()
-        patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        return Layout(config.image_token_id, vision.spatial_merge_size, patch_dim)
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """One prompt with its response. Response tokens carry loss, prompt tokens do not.
 
-    ``positions`` [3, L] are a vision model's temporal, height and width rows. ``pixel_values`` [patches, patch_dim] and
-    ``image_grid_thw`` [images, 3] are those of its images, in order. Samples of one ``group`` have the same prompt.
+    ``positions`` [3, L] are a vision model's temporal, height and width rows, None where tokens are counted. ``pictures``
+    [L] are the images that tokens belong to, where those of one image see each other. ``images`` are the model's arguments
+    for its images, in order. Samples of one ``group`` have the same prompt.
     """
 
     id: str
     input_ids: tuple[int, ...]
     num_prompt: int
     positions: NDArray[np.int64] | None = None
-    pixel_values: Tensor | None = None
-    image_grid_thw: Tensor | None = None
+    images: Inputs | None = None
     weight: float = 1.0
     group: str | None = None
+    pictures: NDArray[np.int64] | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -66,67 +49,35 @@ class Sample:
         return len(self.input_ids) - self.num_prompt
 
 
-def mrope_positions(
-    input_ids: Sequence[int], grids: Sequence[Sequence[int]], layout: Layout
-) -> NDArray[np.int64]:
-    """Temporal, height and width positions [3, L] as Qwen2.5-VL defines them (arXiv 2502.13923, section 2.1.3).
-
-    Text counts on in all three; an image's patches count rows and columns from where the text stopped, and the text
-    after it goes on from the longer side. ``grids`` are (t, h, w) in patches before merging.
-    """
-    ids = np.asarray(input_ids)
-    out = np.empty((3, len(ids)), dtype=np.int64)
-    at, position, images = 0, 0, iter(grids)
-    while at < len(ids):
-        if ids[at] == layout.image_token_id:
-            t, h, w = next(images)
-            h, w = h // layout.merge_size, w // layout.merge_size
-            out[:, at : at + t * h * w] = np.indices((t, h, w)).reshape(3, -1) + position
-            at, position = at + t * h * w, position + max(h, w)
-        else:
-            rest = np.flatnonzero(ids[at:] == layout.image_token_id)
-            num = int(rest[0]) if len(rest) else len(ids) - at
-            out[:, at : at + num] = np.arange(position, position + num)
-            at, position = at + num, position + num
-    return out
-
-
 def make_sample(
     id: str,
     prompt_ids: Sequence[int],
     response_ids: Sequence[int],
     layout: Layout,
-    pixel_values: Tensor | None = None,
-    image_grid_thw: Tensor | None = None,
+    images: Inputs | None = None,
     weight: float = 1.0,
     group: str | None = None,
 ) -> Sample:
     """A sample with its positions; image placeholders in ``prompt_ids`` are already expanded."""
     ids = (*prompt_ids, *response_ids)
-    positions = None
-    if layout.image_token_id is not None:
-        grids = [] if image_grid_thw is None else image_grid_thw.tolist()
-        positions = mrope_positions(ids, grids, layout)
-    num_prompt = len(prompt_ids)
-    return Sample(id, ids, num_prompt, positions, pixel_values, image_grid_thw, weight, group)
+    positions, pictures = layout.positions(ids, images), layout.pictures(ids)
+    return Sample(id, ids, len(prompt_ids), positions, images, weight, group, pictures)
 
 
 def dummy_sample(layout: Layout) -> Sample:
     """A sample of weight 0 that touches every part of the model, the vision tower too."""
-    if layout.image_token_id is None:
+    if layout.family is None:
         return make_sample(DUMMY, [0], [0], layout, weight=0.0)
-    side = layout.merge_size
-    pixels = torch.zeros(side * side, layout.patch_dim)
-    grid = torch.tensor([[1, side, side]])
-    return make_sample(DUMMY, [layout.image_token_id], [0], layout, pixels, grid, weight=0.0)
+    ids, images = layout.family.dummy(layout.config)
+    return make_sample(DUMMY, ids, [0], layout, images, weight=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
     """Samples one after another as one sequence.
 
-    ``input_ids`` [1, T]; ``position_ids`` [1, T], or [4, 1, T] for a vision model: positions within the sample, then
-    the three M-RoPE rows. ``predict`` [N] are the places whose next token is a response token, ``targets`` [N] those
+    ``input_ids`` [1, T]; ``position_ids`` [1, T], or [4, 1, T] where images have rows and columns: positions within the
+    sample, then the three M-RoPE rows. ``predict`` [N] are the places whose next token is a response token, ``targets`` [N] those
     tokens, ``segment`` [N] the sample each belongs to, ``weight`` [N] 1, or 0 for a dummy's.
     """
 
@@ -138,8 +89,7 @@ class PackedBatch:
     targets: Tensor
     segment: Tensor
     weight: Tensor
-    pixel_values: Tensor | None = None
-    image_grid_thw: Tensor | None = None
+    images: Inputs | None = None
 
     @property
     def num_samples(self) -> int:
@@ -156,10 +106,9 @@ class PackedBatch:
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same batch with its tensors on ``device``."""
-
-        def move(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device, non_blocking=True)
-
+        images = self.images
+        if images is not None:
+            images = {name: x.to(device, non_blocking=True) for name, x in images.items()}
         return PackedBatch(
             self.ids,
             self.input_ids.to(device),
@@ -169,8 +118,7 @@ class PackedBatch:
             self.targets.to(device),
             self.segment.to(device),
             self.weight.to(device),
-            move(self.pixel_values),
-            move(self.image_grid_thw),
+            images,
         )
 
     def model_inputs(self) -> dict[str, Any]:
@@ -186,9 +134,7 @@ class PackedBatch:
             "segments": self.segments,
             "use_cache": False,
         }
-        if self.pixel_values is not None:
-            inputs |= {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
-        return inputs
+        return inputs | dict(self.images or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +193,6 @@ def pack(samples: Sequence[Sample]) -> PackedBatch:
     placed = _place(samples)
     counts = torch.tensor([s.num_response for s in samples])
     shown = [p.sample for p in placed if not p.first]
-    pixels = [s.pixel_values for s in shown if s.pixel_values is not None]
-    grids = [s.image_grid_thw for s in shown if s.image_grid_thw is not None]
     return PackedBatch(
         ids=tuple(s.id for s in samples),
         input_ids=torch.tensor([x for p in placed for x in p.sample.input_ids[p.first :]])[None],
@@ -258,8 +202,7 @@ def pack(samples: Sequence[Sample]) -> PackedBatch:
         targets=torch.tensor([x for s in samples for x in s.input_ids[s.num_prompt :]]),
         segment=torch.arange(len(samples)).repeat_interleave(counts),
         weight=torch.tensor([s.weight for s in samples]).repeat_interleave(counts),
-        pixel_values=torch.cat(pixels) if pixels else None,
-        image_grid_thw=torch.cat(grids) if grids else None,
+        images=joined([sample.images for sample in shown if sample.images]),
     )
 
 
@@ -343,7 +286,7 @@ def pack_or_dummy(
     dummy = dummy_sample(layout)
     if not samples:
         return pack([dummy])
-    blind = layout.image_token_id is not None and all(s.pixel_values is None for s in samples)
+    blind = layout.family is not None and all(s.images is None for s in samples)
     return pack([*samples, dummy] if every_part and blind else samples)
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from omr_runtime.errors import RunError
+from omr_runtime.models.families import Layout
 from omr_runtime.train.batching import (
     DUMMY,
-    Layout,
     PackedBatch,
     Sample,
     micro_batches,

@@ -23,9 +23,10 @@ from omr_runtime.engines.vllm import VllmEngine, VllmLimits, refusal
 from omr_runtime.errors import RunError
 from omr_runtime.identity import order_key, sample_id
 from omr_runtime.models import Loaded, load
+from omr_runtime.models.families import Layout, num_bytes
 from omr_runtime.store import ImageStore
 from omr_runtime.train.advantage import divides_by_spread, group_advantages, penalty
-from omr_runtime.train.batching import Layout, Sample, make_sample
+from omr_runtime.train.batching import Sample, make_sample
 from omr_runtime.train.loop import Trainer
 from omr_runtime.train.prompts import Member
 from omr_runtime.verify.reward import Reward, Scored
@@ -60,7 +61,7 @@ class Questions:
         """Row ``i`` as an encoded prompt without seeds."""
         if i not in self._cache:
             ask = self._encode(self.rows[i])
-            size = ask.pixel_values.nbytes if ask.pixel_values is not None else 0
+            size = num_bytes(ask.inputs)
             if self._cached_bytes + size > CACHE_BYTES:
                 return ask
             self._cache[i] = ask
@@ -76,8 +77,7 @@ class Questions:
         return Ask(
             made.input_ids,
             (),
-            made.pixel_values,
-            made.image_grid_thw,
+            made.images,
             made.unexpanded_text,
             pictures,
         )
@@ -222,8 +222,7 @@ class Rollout:
             ask.input_ids,
             self.token_ids,
             layout,
-            ask.pixel_values,
-            ask.image_grid_thw,
+            ask.inputs,
             group=self.row["id"],
         )
 

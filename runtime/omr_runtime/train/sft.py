@@ -15,8 +15,9 @@ from torch import Tensor
 from omr_runtime import chat
 from omr_runtime.errors import RunError
 from omr_runtime.models import Loaded, load
+from omr_runtime.models.families import Layout, num_bytes
 from omr_runtime.store import ImageStore
-from omr_runtime.train.batching import Layout, PackedBatch, PackPlan, Sample, make_sample, steps_of
+from omr_runtime.train.batching import PackedBatch, PackPlan, Sample, make_sample, steps_of
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
 from omr_runtime.train.launch import num_processes
 from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder
@@ -52,7 +53,7 @@ class Rows:
         """Row ``i`` as prompt and response tokens; the end token is learned too."""
         if i not in self._cache:
             sample = self._encode(self.rows[i])
-            size = sample.pixel_values.nbytes if sample.pixel_values is not None else 0
+            size = num_bytes(sample.images)
             if self._cached_bytes + size > CACHE_BYTES:
                 return sample
             self._cache[i] = sample
@@ -73,8 +74,7 @@ class Rows:
             made.input_ids,
             [*ids, tokenizer.eos_token_id],
             self.layout,
-            made.pixel_values,
-            made.image_grid_thw,
+            made.images,
         )
 
     def lengths(self, trainer: Trainer) -> list[int]:
