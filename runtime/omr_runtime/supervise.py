@@ -86,7 +86,14 @@ def _environment(extra: Mapping[str, str], lock: Path) -> dict[str, str]:
     roots = [str(Path(package.__path__[0]).parent) for package in (omrlang, omr_runtime)]
     given = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*roots, given] if given else roots)
-    return {**_SMALLER, **os.environ, **extra, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", MARK: str(lock)}
+    return {
+        **_SMALLER,
+        **os.environ,
+        **extra,
+        "PYTHONPATH": path,
+        "PYTHONUNBUFFERED": "1",
+        MARK: str(lock),
+    }
 
 
 @dataclass(slots=True)
