@@ -101,6 +101,7 @@ def _run_all(run: Run) -> int:
     try:
         run.record.start(run.plan, todo)
         _make_room(run, todo)
+        _missing_cards(run)
         for number, stage in enumerate(todo, start=1):
             _run_stage(run, stage, number, len(todo))
     except RunError as error:
@@ -182,8 +183,27 @@ def _run_stage(run: Run, stage: PlanStage, number: int, total: int) -> None:
         with contextlib.suppress(RunError, OSError):
             run.record.stop(stage, time.monotonic() - started, "failed" if failed else "partial")
         raise
+    _card(run, stage)
     run.show.end(_outcome(entry))
     expectations.check(stage, entry)
+
+
+def _card(run: Run, stage: PlanStage) -> None:
+    """The card of the model that the stage trained or judged, in the model's folder."""
+    from omr_runtime.export.trained import judged_model, write_card
+
+    name = stage.name if stage.spec.kind in ("sft", "rl") else judged_model(stage.spec)
+    if name is not None and run.record.is_done(run.plan.stage(name).fingerprint):
+        write_card(run.plan, run.state, run.record.index["stages"], name)
+
+
+def _missing_cards(run: Run) -> None:
+    """Those of models whose run was killed between the last commit and the card."""
+    for stage in run.plan.stages:
+        if stage.spec.kind in ("sft", "rl") and run.record.is_done(stage.fingerprint):
+            folder = run.state.model(stage.fingerprint)
+            if (folder / "config.json").exists() and not (folder / "README.md").exists():
+                _card(run, stage)
 
 
 def _outcome(entry: dict[str, Any]) -> str:

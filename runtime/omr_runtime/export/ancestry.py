@@ -5,8 +5,9 @@ Alone knows how the index ties the artifacts of a recipe together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from omr_runtime.errors import RunError
 from omr_runtime.store import State, read_index
 from omr_runtime.story import find_stage
+from omrlang.plan import Plan
 from omrlang.schema import Source, Spec
 from omrlang.types import Model, Place
 
@@ -83,6 +85,21 @@ def _made(index: dict[str, Any], mark: str) -> Made:
     return Made(mark, spec, entry, before["parents"], before["revision"], before["pins"])
 
 
+def of_plan(plan: Plan, stages: Mapping[str, dict[str, Any]], name: str) -> list[Made]:
+    """The same from a plan at hand, of what the index has of it by fingerprint."""
+    stage = plan.stage(name)
+    found: dict[str, Made] = {}
+    for parent in stage.parents:
+        found |= {one.fingerprint: one for one in of_plan(plan, stages, parent)}
+    if stage.fingerprint in stages:
+        pins = {pin.what: pin.revision for pin in plan.pins if name in pin.stages and pin.revision}
+        parents = {parent: plan.stage(parent).fingerprint for parent in stage.parents}
+        entry = stages[stage.fingerprint]
+        mark = stage.fingerprint
+        found[mark] = Made(mark, stage.spec, entry, parents, stage.revision, pins)
+    return list(found.values())
+
+
 def sources(made: Iterable[Made]) -> list[tuple[Made, Source]]:
     return [(one, one.spec) for one in made if isinstance(one.spec, Source)]
 
@@ -95,12 +112,25 @@ def place_text(place: Place) -> str:
     "jsonl('a.jsonl')"
     """
     first, *rest = place.model_dump(exclude={"kind"}, exclude_none=True).items()
+    shown = public_path(first[1]) if first[0] == "path" else first[1]
     more = "".join(f", {name} = {value!r}" for name, value in rest)
-    return f"{place.kind}({first[1]!r}{more})"
+    return f"{place.kind}({shown!r}{more})"
 
 
 def model_text(model: Model) -> str:
     """A model's name with where its weights come from."""
     parts = model.source.model_dump(exclude={"kind"}, exclude_none=True)
+    if "path" in parts:
+        parts["path"] = public_path(parts["path"])
     shown = ", ".join(str(value) for value in list(parts.values())[:2])
     return f"{model.name} ({model.source.kind} {shown})"
+
+
+def public_path(path: str) -> str:
+    """A path as others may read it: of one that says where things lie on this machine its last part.
+
+    >>> public_path("data/a.jsonl"), public_path("/home/somebody/a.jsonl"), public_path("~/b")
+    ('data/a.jsonl', '…/a.jsonl', '…/b')
+    """
+    leads_out = path.startswith(("/", "~", "\\")) or PurePath(path).is_absolute()
+    return f"…/{PurePath(path).name}" if leads_out else path

@@ -50,8 +50,8 @@ def card(facts: Facts) -> str:
 def sections(facts: Facts) -> list[str]:
     """What the rows came from and went through, which the card of a model has too."""
     return [
-        "## Sources\n\n" + _table(list(_sources(facts))),
-        "## How it was made\n\n" + _table(list(_stages(facts))),
+        "## Sources\n\n" + table(list(_sources(facts))),
+        "## How it was made\n\n" + table(list(_stages(facts))),
         *([f"## Sampled\n\n{text}"] if (text := "\n".join(_teachers(facts))) else []),
         *([f"## Thrown out\n\n{text}"] if (text := _dropped(facts)) else []),
         "## Licences\n\n" + "\n".join(_licences(facts)),
@@ -90,7 +90,8 @@ def _summary(facts: Facts) -> str:
     )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the head."""
     head, *rest = rows
     lines = [head, ["---"] * len(head), *rest]
     return "\n".join(f"| {' | '.join(_cell(text) for text in line)} |" for line in lines)
@@ -162,7 +163,7 @@ def _dropped(facts: Facts) -> str:
     for one in facts.made:
         reasons: dict[str, Any] = one.entry.get("by_reason", {})
         rows += [[one.address, reason, f"{number:,}"] for reason, number in reasons.items()]
-    return _table(rows) if len(rows) > 1 else ""
+    return table(rows) if len(rows) > 1 else ""
 
 
 def _licences(facts: Facts) -> Iterator[str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TOO_LONG = "longer than pack"
+OF_THE_BASE = ("config.json", "README.md")
 CACHE_BYTES = 2 << 30
 """Pixels that are kept between epochs; beyond it images are read again."""
 
@@ -240,12 +241,13 @@ def _write_model(trainer: Trainer, base: Path, folder: Path) -> None:
 
 
 def copy_companions(base: Path, folder: Path) -> None:
-    """What belongs to a model beside its weights and config: tokenizer, chat template, image processor."""
+    """What belongs to a model beside its weights and config: tokenizer, chat template, image processor. Not its card, which
+    speaks of what it was trained on."""
     for path in base.iterdir():
         is_weights = path.suffix in {".safetensors", ".bin", ".gguf", ".pt"} or path.name.endswith(
             ".index.json"
         )
-        if path.is_file() and not is_weights and path.name != "config.json":
+        if path.is_file() and not is_weights and path.name not in OF_THE_BASE:
             shutil.copyfile(path, folder / path.name)
 
 
