@@ -24,6 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import atheris
+import re2  # noqa: F401 - the checker imports it when a pattern is met, and then the sandbox would refuse it
 
 ROOT = Path(__file__).parents[1]
 MAX_LENGTH = 2_048

@@ -195,7 +195,11 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
         base = look_up(scope, expr.base)
         if base is None and isinstance(expr.base, s.Name | s.Attr):
             report_unknown(scope, expr.base, reporter)
-        elif isinstance(base, Scope) and not base.has_lost(expr.name.id):
+        elif not isinstance(base, Scope):
+            message = f"`{expr.base.span.text}` has no part `{expr.name.id}`"
+            hint = None if isinstance(base, Draft) else "modules and declared things have parts"
+            reporter.error("E201", message, expr.name.span, hint)
+        elif not base.has_lost(expr.name.id):
             hint = did_you_mean(expr.name.id, base.names(), "it has")
             module = base.prefix.rstrip(".")
             reporter.error("E201", f"`{module}` has no `{expr.name.id}`", expr.name.span, hint)

@@ -43,6 +43,7 @@ def check_in(ctx: Context) -> Recipe | None:
     if reporter.has_errors:
         return None
     made = tuple(stage for stage in stages if isinstance(stage, Stage))
+    assert len(made) == len(stages), "a stage is left out only where an error says why"
     models = tuple(thing for thing in ctx.things.values() if isinstance(thing, Model))
     return Recipe(
         scope.file.path,
