@@ -20,7 +20,7 @@ PROMPT = Prompt(name="think_answer_short")
 def fresh_folder(folder: Path, family: str = "qwen2_5_vl", **changes: Any) -> Path:
     """A model of a few layers with its tokenizer, on disk."""
     settings: dict[str, Any] = {"layers": 2, "hidden": 64, "heads": 4, "seed": 3}
-    if family == "qwen2_5_vl":
+    if family != "qwen2":
         settings |= {"vision_layers": 2, "vision_hidden": 64}
     folder.mkdir(parents=True, exist_ok=True)
     make_fresh(Fresh.model_validate({"family": family, **settings, **changes}), folder)

@@ -128,6 +128,6 @@ def says_no_images(ctx: Context, bound: Bound, model: Model) -> bool:
 def _says_so(declared: Draft, model: Model) -> bool:
     """That ``vision`` is false by default says nothing; the standard library's models, which have a shape, say it."""
     if isinstance(model.source, Fresh):
-        return model.source.family == "qwen2"
+        return not model.source.sees_images
     is_known = declared.scope.layer == "stdlib" and model.shape is not None
     return is_known or declared.sets("vision")

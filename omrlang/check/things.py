@@ -88,7 +88,7 @@ def _origins(ctx: Context, draft: Draft) -> dict[str, Provenance]:
 def _completed(made: Any, draft: Draft) -> Any:
     """What follows from the rest: a vision-language family sees pictures."""
     seen = isinstance(made, Model) and isinstance(made.source, Fresh) and not draft.sets("vision")
-    if seen and made.source.family == "qwen2_5_vl":
+    if seen and made.source.sees_images:
         return made.model_copy(update={"vision": True})
     return made
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from omrlang.estimate.towers import MLP_RATIO, tower_of
 from omrlang.plan import Origin
 from omrlang.schema import Spec
 from omrlang.types import Fresh, Model, ModelRef, Shape, TrainedModel
 
-VOCABULARY_SIZE = {"shapes": 155, "characters": 115}
-MLP_RATIO = 3
-"""Of models made from a config: the MLP's width over the hidden size, in text and vision."""
+VOCABULARY_SIZE = {"shapes": 152, "characters": 114}
 
 
 def shape_of(model: Model) -> Shape | None:
@@ -37,10 +36,12 @@ def root_model(ref: ModelRef, specs: Mapping[str, Spec]) -> Model | None:
 
 
 def _fresh(source: Fresh) -> Shape:
-    vocab = VOCABULARY_SIZE[source.vocabulary]
+    """The numbers of the model that ``omr_runtime.models.fresh`` builds, to the last parameter."""
+    tower = tower_of(source)
+    vocab = VOCABULARY_SIZE[source.vocabulary] + tower.more_words
     hidden, wide = source.hidden, MLP_RATIO * source.hidden
-    layer = 4 * hidden * hidden + 3 * hidden + 3 * hidden * wide + 2 * hidden
-    vision = _vision(source) if source.family == "qwen2_5_vl" else 0
+    layer = 4 * hidden * hidden + 3 * hidden * wide + tower.small(source)
+    vision = tower.params(source)
     return Shape(
         num_params=source.layers * layer + vocab * hidden + hidden + vision,
         layers=source.layers,
@@ -51,16 +52,8 @@ def _fresh(source: Fresh) -> Shape:
         vocab=vocab,
         intermediate=wide,
         vision_params=vision,
+        **tower.cut,
     )
-
-
-def _vision(source: Fresh) -> int:
-    """Qwen2.5-VL's tower: patches of 14 x 14 x 2, blocks, and the merger of 2 x 2 patches."""
-    width = source.vision_hidden or source.hidden
-    block = 4 * width * width + 4 * width + 3 * width * MLP_RATIO * width + 7 * width + 2 * width
-    merged = 4 * width
-    merger = width + merged * merged + merged + merged * source.hidden + source.hidden
-    return 3 * 2 * 14 * 14 * width + (source.vision_layers or 2) * block + merger
 
 
 def text_params(shape: Shape) -> float:

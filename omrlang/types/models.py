@@ -101,7 +101,9 @@ class Fresh(Frozen):
     """A model made from its config with random weights, seeded; ``vocabulary`` names the tokenizer that is made with it."""
 
     kind: Literal["fresh"] = "fresh"
-    family: Annotated[Literal["qwen2_5_vl", "qwen2"], Setting("which architecture", cls="weights")]
+    family: Annotated[
+        Literal["qwen2", "qwen2_5_vl", "qwen3_vl"], Setting("which architecture", cls="weights")
+    ]
     layers: Annotated[int, Setting("transformer layers", cls="weights", ge=1)]
     hidden: Annotated[int, Setting("width of a layer", cls="weights", ge=1)]
     heads: Annotated[int, Setting("attention heads", cls="weights", ge=1)]
@@ -115,6 +117,11 @@ class Fresh(Frozen):
         Literal["shapes", "characters"], Setting("which tokenizer is made with it", cls="weights")
     ] = "shapes"
     seed: Annotated[int, Setting("of the random weights", cls="weights", ge=0)] = 0
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether the family has a vision tower."""
+        return self.family != "qwen2"
 
 
 class Scripted(Frozen):

@@ -6,6 +6,8 @@ characters) and decoding gives the text back. A character outside printable ASCI
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ VIDEO = "<|video_pad|>"
 VISION_START = "<|vision_start|>"
 VISION_END = "<|vision_end|>"
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", END, VISION_START, VISION_END, IMAGE, VIDEO)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", END)
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 _SHAPES_WORDS = (
@@ -27,12 +29,24 @@ _SHAPES_WORDS = (
 )  # fmt: skip
 _CHARACTERS = (*(chr(code) for code in range(32, 127)), "\n")
 
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a family's tokenizer has for images: special tokens, and what the chat template writes for an image."""
+
+    tokens: tuple[str, ...]
+    image: str
+
+
+QWEN = Marks((VISION_START, VISION_END, IMAGE, VIDEO), VISION_START + IMAGE + VISION_END)
+MARKS: Mapping[str, Marks] = {"qwen2": QWEN, "qwen2_5_vl": QWEN, "qwen3_vl": QWEN}
+
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|im_start|>' + message.role + '\\n' -}}"
     "{%- if message.content is string -%}{{- message.content -}}"
     "{%- else -%}{%- for part in message.content -%}"
-    "{%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+    "{%- if part.type == 'image' -%}{{- 'IMAGE' -}}"
     "{%- else -%}{{- part.text -}}{%- endif -%}"
     "{%- endfor -%}{%- endif -%}"
     "{{- '<|im_end|>\\n' -}}"
@@ -52,14 +66,17 @@ def _pieces(vocabulary: str) -> list[tuple[str, float]]:
     return [(word, -1.0) for word in unique if len(word) > 1] + [(c, -3.0) for c in _CHARACTERS]
 
 
-def make_tokenizer(vocabulary: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of the named vocabulary (``shapes`` or ``characters``), with a chat template and a pad token."""
+def make_tokenizer(vocabulary: str, family: str = "qwen2") -> PreTrainedTokenizerFast:
+    """The tokenizer of the named vocabulary (``shapes`` or ``characters``) with the family's marks of images, a chat
+    template and a pad token."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.Unigram([("<unk>", -100.0), *_pieces(vocabulary)], unk_id=0))
     tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
+    marks = MARKS[family]
+    special = (*SPECIAL, *marks.tokens)
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in special])
     tokenizer.add_tokens([AddedToken(text, special=False) for text in TAGS])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -69,5 +86,5 @@ def make_tokenizer(vocabulary: str) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
     )
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = CHAT_TEMPLATE.replace("IMAGE", marks.image)
     return fast

@@ -1,0 +1,323 @@
+"""Every family of vision-language models: packed as it is alone, tokens as its own processor counts them, saved as it was.
+
+The oracle is transformers alone: its models without anything of ours, its processors where torchvision is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from training_parts import PROMPT, drawn_rows, fresh_folder, sft_spec, sft_work
+
+from omr_runtime import chat
+from omr_runtime.engines.asking import placeholders
+from omr_runtime.engines.decode import Ask, Draw, samples
+from omr_runtime.errors import RunError
+from omr_runtime.models import Loaded, load, load_tokenizer
+from omr_runtime.models.families import FAMILIES, supported
+from omr_runtime.stages.sft import run as run_sft
+from omr_runtime.train.batching import Sample, dummy_sample, make_sample, pack
+from omr_runtime.train.logprobs import Scorer
+from omrlang.estimate.shapes import shape_of
+from omrlang.estimate.visual import image_tokens
+from omrlang.types import Fresh, Model
+
+FRESH = ["qwen2_5_vl", "qwen3_vl"]
+SIZES = [(), ((56, 56),), ((84, 56), (60, 130)), (), ((30, 200),)]
+"""Height and width of the images of each row: with none, one and two of them."""
+
+
+@dataclass
+class Known:
+    """A model of the family, and rows as it is shown them."""
+
+    family: str
+    folder: Path
+    loaded: Loaded
+    prompts: list[chat.Encoded]
+
+    @property
+    def model(self) -> Any:
+        return self.loaded.model
+
+
+def picture(size: tuple[int, int], seed: int) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def rows_and_images() -> list[tuple[dict[str, Any], list[Image.Image]]]:
+    found = []
+    for i, sizes in enumerate(SIZES):
+        images = [picture(size, 10 * i + k) for k, size in enumerate(sizes)]
+        row = {"id": f"row{i}", "question": "How many red circles?" + " square" * i}
+        found.append((row | {"images": ["digest"] * len(images)}, images))
+    return found
+
+
+def loud(model: Any) -> None:
+    """Weights so large that a token seen by mistake would show."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.15, generator=generator)
+
+
+@pytest.fixture(scope="module", params=FRESH)
+def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Known:
+    folder = fresh_folder(tmp_path_factory.mktemp(request.param), request.param)
+    loaded = load(folder)
+    loud(loaded.model)
+    prompts = [chat.encode_prompt(loaded, row, PROMPT, seen) for row, seen in rows_and_images()]
+    return Known(request.param, folder, loaded, prompts)
+
+
+def drawn_tokens(num: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(40, 100, (num,), generator=generator).tolist()
+
+
+def rows_of(known: Known) -> list[Sample]:
+    layout = known.loaded.layout
+    return [
+        make_sample(f"row{i}", made.input_ids, drawn_tokens(3 + 7 * i, i), layout, made.images)
+        for i, made in enumerate(known.prompts)
+    ]
+
+
+def groups_of(known: Known) -> list[Sample]:
+    """Several responses to each prompt, of which one stays alone; rows of other prompts between them."""
+    layout, made = known.loaded.layout, []
+    for i, prompt in enumerate(known.prompts):
+        for n in range(1 if i == 3 else 3):
+            ids = drawn_tokens(1 + 9 * n, 10 * i + n)
+            made.append(
+                make_sample(f"{i}/{n}", prompt.input_ids, ids, layout, prompt.images, group=str(i))
+            )
+    return made[::2] + made[1::2]
+
+
+def told(known: Known, ids: torch.Tensor, images: Any) -> dict[str, Any]:
+    """What the family's own processor would hand to the library's model."""
+    kinds = torch.eq(ids, known.loaded.image_token_id or -1).int()
+    if known.family.startswith("qwen"):
+        return {**(images or {}), **({"mm_token_type_ids": kinds} if images else {})}
+    if known.family == "gemma3":
+        return {**(images or {}), "token_type_ids": kinds}
+    return dict(images or {})
+
+
+def alone(known: Known, model: Any, sample: Sample) -> torch.Tensor:
+    """Log-probabilities of a response by transformers alone."""
+    ids = torch.tensor([sample.input_ids])
+    logits = model(input_ids=ids, use_cache=False, **told(known, ids, sample.images)).logits[0]
+    targets = ids[0, sample.num_prompt :]
+    logp = torch.log_softmax(logits.float(), -1)[sample.num_prompt - 1 : -1]
+    return logp.gather(1, targets[:, None])[:, 0]
+
+
+def gradients(model: Any, logp_N: torch.Tensor) -> torch.Tensor:
+    loss = (logp_N * torch.linspace(0.5, 1.5, len(logp_N))).sum()
+    grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return torch.cat([g.flatten() for g in grads if g is not None])
+
+
+def check_equal(known: Known, rows: Sequence[Sample]) -> None:
+    model = known.model
+    model.set_attn_implementation("sdpa")
+    expected = torch.cat([alone(known, model, row) for row in rows])
+    expected_grad = gradients(model, expected)
+    found, _ = Scorer(model)(pack(rows))
+    found_grad = gradients(model, found)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert found_grad.shape == expected_grad.shape
+    assert (found_grad - expected_grad).norm() / expected_grad.norm() < 1e-4
+
+
+def test_packed_equals_unpacked_with_none_one_and_two_images(known: Known) -> None:
+    check_equal(known, rows_of(known))
+
+
+def test_a_prompt_with_images_that_a_group_shares_is_as_good_as_one_for_each(known: Known) -> None:
+    check_equal(known, groups_of(known))
+
+
+def test_images_matter_and_the_tower_learns(known: Known) -> None:
+    """Else packed could equal unpacked because nothing sees them."""
+    row = rows_of(known)[1]
+    assert row.images is not None
+    other = replace(row, images=row.images | {"pixel_values": -row.images["pixel_values"]})
+    scorer = Scorer(known.model)
+    one, _ = scorer(pack([row]))
+    two, _ = scorer(pack([other]))
+    assert (one - two).abs().max() > 1e-2
+    one.sum().backward()
+    tower = [p for name, p in known.model.named_parameters() if "vis" in name and p.ndim > 1]
+    assert sum(float(p.grad.abs().sum()) > 0 for p in tower if p.grad is not None) > len(tower) / 2
+    known.model.zero_grad()
+
+
+def test_a_dummy_changes_nothing_but_touches_every_part(known: Known) -> None:
+    row = rows_of(known)[0]
+    scorer = Scorer(known.model)
+    expected, _ = scorer(pack([row]))
+    batch = pack([row, dummy_sample(known.loaded.layout)])
+    found, _ = scorer(batch)
+    torch.testing.assert_close(found[:-1], expected, atol=1e-5, rtol=1e-5)
+    assert batch.num_weighted == row.num_response
+    (found * batch.weight).sum().backward()
+    unused = [name for name, p in known.model.named_parameters() if p.grad is None]
+    expected_grad = gradients_of_all(known)
+    assert set(unused) == expected_grad
+    known.model.zero_grad()
+
+
+def gradients_of_all(known: Known) -> set[str]:
+    """Parameters that transformers' own forward pass over a row with an image leaves without a gradient."""
+    model, row = known.model, rows_of(known)[1]
+    model.zero_grad()
+    model.set_attn_implementation("sdpa")
+    alone(known, model, row).sum().backward()
+    return {name for name, p in model.named_parameters() if p.grad is None}
+
+
+# ---- the engine --------------------------------------------------------------------------------------------------
+
+
+def greedy(known: Known, model: Any, made: chat.Encoded) -> list[int]:
+    """The library's own greedy search."""
+    ids = torch.tensor([made.input_ids])
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=12,
+        do_sample=False,
+        **told(known, ids, made.images),
+    )
+    return list(out[0, len(made.input_ids) :].tolist())
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_the_engine_gives_the_librarys_greedy_answers(known: Known, batch: int) -> None:
+    known.model.set_attn_implementation("sdpa")
+    asks = [Ask(made.input_ids, (0,), made.images) for made in known.prompts]
+    found = samples(known.model, asks, Draw(0.0, 12, frozenset(known.loaded.stop_ids)), batch)
+    expected = [greedy(known, known.model, made) for made in known.prompts]
+    assert [one.token_ids for one in found] == expected
+
+
+def test_the_engines_logprobs_are_those_of_the_trainer(known: Known) -> None:
+    asks = [Ask(made.input_ids, (i,), made.images) for i, made in enumerate(known.prompts)]
+    stops = frozenset(known.loaded.stop_ids)
+    drawing = Draw(0.7, 12, stops, never=placeholders(known.loaded))
+    found = samples(known.model, asks, drawing, 64)
+    rows = [
+        make_sample(str(i), made.input_ids, one.token_ids, known.loaded.layout, made.images)
+        for i, (made, one) in enumerate(zip(known.prompts, found, strict=True))
+    ]
+    logp_N, _ = Scorer(known.model)(pack(rows), 0.7)
+    drawn_N = torch.tensor([x for one in found for x in one.logprobs])
+    torch.testing.assert_close(drawn_N, logp_N.detach(), atol=1e-4, rtol=1e-4)
+
+
+# ---- folders -----------------------------------------------------------------------------------------------------
+
+
+def test_two_steps_of_sft_and_the_model_in_plain_transformers(known: Known, tmp_path: Path) -> None:
+    rows = drawn_rows(tmp_path, 8)
+    rows[2]["images"] = []
+    rows[5]["images"] = rows[5]["images"] + rows[6]["images"]
+    work = sft_work(tmp_path, known.folder, rows, sft_spec(steps=2, pack=256))
+    run_sft(work)
+    folder = tmp_path / "models" / work.stage.fingerprint
+    ours = load(folder)
+    plain: Any = transformers.AutoModelForImageTextToText.from_pretrained(folder)
+    plain.eval()
+    before: Any = load(known.folder).model
+    changed = zip(before.parameters(), plain.parameters(), strict=True)
+    assert any((a != b).any() for a, b in changed)
+    made = [chat.encode_prompt(ours, row, PROMPT, seen) for row, seen in rows_and_images()]
+    packed = [
+        make_sample(str(i), one.input_ids, drawn_tokens(9, i), ours.layout, one.images)
+        for i, one in enumerate(made)
+    ]
+    found, _ = Scorer(ours.model)(pack(packed))  # type: ignore[arg-type]
+    expected = torch.cat([alone(known, plain, row) for row in packed])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    asks = [Ask(one.input_ids, (0,), one.images) for one in made]
+    answers = samples(ours.model, asks, Draw(0.0, 12, frozenset(ours.stop_ids)), 64)
+    assert [one.token_ids for one in answers] == [greedy(known, plain, one) for one in made]
+
+
+def test_a_stage_may_set_pixels_only_where_images_keep_their_size(known: Known) -> None:
+    (row, images), family = rows_and_images()[1], known.loaded.layout.family
+    assert family is not None
+    if family.has_bounds:
+        small = chat.encode_prompt(known.loaded, row, PROMPT, images, max_pixels=1024)
+        assert len(small.input_ids) < len(known.prompts[1].input_ids)
+        return
+    with pytest.raises(RunError, match=f"{family.name} brings every image to a size of its own"):
+        chat.encode_prompt(known.loaded, row, PROMPT, images, max_pixels=1024)
+
+
+def test_other_families_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mllama", "vision_config": {}}')
+    with pytest.raises(RunError, match="type mllama are not supported; supported are Qwen-VL"):
+        load_tokenizer(tmp_path)
+    for family in FAMILIES:
+        assert family.name in supported()
+
+
+def test_other_image_processors_are_refused_by_name(known: Known, tmp_path: Path) -> None:
+    family = known.loaded.layout.family
+    assert family is not None
+    (tmp_path / "config.json").write_text((known.folder / "config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "Other"}')
+    with pytest.raises(RunError, match=f"{family.name} models with the image processor Other"):
+        load_tokenizer(tmp_path)
+
+
+# ---- the plan ----------------------------------------------------------------------------------------------------
+
+
+def source(family: str, **changes: Any) -> Fresh:
+    numbers = {"layers": 2, "hidden": 64, "heads": 4, "vision_layers": 3, "vision_hidden": 96}
+    return Fresh.model_validate({"family": family, **numbers, **changes})
+
+
+@pytest.mark.parametrize("family", FRESH)
+@pytest.mark.parametrize("changes", [{}, {"vision_layers": 1, "layers": 1, "hidden": 32}])
+def test_the_plan_knows_the_size_of_a_model_made_from_its_config(
+    family: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    made = source(family, **changes)
+    shape = shape_of(Model(name="m", source=made))
+    assert shape is not None
+    model: Any = load(fresh_folder(tmp_path, **made.model_dump(exclude={"kind"}))).model
+    assert shape.num_params == sum(p.numel() for p in model.parameters())
+    text = sum(p.numel() for p in model.get_decoder().parameters())
+    assert shape.num_params - shape.vision_params == text
+
+
+@pytest.mark.parametrize("size", [(56, 56), (84, 56), (60, 130), (200, 30), (500, 400)])
+def test_the_plan_counts_the_tokens_of_an_image(known: Known, size: tuple[int, int]) -> None:
+    shape = shape_of(Model(name="m", source=source(known.family)))
+    assert shape is not None
+    row = {"id": "r", "question": "What?", "images": ["d"]}
+    with_image = chat.encode_prompt(known.loaded, row, PROMPT, [picture(size, 3)])
+    without = chat.encode_prompt(known.loaded, row | {"images": []}, PROMPT)
+    found = len(with_image.input_ids) - len(without.input_ids)
+    assert found - MARKS_AROUND[known.family] == image_tokens(shape, *size)
+
+
+MARKS_AROUND = {"qwen2_5_vl": 2, "qwen3_vl": 2}
+"""Tokens that the chat template puts around an image, which the plan counts with the text."""
