@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory")
+"""How torch says it where it raises nothing of its own: on a CPU, and from some libraries on a GPU."""
 
 
 class RunError(Exception):
@@ -30,6 +33,10 @@ class Resumable(RunError):
     exit_code = 5
 
 
+class OutOfMemory(Resumable):
+    """Of a GPU or of the machine. ``str(error)`` says what was done then; which settings take less is added to it."""
+
+
 class DamagedArtifact(Resumable):
     """A file of the store is gone, cut or changed. The next run makes the stage's artifact again."""
 
@@ -44,6 +51,17 @@ def is_disk_full(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return True
         if "No space left on device" in str(error) or "File too large" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether the error, or one that led to it, says that there is no memory left."""
+    torch = sys.modules.get("torch")  # who has not loaded it cannot have its error
+    kinds = (MemoryError, OutOfMemory, *((torch.OutOfMemoryError,) if torch is not None else ()))
+    while error is not None:
+        if isinstance(error, kinds) or any(text in str(error) for text in _NO_MEMORY):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -246,7 +246,8 @@ def _work(run: Run, stage: PlanStage, started: float) -> None:
     for line in tail.read()[-1:]:
         run.show.update(line)
     if not (shards.folder / "done.json").exists():
-        raise supervise.why_it_stopped(worker, stage.address, shards.folder)
+        checkpoints = run.state.checkpoints(stage.fingerprint)
+        raise supervise.why_it_stopped(worker, stage, shards.folder, checkpoints, tail)
 
 
 def _wind_down(run: Run, worker: supervise.Worker, tail: supervise.Tail) -> None:

@@ -168,7 +168,10 @@ def _run(work: Work, state: State, scratch: State, lock: Lock) -> None:
     finally:
         worker.stop()
     if not (Path(work.out) / "done.json").exists():
-        raise supervise.why_it_stopped(worker, stage.address, Path(work.out))
+        tail = supervise.Tail(Path(work.progress))
+        tail.read()
+        nowhere = scratch.checkpoints(stage.fingerprint)
+        raise supervise.why_it_stopped(worker, stage, Path(work.out), nowhere, tail)
 
 
 def _measured(work: Work, stage: PlanStage, began: float, ended: float) -> Measured:

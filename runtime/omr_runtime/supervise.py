@@ -17,6 +17,11 @@ import omrlang
 from omr_runtime.errors import DamagedArtifact, Resumable, RunError
 from omr_runtime.keeper import WIND_DOWN
 from omr_runtime.lock import MARK
+from omr_runtime.shortage import oom_kills, told
+from omrlang.plan import PlanStage
+
+INTERNAL = "internal error"
+"""How the reason of a worker begins whose error nobody expected."""
 
 DISK_FULL = 74
 """The exit status of a worker that had no room to write even why it stopped."""
@@ -26,11 +31,13 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 
 @dataclass(slots=True)
 class Worker:
-    """``process`` is the keeper; ``log`` takes all that the worker and its descendants print."""
+    """``process`` is the keeper; ``log`` takes all that the worker and its descendants print. ``oom_kills`` is the kernel's
+    count when it started."""
 
     process: subprocess.Popen[bytes]
     log: Path
     log_start: int
+    oom_kills: int | None = None
 
     def wind_down(self) -> None:
         """Ask the worker to finish what it has begun and to end."""
@@ -61,6 +68,7 @@ def start(
 ) -> Worker:
     """Start a worker. It dies with this process, holds the lock as long as it lives and is marked as this run's."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    kills = oom_kills()
     keeper = [sys.executable, "-I", "-S", str(_KEEPER), str(os.getpid()), *argv]
     with open(log, "ab") as file:
         log_start = file.tell()
@@ -73,7 +81,7 @@ def start(
             pass_fds=(lock_descriptor,),
             start_new_session=True,  # so that Ctrl-C reaches the driver alone, which then ends the worker
         )
-    return Worker(process, log, log_start)
+    return Worker(process, log, log_start, kills)
 
 
 _SMALLER = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
@@ -103,6 +111,15 @@ class Tail:
     path: Path
     offset: int = 0
     rest: bytes = field(default=b"")
+    last: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reached(self) -> str:
+        """How far the worker had come when it last said anything."""
+        if not self.last:
+            return ""
+        of = "" if self.last["total"] is None else f" of {self.last['total']:,}"
+        return f" after {self.last['done']:,}{of} {self.last['unit']}"
 
     def read(self) -> list[dict[str, Any]]:
         """New whole lines since the last call."""
@@ -120,16 +137,20 @@ class Tail:
                 found.append(json.loads(line))
             except ValueError:
                 continue  # two processes that wrote at once; the next line follows in a moment
+        self.last = found[-1] if found else self.last
         return found
 
 
-def why_it_stopped(worker: Worker, address: str, out: Path) -> RunError:
-    """The reason that the worker left, or what its end tells."""
-    code = worker.process.returncode
-    try:
-        left = json.loads((out / "error.json").read_text())
-    except (OSError, ValueError):
-        left = None
+def why_it_stopped(
+    worker: Worker, stage: PlanStage, out: Path, checkpoints: Path, tail: Tail
+) -> RunError:
+    """The reason that the worker left in ``out``, or what its end tells."""
+    code, address = worker.process.returncode, stage.address
+    left = _left(out)
+    if _was_killed_for_memory(worker, left):
+        what = f"its process was killed by the kernel for want of memory{tail.reached}"
+        message = told(stage, what, checkpoints)
+        return Resumable(f"{address}: {message} (log: {worker.log})")
     if left is not None:
         message = f"{address}: {left['message']} (log: {worker.log})"
         damaged = left.get("damaged")
@@ -141,6 +162,22 @@ def why_it_stopped(worker: Worker, address: str, out: Path) -> RunError:
     end = f"was killed by {_signal_name(code - 128)}" if code > 128 else f"ended with status {code}"
     hint = ", perhaps for want of memory" if code == 128 + signal.SIGKILL else ""
     return Resumable(f"{address}: its process {end}{hint}; the log says why: {worker.log}")
+
+
+def _left(out: Path) -> dict[str, Any] | None:
+    """What the worker left as its reason."""
+    try:
+        found: dict[str, Any] = json.loads((out / "error.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _was_killed_for_memory(worker: Worker, left: dict[str, Any] | None) -> bool:
+    """The kernel's count moved. A rank whose peer it killed ends with an error of its own that says nothing of it."""
+    now = oom_kills()
+    moved = now is not None and worker.oom_kills is not None and now > worker.oom_kills
+    return moved and (left is None or str(left["message"]).startswith(INTERNAL))
 
 
 def _signal_name(number: int) -> str:

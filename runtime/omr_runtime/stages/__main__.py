@@ -13,9 +13,18 @@ import sys
 import traceback
 from pathlib import Path
 
-from omr_runtime.errors import DamagedArtifact, Resumable, RunError, is_disk_full
+from omr_runtime.errors import (
+    DamagedArtifact,
+    OutOfMemory,
+    Resumable,
+    RunError,
+    is_disk_full,
+    is_out_of_memory,
+)
 from omr_runtime.keeper import PR_SET_PDEATHSIG, prctl
-from omr_runtime.supervise import DISK_FULL
+from omr_runtime.shortage import told
+from omr_runtime.store import State
+from omr_runtime.supervise import DISK_FULL, INTERNAL
 from omr_runtime.work import Work, fail
 
 
@@ -40,17 +49,24 @@ def main(path: str) -> int:
         run(work)
     except DamagedArtifact as error:
         return _report(work, str(error), error.exit_code, damaged=str(error.path))
+    except OutOfMemory as error:
+        traceback.print_exc()
+        return _report(work, _shortage(work, str(error)), error.exit_code)
     except RunError as error:
         return _report(work, str(error), error.exit_code)
-    except MemoryError:
-        traceback.print_exc()
-        return _report(work, "out of memory", Resumable.exit_code)
     except Exception as error:  # noqa: BLE001 the boundary
         traceback.print_exc()
+        if is_out_of_memory(error):
+            return _report(work, _shortage(work, "out of memory"), Resumable.exit_code)
         if is_disk_full(error):
             return _report(work, "the disk is full", Resumable.exit_code)
-        return _report(work, f"internal error: {type(error).__name__}: {error}".splitlines()[0], 1)
+        return _report(work, f"{INTERNAL}: {type(error).__name__}: {error}".splitlines()[0], 1)
     return 0
+
+
+def _shortage(work: Work, what: str) -> str:
+    checkpoints = State(Path(work.state)).checkpoints(work.stage.fingerprint)
+    return told(work.stage, what, checkpoints)
 
 
 def _report(work: Work, message: str, exit_code: int, damaged: str | None = None) -> int:

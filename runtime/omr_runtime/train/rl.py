@@ -13,6 +13,7 @@ from typing import Any
 
 from omr_runtime.errors import Resumable, RunError
 from omr_runtime.models import Loaded, load
+from omr_runtime.shortage import in_step
 from omr_runtime.store import ImageStore
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
 from omr_runtime.train.fill import Batch, fill, reason_unused
@@ -129,8 +130,9 @@ def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints) -> None:
             _look(run, rollouts, watcher)
         reward = stack.enter_context(Reward(cascade))
         for step in range(run.totals["step"], run.prompts.num_steps):
-            _step(run, step, rollouts, reward, policy)
-            _look(run, rollouts, watcher)
+            with in_step(step + 1, run.prompts.num_steps):
+                _step(run, step, rollouts, reward, policy)
+                _look(run, rollouts, watcher)
             if _saves(run, step + 1):
                 checkpoints.save(step + 1, run.log.take(), run.totals)
 

@@ -16,6 +16,7 @@ from omr_runtime import chat
 from omr_runtime.errors import RunError
 from omr_runtime.models import Loaded, load
 from omr_runtime.models.families import Layout, num_bytes
+from omr_runtime.shortage import in_step
 from omr_runtime.store import ImageStore
 from omr_runtime.train.batching import PackedBatch, PackPlan, Sample, make_sample, steps_of
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
@@ -184,7 +185,8 @@ def _run(
         log.add("dropped", _dropped(rows, plan.too_long))
     first = totals["step"]
     for step in range(first, len(plan.steps)):
-        metrics = _step(trainer, rows, lengths, plan.steps[step], spec, step, len(plan.steps))
+        with in_step(step + 1, len(plan.steps)):
+            metrics = _step(trainer, rows, lengths, plan.steps[step], spec, step, len(plan.steps))
         totals["step"], totals["loss"] = step + 1, metrics["loss"]
         totals["tokens"] += metrics["tokens"]
         if step > first or len(plan.steps) == 1:  # a process's first step also warms up
