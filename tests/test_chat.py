@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 
 from omr_runtime import chat
 from omr_runtime.chat import UnusableRow, parse_response, response_text
@@ -133,6 +135,42 @@ def test_a_question_without_an_image_may_not_hold_a_placeholder_either(vision: L
     """Packed beside a row with an image, it would be taken for a part of that image."""
     with pytest.raises(UnusableRow, match="1 image placeholders for 0 images"):
         chat.encode_prompt(vision, ROW | {"question": "What is <|image_pad|>?"}, SHORT)
+
+
+def test_the_token_that_begins_a_text_is_there_once(tmp_path: Path) -> None:
+    """LLaVA's chat template leaves it to the tokenizer, Gemma's writes it."""
+    loaded = fresh("llava", tmp_path)
+    tokenizer, begin = loaded.tokenizer, "<|endoftext|>"
+    tokenizer.bos_token = begin
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
+    )
+    written = tokenizer.chat_template
+    for template in (written, begin + written):
+        tokenizer.chat_template = template
+        ids = chat.encode_prompt(loaded, ROW, SHORT).input_ids
+        assert ids[0] == tokenizer.bos_token_id
+        assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_template_that_reads_parts_alone_gets_parts(tmp_path: Path) -> None:
+    """As that of LLaVA 1.5 is published: of a turn that is a plain string it would write nothing."""
+    loaded = fresh("llava", tmp_path)
+    loaded.tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'].upper() }}: "
+        "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+        "{{ content['text'] }}{% endfor %}{% endfor %}"
+    )
+    assert chat.render(loaded, ROW, SHORT) == "USER: How many red?"
+
+
+def test_a_chat_template_beside_the_tokenizer_is_found(tmp_path: Path) -> None:
+    folder = fresh("llava", tmp_path).folder
+    written = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    assert load_tokenizer(folder).tokenizer.chat_template is None
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": written}))
+    assert load_tokenizer(folder).tokenizer.chat_template == written
 
 
 def test_images_for_a_text_model_end_the_stage(text: Loaded) -> None:

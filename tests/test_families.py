@@ -30,7 +30,7 @@ from omrlang.estimate.shapes import shape_of
 from omrlang.estimate.visual import image_tokens
 from omrlang.types import Fresh, Model
 
-FRESH = ["qwen2_5_vl", "qwen3_vl"]
+FRESH = ["qwen2_5_vl", "qwen3_vl", "llava"]
 SIZES = [(), ((56, 56),), ((84, 56), (60, 130)), (), ((30, 200),)]
 """Height and width of the images of each row: with none, one and two of them."""
 
@@ -190,6 +190,55 @@ def gradients_of_all(known: Known) -> set[str]:
     return {name for name, p in model.named_parameters() if p.grad is None}
 
 
+# ---- tokens and positions ------------------------------------------------------------------------------------------
+
+
+def own_processor(known: Known) -> Any:
+    """The family's processor of text and images; None where it needs torchvision, for videos."""
+    if known.family.startswith("qwen"):
+        return None
+    return transformers.AutoProcessor.from_pretrained(known.folder)
+
+
+def test_the_prompt_is_what_the_familys_own_processor_makes(known: Known) -> None:
+    """All of it: the text as the chat template writes it, every token, every pixel."""
+    own, loaded = own_processor(known), known.loaded
+    for (row, images), made in zip(rows_and_images(), known.prompts, strict=True):
+        if own is None:
+            sizes = [(image.height, image.width) for image in images]
+            count = loaded.image_processor.get_number_of_image_patches  # type: ignore[union-attr]
+            expected = sum(count(*size, {}) // 4 for size in sizes)
+            assert made.input_ids.count(loaded.image_token_id or -1) == expected
+            continue
+        turns = [turn | {"content": parts(turn["content"])} for turn in chat.messages(row, PROMPT)]
+        text = own.apply_chat_template(turns, add_generation_prompt=True)
+        assert text == made.unexpanded_text
+        theirs = own(text=[text], images=[images] if images else None, return_tensors="pt")
+        assert theirs["input_ids"].tolist() == [made.input_ids]
+        if made.images is not None:
+            shown = theirs["pixel_values"]
+            torch.testing.assert_close(
+                shown.view_as(made.images["pixel_values"]), made.images["pixel_values"]
+            )
+
+
+def parts(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def test_positions_are_those_of_transformers(known: Known) -> None:
+    for row in rows_of(known):
+        if not known.family.startswith("qwen"):
+            assert row.positions is None
+            continue
+        ids = torch.tensor([row.input_ids])
+        grids = row.images["image_grid_thw"] if row.images else None
+        kinds = torch.eq(ids, known.loaded.image_token_id or -1).int()
+        expected, _ = known.model.model.get_rope_index(ids, kinds, grids)
+        assert row.positions is not None
+        assert (torch.from_numpy(row.positions) == expected[:, 0]).all()
+
+
 # ---- the engine --------------------------------------------------------------------------------------------------
 
 
@@ -319,5 +368,5 @@ def test_the_plan_counts_the_tokens_of_an_image(known: Known, size: tuple[int, i
     assert found - MARKS_AROUND[known.family] == image_tokens(shape, *size)
 
 
-MARKS_AROUND = {"qwen2_5_vl": 2, "qwen3_vl": 2}
+MARKS_AROUND = {"qwen2_5_vl": 2, "qwen3_vl": 2, "llava": 0}
 """Tokens that the chat template puts around an image, which the plan counts with the text."""

@@ -82,8 +82,22 @@ def _qwen3_tower(source: Fresh) -> int:
     return patches + _layers(source) * _plain_block(width) + mergers
 
 
+def _llama_layer(source: Fresh) -> int:
+    """Two norms."""
+    return 2 * source.hidden
+
+
+def _clip_tower(source: Fresh) -> int:
+    """Pictures of 56 x 56 in patches of 14 x 14, a class token, blocks, and a projector of two matrices."""
+    width = _width(source)
+    first = 3 * 14 * 14 * width + width + 17 * width + 2 * width
+    blocks = _layers(source) * _plain_block(width)
+    return first + blocks + 2 * width + _linear(width, source.hidden) + _linear(source.hidden, source.hidden)  # fmt: skip
+
+
 _TOWERS: Mapping[str, Tower] = {
     "qwen2": Tower(_qwen2_layer, _no_tower),
     "qwen2_5_vl": Tower(_qwen2_layer, _qwen2_5_tower),
     "qwen3_vl": Tower(_qwen3_layer, _qwen3_tower, cut={"patch": 16}),
+    "llava": Tower(_llama_layer, _clip_tower, -3, {"tiling": "fixed", "tile": 56, "merge": 1}),
 }

@@ -102,7 +102,8 @@ class Fresh(Frozen):
 
     kind: Literal["fresh"] = "fresh"
     family: Annotated[
-        Literal["qwen2", "qwen2_5_vl", "qwen3_vl"], Setting("which architecture", cls="weights")
+        Literal["qwen2", "qwen2_5_vl", "qwen3_vl", "llava"],
+        Setting("which architecture", cls="weights"),
     ]
     layers: Annotated[int, Setting("transformer layers", cls="weights", ge=1)]
     hidden: Annotated[int, Setting("width of a layer", cls="weights", ge=1)]

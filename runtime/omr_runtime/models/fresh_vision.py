@@ -21,6 +21,9 @@ PATCH = 14
 MERGE = 2
 MAX_POSITIONS = 4096
 
+TILE = 56
+"""Pixels of a side of what a tower that takes pictures of one size is shown."""
+
 QWEN3_PATCH = 16
 QWEN3_GRID = 16
 """Patches of a side of the learned positions, which are stretched to each picture's."""
@@ -158,5 +161,45 @@ def _qwen3_tower(source: Fresh) -> dict[str, Any]:
     }
 
 
-BUILDERS: Mapping[str, Builder] = {"qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl}
-"""What makes a model and its image processor, by family."""
+# ---- LLaVA ---------------------------------------------------------------------------------------------------------
+
+
+def _llava(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Any]:
+    """As LLaVA 1.5: Llama, and CLIP's last layer but one, without its class token."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    from transformers import LlavaForConditionalGeneration as Llava
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.llava.processing_llava import LlavaProcessor
+
+    config = LlavaConfig(
+        text_config=LlamaConfig(**text_settings(source, tokenizer), tie_word_embeddings=True),
+        vision_config=CLIPVisionConfig(**_square_tower(source)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(TILE // PATCH) ** 2,
+        tie_word_embeddings=True,
+    )
+    square = {"height": TILE, "width": TILE}
+    images = CLIPImageProcessorPil(size={"shortest_edge": TILE}, crop_size=square)
+    whole = LlavaProcessor(images, tokenizer, PATCH, "default", num_additional_image_tokens=1)
+    return Llava(config), whole
+
+
+def _square_tower(source: Fresh) -> dict[str, Any]:
+    """CLIP's or SigLIP's numbers: pictures of one size."""
+    layers, hidden = _tower(source)
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": 3 * hidden,
+        "num_attention_heads": max(1, hidden // 32),
+        "image_size": TILE,
+        "patch_size": PATCH,
+    }
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "llava": _llava,
+}
+"""What makes a model and what prepares its images, an image processor or one of text and images, by family."""

@@ -39,7 +39,12 @@ class Marks:
 
 
 QWEN = Marks((VISION_START, VISION_END, IMAGE, VIDEO), VISION_START + IMAGE + VISION_END)
-MARKS: Mapping[str, Marks] = {"qwen2": QWEN, "qwen2_5_vl": QWEN, "qwen3_vl": QWEN}
+MARKS: Mapping[str, Marks] = {
+    "qwen2": QWEN,
+    "qwen2_5_vl": QWEN,
+    "qwen3_vl": QWEN,
+    "llava": Marks(("<image>",), "<image>"),
+}
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"

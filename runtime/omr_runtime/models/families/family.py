@@ -139,6 +139,13 @@ def num_bytes(inputs: Inputs | None) -> int:
     return sum(tensor.nbytes for tensor in (inputs or {}).values())
 
 
+def blank(*shape: int) -> Tensor:
+    """A picture of one colour, which is not zero: some models take pictures of zeros for filling, and leave them out."""
+    import torch
+
+    return torch.ones(shape)
+
+
 def rgb(images: Sequence[Image]) -> list[Image]:
     """Every picture in three colours."""
     return [image.convert("RGB") for image in images]

@@ -1,0 +1,75 @@
+"""LLaVA and LLaVA 1.5: every picture brought to the size of the vision tower, a token for each patch of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from omr_runtime.errors import RunError
+from omr_runtime.models.families.family import (
+    Bounds,
+    Family,
+    Inputs,
+    Pictured,
+    Reader,
+    blank,
+    rgb,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MORE_OUTPUTS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+"""What a tower gives beside one vector a patch: CLIP its class token."""
+
+PROCESSORS = {
+    "CLIPImageProcessor": "transformers.models.clip.image_processing_pil_clip",
+    "LlavaImageProcessor": "transformers.models.llava.image_processing_pil_llava",
+    "SiglipImageProcessor": "transformers.models.siglip.image_processing_pil_siglip",
+}
+
+
+def check(config: Any) -> str | None:
+    """Why a model is not supported: one with another vision tower."""
+    tower = config.vision_config.model_type
+    if tower in MORE_OUTPUTS:
+        return None
+    return f"LLaVA models with the vision tower {tower} are not supported, only with {', '.join(MORE_OUTPUTS)}"
+
+
+def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
+    """``pixel_values`` [images, 3, side, side]."""
+    pixels = reader.processor(images=rgb(images), return_tensors="pt")["pixel_values"]
+    side = int(reader.config.vision_config.image_size)
+    if tuple(pixels.shape[-2:]) != (side, side):
+        raise RunError(
+            f"the image processor makes images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels, "
+            f"the model's vision tower takes {side} x {side}"
+        )
+    texts = [reader.token(reader.config.image_token_id)] * len(images)
+    return Pictured({"pixel_values": pixels}, texts, [num_tokens(reader.config)] * len(images))
+
+
+def num_tokens(config: Any) -> int:
+    """Tokens of a picture: one a patch, and with ``full`` the tower's class token too."""
+    vision = config.vision_config
+    outputs = int(vision.image_size // vision.patch_size) ** 2 + MORE_OUTPUTS[vision.model_type]
+    return outputs - int(config.vision_feature_select_strategy == "default")
+
+
+def dummy(config: Any) -> tuple[list[int], Inputs]:
+    """One blank picture."""
+    side = int(config.vision_config.image_size)
+    return [config.image_token_id] * num_tokens(config), {"pixel_values": blank(1, 3, side, side)}
+
+
+LLAVA = Family(
+    name="LLaVA 1.5",
+    model_types=("llava",),
+    processors=PROCESSORS,
+    read=read,
+    dummy=dummy,
+    mark=lambda config: int(config.image_token_id),
+    check=check,
+    needs_parts=True,
+)
