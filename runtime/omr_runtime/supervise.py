@@ -84,7 +84,7 @@ def start(
     return Worker(process, log, log_start, kills)
 
 
-_SMALLER = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+_SMALLER = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 """oneDNN, torch's kernels on a CPU, keeps 1,024 compiled ones with their buffers. Packs have ever new lengths, so a training
 grew by 1 GB in 99 steps (135 million parameters), for nothing: with 32 of them a step took as long."""
 
