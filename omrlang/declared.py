@@ -76,9 +76,17 @@ class Key:
         """The plain words that may stand here."""
         found: list[str] = []
         for branch in self.branches:
-            if get_origin(branch) is Literal:
-                found += map(str, get_args(branch))
+            of = get_args(branch)[0] if self.is_list else branch
+            if get_origin(of) is Literal:
+                found += map(str, get_args(of))
         return tuple(found)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether its value is a list of as many as one likes: its words stand in brackets."""
+        return any(
+            get_origin(branch) is tuple and Ellipsis in get_args(branch) for branch in self.branches
+        )
 
     @property
     def takes_none(self) -> bool:

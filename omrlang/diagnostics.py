@@ -66,6 +66,7 @@ _ALL = (
     Code("E313", "trains-on-benchmark", "rows of a benchmark reach the training of a model"),
     Code("E314", "blind-model", "rows with images are given to a model of text alone"),
     Code("E315", "product", "a count is no whole number of times another that it is made of"),
+    Code("E316", "trained-part", "`freeze` or `adapter` names what cannot be trained or kept so"),
     Code("E402", "bad-override", "a `--set` does not fit the recipe"),
     Code("E403", "choose-variant", "a file has several variants and one is wanted"),
     Code("E404", "misplaced-statement", "a statement stands where it does nothing"),

@@ -67,7 +67,12 @@ def settle(spec: Spec) -> Spec:
     match spec:
         case Sft():
             batch = settled_amount(spec.batch, num_devices(spec))
-            return spec.model_copy(update={"batch": batch, "lr": _settled_lr(spec.lr, spec.steps)})
+            values = {
+                "batch": batch,
+                "lr": _settled_lr(spec.lr, spec.steps),
+                **_what_is_trained(spec),
+            }
+            return spec.model_copy(update=values)
         case Rl():
             batch = settled_amount(spec.batch, num_devices(spec))
             minibatch = (
@@ -78,6 +83,7 @@ def settle(spec: Spec) -> Spec:
                 "minibatch": minibatch,
                 "lr": _settled_lr(spec.lr, spec.steps),
                 "algorithm": _settled_algorithm(spec, batch),
+                **_what_is_trained(spec),
             }
             return spec.model_copy(update=values)
         case Eval() if spec.score is None:
@@ -90,6 +96,14 @@ def response_norm(spec: Rl) -> int:
     """What Dr. GRPO divides the sum over a response by: the longest that a response can be, unless the recipe says otherwise."""
     length = spec.algorithm.length if isinstance(spec.algorithm, DrGrpo) else None
     return length or spec.max_response
+
+
+def _what_is_trained(spec: Sft | Rl) -> dict[str, object]:
+    """Lists of names whose order says nothing, in order."""
+    adapter = spec.adapter
+    if adapter is not None:
+        adapter = adapter.model_copy(update={"targets": tuple(sorted(adapter.targets))})
+    return {"adapter": adapter, "freeze": tuple(sorted(spec.freeze))}
 
 
 def _settled_algorithm(spec: Rl, batch: Amount) -> Algorithm:

@@ -55,6 +55,8 @@ TRAINING: dict[str, object] = {
     "optimizer": t.AdamW(weight_decay=0.1),
     "max_grad_norm": 0.5,
     "precision": "bf16",
+    "adapter": t.Lora(rank=8, alpha=16),
+    "freeze": ("language",),
     "sharding": t.Zero(stage=2),
     "processes": 2,
     "micro_batch": 4096,

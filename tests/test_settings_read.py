@@ -191,6 +191,8 @@ def values(key: Key) -> tuple[str, str]:
         return DIVIDING[key.name]
     if RowExpr in key.branches:
         return EXPRESSIONS.get(key.name) or MAPPED[COLUMNS[key.name]]
+    if key.words and key.is_list:
+        return f"[{key.words[0]}]", f"[{key.words[-1]}]"
     if key.words:
         return ("64" if int in key.branches else key.words[0]), key.words[-1]
     if key.choices:

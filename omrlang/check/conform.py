@@ -172,6 +172,9 @@ def _type_word(want: Any) -> str:
 
 def _tuple(ctx: Context, bound: Bound, parts: tuple[Any, ...], place: Place) -> Any:
     if not isinstance(bound.expr, s.ListExpr):
+        if _is_word(bound, parts[0]):
+            message = f"`{place.label}` takes a list, this is a word alone"
+            return ctx.error("E301", message, bound.expr.span, f"`[{bound.expr.span.text}]`")
         value = evaluate(ctx, bound)
         takes = "a list" if parts[-1] is Ellipsis else f"a list of {len(parts)} values"
         return FAILED if value is FAILED else wrong_type(ctx, value, bound, takes, place)
@@ -182,6 +185,12 @@ def _tuple(ctx: Context, bound: Bound, parts: tuple[Any, ...], place: Place) -> 
     want = [parts[0]] * len(items) if parts[-1] is Ellipsis else list(parts)
     values = [_item(ctx, bound, item, w, place) for item, w in zip(items, want, strict=True)]
     return FAILED if FAILED in values else tuple(values)
+
+
+def _is_word(bound: Bound, want: Any) -> bool:
+    """Whether one of the words that a list takes stands there without its brackets."""
+    words = get_args(want) if get_origin(want) is Literal else ()
+    return isinstance(bound.expr, s.Name) and bound.expr.id in words
 
 
 def _item(ctx: Context, bound: Bound, item: s.Item, want: Any, place: Place) -> Any:

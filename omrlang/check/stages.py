@@ -19,6 +19,7 @@ from omrlang.check.near import check_near
 from omrlang.check.products import check_products
 from omrlang.check.raw import raw_columns
 from omrlang.check.suits import check_suits
+from omrlang.check.trained import check_trained
 from omrlang.check.values import an
 from omrlang.functions import COLUMNS
 from omrlang.hir import Provenance, Stage
@@ -57,6 +58,7 @@ def make_stage(ctx: Context, draft: Draft) -> Stage | Failed:
     _defaults(ctx, spec, without)
     stage = Stage(draft.span, made, ctx.provenance)
     check_suits(ctx, draft, stage)
+    check_trained(ctx, stage, ctx.traits[made.name].text_only)
     check_length(ctx, stage)
     check_expect(ctx, draft, made)
     check_near(ctx, draft, made)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from omrlang.estimate.ranges import derive, exact, product, unknown
-from omrlang.estimate.shapes import origin_of
+from omrlang.estimate.shapes import adapter_params, frozen_params, origin_of
 from omrlang.plan import Estimate
+from omrlang.schema import Rl, Sft
 from omrlang.types import Checkpoint, Shape
 
 BYTES_A_PARAMETER = 12
@@ -21,18 +22,23 @@ def kept(checkpoint: Checkpoint, steps: float) -> int:
     return written if checkpoint.keep == "all" else min(checkpoint.keep, written)
 
 
-def checkpoint_bytes(shape: Shape) -> float:
-    """One checkpoint."""
-    return float(shape.num_params * BYTES_A_PARAMETER)
+def checkpoint_bytes(spec: Sft | Rl, shape: Shape) -> float:
+    """One checkpoint: of what is trained."""
+    if spec.adapter is not None:
+        trained = adapter_params(shape, spec.adapter.rank, spec.adapter.targets)
+    else:
+        trained = shape.num_params - frozen_params(shape, spec.freeze)
+    return max(0.0, trained) * BYTES_A_PARAMETER
 
 
-def checkpoints_on_disk(
-    checkpoint: Checkpoint | None, steps: Estimate, shape: Shape | None
-) -> Estimate:
+def checkpoints_on_disk(spec: Sft | Rl, steps: Estimate, shape: Shape | None) -> Estimate:
     """All that stay at the same time; without the setting the run keeps one on its way."""
+    checkpoint = spec.checkpoint
     if shape is None:
         return unknown("bytes", "the model's shape is not declared")
-    each = exact(checkpoint_bytes(shape), "bytes", origin_of(shape), "12 bytes a parameter")
+    each = exact(
+        checkpoint_bytes(spec, shape), "bytes", origin_of(shape), "12 bytes a trained parameter"
+    )
     if checkpoint is None:
         return each
     number = derive(

@@ -136,6 +136,9 @@ def like(spec: Sample | Sft | Rl | Eval, root: Model) -> str:
     training = (
         (spec.precision, spec.processes, spec.recompute) if isinstance(spec, Sft | Rl) else None
     )
+    if isinstance(spec, Sft | Rl) and (spec.adapter is not None or spec.freeze):
+        trained = spec.adapter.model_dump() if spec.adapter is not None else sorted(spec.freeze)
+        training = (*(training or ()), trained)
     parts = [
         kind,
         root.source.model_dump(),

@@ -6,7 +6,7 @@ import os
 
 from omrlang.estimate.memory import GIB, Job, flips, measure, no_shape, verdict
 from omrlang.estimate.ranges import exact
-from omrlang.estimate.shapes import kv_bytes_per_token
+from omrlang.estimate.shapes import MATRICES, kv_bytes_per_token
 from omrlang.plan import Estimate, Memory
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, pass_tokens, settled_amount
@@ -50,6 +50,9 @@ def job_of(spec: Sft | Rl, shape: Shape, images: Estimate, engine: str | None) -
         zero=spec.sharding.stage if spec.sharding is not None else 0,
         precision=spec.precision,
         recompute=spec.recompute,
+        lora=spec.adapter.rank if spec.adapter is not None else 0,
+        targets=spec.adapter.targets if spec.adapter is not None else MATRICES,
+        frozen=spec.freeze,
         fused=spec.loss.fused if isinstance(spec, Sft) else True,
         images=images.mid or 0.0,
         on_cpu=on_cpu(spec),

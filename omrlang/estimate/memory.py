@@ -13,7 +13,9 @@ from omrlang.estimate import assumptions
 from omrlang.estimate.ranges import added, between, derive, exact, product, unknown
 from omrlang.estimate.rows import guess
 from omrlang.estimate.shapes import (
+    MATRICES,
     adapter_params,
+    frozen_params,
     inner_width,
     is_untied,
     layer_params,
@@ -26,14 +28,18 @@ GIB = 2.0**30
 MOMENTS_FP32, MOMENTS_8BIT = 8.0, 2.0
 """Bytes a parameter of Adam's two moments."""
 
+ADAPTER, RANK = "adapter = ", 16
+"""How a setting of adapters begins, and the rank of those that are offered where memory is short."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What the memory of one training process hangs on.
 
     ``tokens`` are of one forward pass, of which a share ``images`` stands for images. ``zero`` is the ZeRO stage, 0 none,
-    over ``processes``. ``lora`` is the rank of adapters on every matrix, 0 where all weights are trained. ``engine`` is
-    what rolls out in the same place: ``engine_bytes`` are set aside for it where it is vLLM.
+    over ``processes``. ``lora`` is the rank of adapters on the matrices ``targets``, 0 where the weights are trained, all but
+    the parts ``frozen``. ``engine`` is what rolls out in the same place: ``engine_bytes`` are set aside for it where it is
+    vLLM.
     """
 
     shape: Shape
@@ -45,6 +51,8 @@ class Job:
     fused: bool = True
     moments: float = MOMENTS_FP32
     lora: int = 0
+    targets: tuple[str, ...] = MATRICES
+    frozen: tuple[str, ...] = ()
     images: float = 0.0
     on_cpu: bool = False
     engine: str | None = None
@@ -94,15 +102,18 @@ def verdict(total: Estimate, capacity: float | None) -> Verdict:
 
 def _states(job: Job) -> dict[str, Estimate]:
     """In bf16 fp32 masters stand beside the weights and count with the optimiser; gradients are summed up in fp32 and
-    for a moment there in bf16 too. Adapters are trained in fp32 on frozen weights."""
+    for a moment there in bf16 too. Of weights that stay as they are there is nothing but themselves; adapters stand beside
+    them."""
     shape, whole = job.shape, job.precision == "fp32"
-    trained = adapter_params(shape, job.lora) if job.lora else float(shape.num_params)
+    trained = trained_params(job)
     split = [1 / job.processes if job.zero >= stage else 1.0 for stage in (3, 2, 1)]
     master = 0.0 if whole else 4.0
     gradients = (4.0, 4.0, 4.0) if whole or job.lora else (2.0, 4.0, 6.0)
     weights = exact(4.0 if whole else 2.0, "bytes", "formula", f"a parameter in {job.precision}")
     return {
-        "weights": _sharded(shape, shape.num_params, weights, split[0]),
+        "weights": _sharded(
+            shape, shape.num_params + (trained if job.lora else 0.0), weights, split[0]
+        ),
         "gradients": _sharded(
             shape, trained, between(*gradients, "bytes", "assumed", "a parameter"), split[1]
         ),
@@ -113,6 +124,13 @@ def _states(job: Job) -> dict[str, Estimate]:
             split[2],
         ),
     }
+
+
+def trained_params(job: Job) -> float:
+    """Parameters that have gradients."""
+    if job.lora:
+        return adapter_params(job.shape, job.lora, job.targets)
+    return max(0.0, job.shape.num_params - frozen_params(job.shape, job.frozen))
 
 
 def _sharded(shape: Shape, params: float, each: Estimate, split: float) -> Estimate:
@@ -186,10 +204,13 @@ def _layer(job: Job) -> Estimate:
 
 
 def _vision(job: Job) -> Estimate:
-    """The tower's blocks over the patches of the image tokens; its width is not declared and taken for 1,152."""
+    """The tower's blocks over the patches of the image tokens; its width is not declared and taken for 1,152. A tower that is
+    not trained keeps nothing for a backward pass: one block at a time."""
     if not job.shape.vision_params:
         return exact(0.0, "bytes", "formula", "no vision tower")
     width = job.shape.vision_params / (12 * assumptions.VISION_WIDTH) * job.shape.merge**2
+    if job.lora or "vision" in job.frozen:
+        width = min(width, float(assumptions.VISION_WIDTH * job.shape.merge**2))
     spread = assumptions.CHECKPOINTS if job.recompute else assumptions.VISION_KEPT
     whole = _per_token(job, width, spread, "layers x width of the tower, for a token's patches")
     share = between(
@@ -243,7 +264,7 @@ def _engine(job: Job, passing: dict[str, Estimate]) -> dict[str, Estimate]:
 
 def flips(job: Job, found: Memory) -> tuple[str, ...]:
     """Single settings that would change the verdict, each with the peak it gives and by how much it moves: out of a bad
-    verdict, or into one."""
+    verdict, or into one. Adapters come last, because with them something else is learned."""
     bad, peak = found.verdict != "fits", found.total.mid or 0.0
     options: list[tuple[float, str]] = []
     for text, other in _alternatives(job).items():
@@ -252,7 +273,9 @@ def flips(job: Job, found: Memory) -> tuple[str, ...]:
         if measured.verdict != found.verdict and (mid < peak) == bad:
             moved = f"{'+' if mid > peak else '-'}{abs(mid - peak) / GIB:,.1f}"
             options.append((mid, f"{text}: {mid / GIB:,.1f} GiB ({moved}), {measured.verdict}"))
-    return tuple(text for _, text in sorted(options, reverse=not bad)[:3])
+    ordered = [text for _, text in sorted(options, reverse=not bad)]
+    others = [text for text in ordered if not text.startswith(ADAPTER)]
+    return (*others[:3], *(text for text in ordered if text.startswith(ADAPTER)))
 
 
 def _alternatives(job: Job) -> dict[str, Job]:
@@ -264,6 +287,9 @@ def _alternatives(job: Job) -> dict[str, Job]:
         for zero in {0, 2, 3} - {job.zero}:
             name = f"sharding = {f'zero({zero})' if zero else 'none'}"
             options[name] = replace(job, zero=zero)
+    adapted = replace(job, lora=0) if job.lora else replace(job, lora=RANK, frozen=())
+    text = "none" if job.lora else f"lora(rank = {RANK}, alpha = {2 * RANK})"
+    options[f"{ADAPTER}{text}"] = adapted
     if job.engine is None:
         fused = str(not job.fused).lower()
         options[f"cross_entropy(fused = {fused})"] = replace(job, fused=not job.fused)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from omrlang.estimate.towers import MLP_RATIO, tower_of
 from omrlang.plan import Origin
 from omrlang.schema import Spec
-from omrlang.types import Fresh, Model, ModelRef, Shape, TrainedModel
+from omrlang.types import Fresh, Matrix, Model, ModelRef, Shape, TrainedModel
+
+MATRICES: tuple[str, ...] = get_args(Matrix)
 
 VOCABULARY_SIZE = {"shapes": 152, "characters": 114}
 
@@ -92,12 +95,55 @@ def inner_width(shape: Shape) -> int:
     return attention + 3 * mlp_width(shape) + 4 * shape.hidden
 
 
-def adapter_params(shape: Shape, rank: int) -> float:
-    """Parameters of LoRA (arXiv 2106.09685) of that rank on every matrix of the layers, experts included."""
+def adapter_params(shape: Shape, rank: int, targets: Sequence[str] = MATRICES) -> float:
+    """Parameters of LoRA (arXiv 2106.09685) of that rank on those matrices of the layers, experts included.
+
+    >>> tiny = Shape(num_params=100_000, layers=2, hidden=64, heads=2, kv_heads=1, head_dim=32, vocab=100, intermediate=192)
+    >>> adapter_params(tiny, 4, ["q_proj", "v_proj"]), adapter_params(tiny, 4)
+    (1792.0, 9728.0)
+    """
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    attention = 2 * (shape.hidden + q) + 2 * (shape.hidden + kv)
-    mlp = 3 * (shape.hidden + shape.intermediate) * max(1, shape.experts)
-    return float(shape.layers * rank * (attention + mlp))
+    mlp = (shape.hidden + shape.intermediate) * max(1, shape.experts)
+    sides = {
+        "q_proj": shape.hidden + q,
+        "k_proj": shape.hidden + kv,
+        "v_proj": shape.hidden + kv,
+        "o_proj": q + shape.hidden,
+        "gate_proj": mlp,
+        "up_proj": mlp,
+        "down_proj": mlp,
+    }
+    return float(shape.layers * rank * sum(sides[name] for name in targets))
+
+
+PROJECTOR_SHARE = 0.07
+"""Of the parameters in the vision tower and what joins it to the text model, the part of the latter: in Qwen2.5-VL 7B the
+merger has 44.6M of 677M (two matrices of its config: 5,120 x 5,120 and 5,120 x 3,584)."""
+
+
+def part_params(shape: Shape) -> dict[str, float]:
+    """Parameters of each part that a recipe may freeze; where embeddings and output layer are one matrix the latter has none."""
+    embeddings = float(shape.vocab * shape.hidden)
+    head = embeddings * is_untied(shape)
+    return {
+        "vision": shape.vision_params * (1 - PROJECTOR_SHARE),
+        "projector": shape.vision_params * PROJECTOR_SHARE,
+        "language": max(0.0, shape.num_params - shape.vision_params - embeddings - head),
+        "embeddings": embeddings,
+        "head": head,
+    }
+
+
+def whole_frozen(shape: Shape, frozen: Sequence[str]) -> frozenset[str]:
+    """The parts that stay as they are: with embeddings and output layer in one matrix, either name is both."""
+    tied = {"embeddings", "head"} if not is_untied(shape) else set()
+    return frozenset(frozen) | (frozenset(tied) if tied & {*frozen} else frozenset())
+
+
+def frozen_params(shape: Shape, frozen: Sequence[str]) -> float:
+    """Parameters of the parts that are not trained."""
+    params = part_params(shape)
+    return sum(params[part] for part in sorted(whole_frozen(shape, frozen)))
 
 
 def origin_of(shape: Shape) -> Origin:

@@ -8,6 +8,7 @@ from omrlang.estimate import assumptions
 from omrlang.estimate.compute import (
     overhead_seconds,
     passes,
+    passes_a_parameter,
     sample_seconds,
     start_seconds,
     tail_seconds,
@@ -62,7 +63,7 @@ def sft_work(spec: Sft, flow: Flow, shape: Shape | None) -> Work:
         "epochs": epochs,
         "warmup": _warmup(spec, steps),
         "tokens_per_row": each,
-        "checkpoints": checkpoints_on_disk(spec.checkpoint, steps, shape),
+        "checkpoints": checkpoints_on_disk(spec, steps, shape),
     }
     if flow.pixels is not None:
         extra["image_rows"] = flow.pictured
@@ -185,7 +186,7 @@ def rl_work(
         "warmup": _warmup(spec, made.steps),
         "steps_per_epoch": a_pass,
         "epochs": ratio("epochs", "steps / steps of a pass over the rows", made.steps, a_pass),
-        "checkpoints": checkpoints_on_disk(spec.checkpoint, made.steps, shape),
+        "checkpoints": checkpoints_on_disk(spec, made.steps, shape),
     }
     looked = (
         watching(spec, spec.watch, watched, made.steps, made.response, shape, engine)
@@ -258,9 +259,11 @@ def _rl_parts(
     devices = num_devices(spec)
     prompts = settled_amount(spec.batch, devices).value
     if spec.minibatch is not None and settled_amount(spec.minibatch, devices).value < prompts:
-        third = exact(1 / 3, "", "formula", "a forward pass of forward and backward")
+        each = passes_a_parameter(spec)
+        part = exact(2 / each, "", "formula", "a forward pass of forward and backward")
+        what = "a third" if each == 6 else f"2/{each:g}"
         parts["old log-probs"] = derive(
-            "s", "a third of update", product, update=update, third=third
+            "s", f"{what} of update", product, update=update, third=part
         )
     return parts
 

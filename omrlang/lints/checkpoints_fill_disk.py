@@ -26,7 +26,7 @@ def lint(graph: Graph) -> Iterator[Diagnostic]:
         shape = shape_of(root) if root is not None else None
         if spec.checkpoint is None or shape is None:
             continue
-        found = _found(spec.checkpoint, graph.num_steps(spec), checkpoint_bytes(shape))
+        found = _found(spec.checkpoint, graph.num_steps(spec), checkpoint_bytes(spec, shape))
         if found:
             hint = "`keep` says how many of the newest stay"
             message = f"{spec.kind} `{spec.name}` keeps {found}"

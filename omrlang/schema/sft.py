@@ -12,8 +12,10 @@ from omrlang.types import (
     Clause,
     CrossEntropy,
     Hardware,
+    Lora,
     LrSchedule,
     ModelRef,
+    Part,
     Prompt,
     Setting,
     Zero,
@@ -45,6 +47,20 @@ class Training(StageSpec):
     optimizer: Annotated[AdamW, Setting(cls="weights", doc="adamw(betas, eps, weight_decay)")] = (
         construct(AdamW)
     )
+    adapter: Annotated[
+        Lora | None,
+        Setting(
+            cls="weights",
+            doc="lora(rank, alpha): adapters are trained, all weights of the model stay; none trains the model itself",
+        ),
+    ] = None
+    freeze: Annotated[
+        tuple[Part, ...],
+        Setting(
+            cls="weights",
+            doc="parts of the model that are not trained, such as `[vision, projector]`; with `adapter` all are",
+        ),
+    ] = ()
     max_grad_norm: Annotated[
         float, Setting(cls="weights", gt=0, doc="the gradient is scaled down to this norm")
     ] = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import Field
 
@@ -214,6 +214,36 @@ class TokenTruncated(Frozen):
 
     kind: Literal["token_truncated"] = "token_truncated"
     cap: Annotated[float, Setting("the most that a token counts", cls="weights", gt=0)] = 2.0
+
+
+Matrix: TypeAlias = Literal[
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+]
+"""The matrices of a language model's layer, as transformers calls them."""
+
+
+class Lora(Frozen):
+    """Low-rank adapters (LoRA, arXiv 2106.09685): beside each matrix W of the language model's layers a product of two thin
+    ones is trained, W + alpha / rank * B A, and W stays as it is. Of the saved model the product is a part of W; the
+    adapter itself lies beside it in `adapter/`, as peft loads it."""
+
+    kind: Literal["lora"] = "lora"
+    rank: Annotated[int, Setting("columns of B and rows of A", cls="weights", ge=1)]
+    alpha: Annotated[float, Setting("alpha / rank is what B A counts", cls="weights", gt=0)]
+    targets: Annotated[
+        tuple[Matrix, ...], Setting("which matrices of a layer; default all", cls="weights")
+    ] = get_args(Matrix)
+    dropout: Annotated[
+        float,
+        Setting(
+            "share of what an adapter is given that an update leaves out", cls="weights", ge=0, lt=1
+        ),
+    ] = 0.0
+
+
+Part: TypeAlias = Literal["vision", "projector", "language", "embeddings", "head"]
+"""The parts that a model is cut into: the vision tower, what joins it to the text model, the layers of the text model with
+their norms, the input embeddings, the output layer. Where embeddings and output layer are one matrix, either name is both."""
 
 
 class Zero(Frozen):

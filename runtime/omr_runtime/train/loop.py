@@ -10,6 +10,7 @@ import gc
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel
 
 from omr_runtime.errors import RunError
 from omr_runtime.models.families import Layout
+from omr_runtime.train import adapters
 from omr_runtime.train.batching import (
     DUMMY,
     PackedBatch,
@@ -107,6 +109,7 @@ class Trainer:
         self.is_main = accelerator.is_main_process
         self.device = accelerator.device
         model.train()
+        adapters.choose_trained(model, spec)
         if spec.recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.scorer = Scorer(model, fused, isinstance(spec, Rl) and spec.algorithm.entropy > 0)
@@ -121,7 +124,7 @@ class Trainer:
     def _sharded(self) -> Any:
         settings = self.spec.optimizer
         adam = torch.optim.AdamW(
-            self.model.parameters(),
+            [param for param in self.model.parameters() if param.requires_grad],
             lr=0.0,
             betas=settings.betas,
             eps=settings.eps,
@@ -154,7 +157,9 @@ class Trainer:
 
         RunError, naming rows, if the loss or the gradient is not finite; the run is over then.
         """
+        adapters.dropouts(self.model, True)
         scored = [self._backward(b, loss_of, temperature, b is batches[-1]) for b in batches]
+        adapters.dropouts(self.model, False)
         (loss,) = self.total([sum(float(loss) for loss, _ in scored)])
         if not math.isfinite(loss):
             self._stop("loss", self._culprits(batches, [logp for _, logp in scored]))
@@ -173,7 +178,7 @@ class Trainer:
         if self.engine is not None:
             # DeepSpeed averages over ranks; the loss is already a part of the whole step's mean.
             self.engine.backward(loss * self.num_ranks)
-        else:
+        elif loss.requires_grad:  # not where text meets nothing but a tower that is trained
             torch.autograd.backward(loss)
         return loss.detach(), logp_N.detach()
 
@@ -239,44 +244,58 @@ class Trainer:
     # ---- weights and state -------------------------------------------------------------------------------------
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """All weights under the names of the transformers model, whole. Every rank must call it and run it to its end;
-        under ZeRO-3 only the main process gets any."""
+        """All weights under the names of the transformers model, whole, adapters merged in. Every rank must call it and run
+        it to its end; under ZeRO-3 only the main process gets any."""
+        yield from adapters.merged(self._whole(), self.spec.adapter)
+
+    def _whole(self) -> dict[str, Tensor]:
+        """All weights as they are trained; under ZeRO-3 on the main process alone."""
         if self.spec.sharding is None or self.spec.sharding.stage < 3:
-            yield from self.model.state_dict().items()
-            return
+            own: dict[str, Tensor] = self.model.state_dict()
+            return own
         whole = self.accelerator.get_state_dict(self.engine) or {}
-        for name, tensor in whole.items():
-            yield name.removeprefix("model."), tensor
+        return {name.removeprefix("model."): tensor for name, tensor in whole.items()}
 
     def save_model(self, folder: Path) -> None:
-        """Write the model in Hugging Face format, from the main process; every rank must call it."""
-        weights = dict(self.weights())
+        """Write the model in Hugging Face format, from the main process; every rank must call it. Of adapters the model has
+        what they come to, and they lie beside it."""
+        whole = self._whole()
         if self.is_main:
+            weights = dict(adapters.merged(whole, self.spec.adapter))
             self.model.save_pretrained(folder, state_dict=weights)
+            if self.spec.adapter is not None:
+                adapters.save_adapter(whole, self.model, self.spec, folder / adapters.FOLDER)
         self.wait()
 
+    @contextmanager
+    def at_the_start(self) -> Iterator[Scorer]:
+        """What scores as the model did before its first step, without a copy of it: its adapters rest."""
+        assert self.spec.adapter is not None, "weights that are trained do not come back"
+        with adapters.without_adapter(self.model):
+            yield self.engine or self.scorer
+
     def save_state(self, folder: Path) -> None:
-        """Weights, optimiser and random state into an existing folder; every rank must call it."""
+        """What is trained, optimiser and random state into an existing folder; every rank must call it."""
         torch.save(_random_state(), folder / f"random-{self.rank}.pt")
         if self.engine is not None:
-            self.engine.save_checkpoint(str(folder), tag="sharded")
+            self.engine.save_checkpoint(str(folder), tag="sharded", exclude_frozen_parameters=True)
         elif self.is_main:
             assert self.optimizer is not None
-            state = {"optimizer": self.optimizer.state_dict(), "frozen": self._frozen()}
+            state = {"optimizer": self.optimizer.state_dict(), "buffers": self._buffers()}
             torch.save(state, folder / "state.pt")
         self.wait()
 
     def load_state(self, folder: Path) -> None:
         """What ``save_state`` wrote, by as many processes under the same sharding."""
         if self.engine is not None:
-            self.engine.load_checkpoint(str(folder), tag="sharded")
+            self.engine.load_checkpoint(str(folder), tag="sharded", load_module_strict=False)
         else:
             assert self.optimizer is not None
             # The type alone: with gloo the device is called cpu:0, which torch cannot load to.
             where = self.device if self.device.type == "cuda" else "cpu"
             state = torch.load(folder / "state.pt", map_location=where, weights_only=True)
             self.optimizer.load_state_dict(state["optimizer"])
-            self.model.load_state_dict(state["frozen"], strict=False)
+            self.model.load_state_dict(state["buffers"], strict=False)
             del state
             gc.collect()
         random = folder / f"random-{self.rank}.pt"
@@ -284,14 +303,11 @@ class Trainer:
             _set_random_state(torch.load(random, weights_only=True))
         self.wait()
 
-    def _frozen(self) -> dict[str, Tensor]:
-        """What no optimiser step changes but a forward pass might: buffers that a model saves."""
-        trained = {
-            name
-            for name, p in self.model.named_parameters(remove_duplicate=False)
-            if p.requires_grad
-        }
-        return {k: v for k, v in self.model.state_dict().items() if k not in trained}
+    def _buffers(self) -> dict[str, Tensor]:
+        """What no optimiser step changes but a forward pass might: buffers that a model saves. Parameters that are frozen are
+        those of the model that training starts from."""
+        params = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        return {k: v for k, v in self.model.state_dict().items() if k not in params}
 
     def state_format(self) -> str:
         """Which processes can read a checkpoint of this run."""

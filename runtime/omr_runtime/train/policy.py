@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -28,6 +29,8 @@ from omrlang.settle import pass_tokens, response_norm
 Groups: TypeAlias = Sequence[Sequence[Rollout]]
 LogProbs: TypeAlias = dict[str, Tensor]
 """Log-probabilities of a rollout's response tokens, by its name."""
+Reference: TypeAlias = Callable[[], AbstractContextManager[Scorer]]
+"""What scores as the model that training started from did, as long as one is inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Policy:
 
     spec: Rl
     trainer: Trainer
-    reference: Scorer | None
+    reference: Reference | None
 
     def update(self, batches: Sequence[Groups], lr: float) -> list[UpdateFigures]:
         """One optimiser step for each of this rank's ``batches``. With one of them the policy is still the one that rolled
@@ -105,12 +108,16 @@ class Policy:
 
 
 def open_policy(spec: Rl, trainer: Trainer, loaded: Loaded) -> Policy:
-    """The policy to train; a second copy of the starting weights is its reference where ``kl`` is above 0."""
+    """The policy to train. Where ``kl`` is above 0 its reference is what it started from: itself without its adapters, or else a
+    second copy."""
     if not spec.algorithm.kl:
         return Policy(spec, trainer, None)
+    if spec.adapter is not None:
+        return Policy(spec, trainer, trainer.at_the_start)
     start = load_whole(spec, trainer, loaded).model
     assert start is not None, "weights were asked for"
-    return Policy(spec, trainer, Scorer(start.requires_grad_(False)))
+    scorer = Scorer(start.requires_grad_(False))
+    return Policy(spec, trainer, lambda: nullcontext(scorer))
 
 
 def _used(groups: Groups, spec: Rl) -> list[Rollout]:
@@ -188,6 +195,6 @@ class _Update:
     def _reference(self, batch: PackedBatch) -> Tensor | None:
         if self.policy.reference is None:
             return None
-        with torch.no_grad():
-            logp_N: Tensor = self.policy.reference(batch, self.policy.spec.temperature)[0]
+        with torch.no_grad(), self.policy.reference() as score:
+            logp_N: Tensor = score(batch, self.policy.spec.temperature)[0]
         return logp_N
