@@ -95,9 +95,19 @@ def _clip_tower(source: Fresh) -> int:
     return first + blocks + 2 * width + _linear(width, source.hidden) + _linear(source.hidden, source.hidden)  # fmt: skip
 
 
+def _smolvlm_tower(source: Fresh) -> int:
+    """Tiles of 56 x 56 in patches of 14 x 14, blocks, a norm, and one matrix over four patches."""
+    width = _width(source)
+    first = _linear(3 * 14 * 14, width) + 16 * width
+    return first + _layers(source) * _plain_block(width) + 2 * width + 4 * width * source.hidden
+
+
 _TOWERS: Mapping[str, Tower] = {
     "qwen2": Tower(_qwen2_layer, _no_tower),
     "qwen2_5_vl": Tower(_qwen2_layer, _qwen2_5_tower),
     "qwen3_vl": Tower(_qwen3_layer, _qwen3_tower, cut={"patch": 16}),
     "llava": Tower(_llama_layer, _clip_tower, -3, {"tiling": "fixed", "tile": 56, "merge": 1}),
+    "smolvlm": Tower(
+        _llama_layer, _smolvlm_tower, 36, {"tiling": "split", "tile": 56, "max_side": 112}
+    ),
 }

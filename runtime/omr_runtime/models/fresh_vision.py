@@ -197,9 +197,33 @@ def _square_tower(source: Fresh) -> dict[str, Any]:
     }
 
 
+# ---- SmolVLM -------------------------------------------------------------------------------------------------------
+
+
+def _smolvlm(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Any]:
+    """Llama, with SigLIP's tower over tiles: the longer side of a picture is two of them, four patches are a token."""
+    from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGeneration
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    _, hidden = _tower(source)
+    config = SmolVLMConfig(
+        text_config=LlamaConfig(**text_settings(source, tokenizer), tie_word_embeddings=True),
+        vision_config=_square_tower(source) | {"initializer_range": initial_spread(hidden)},
+        scale_factor=MERGE,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    images = SmolVLMImageProcessorPil(
+        size={"longest_edge": 2 * TILE}, max_image_size={"longest_edge": TILE}
+    )
+    return SmolVLMForConditionalGeneration(config), images
+
+
 BUILDERS: Mapping[str, Builder] = {
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
     "llava": _llava,
+    "smolvlm": _smolvlm,
 }
 """What makes a model and what prepares its images, an image processor or one of text and images, by family."""

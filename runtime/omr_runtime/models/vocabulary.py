@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from omr_runtime.models.families.idefics import AROUND, WHOLE
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -32,11 +34,14 @@ _CHARACTERS = (*(chr(code) for code in range(32, 127)), "\n")
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What a family's tokenizer has for images: special tokens, and what the chat template writes for an image."""
+    """What a family's tokenizer has for images: special tokens, what the chat template writes for an image, and further words."""
 
     tokens: tuple[str, ...]
     image: str
+    words: tuple[str, ...] = ()
 
+
+_TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 
 QWEN = Marks((VISION_START, VISION_END, IMAGE, VIDEO), VISION_START + IMAGE + VISION_END)
 MARKS: Mapping[str, Marks] = {
@@ -44,6 +49,7 @@ MARKS: Mapping[str, Marks] = {
     "qwen2_5_vl": QWEN,
     "qwen3_vl": QWEN,
     "llava": Marks(("<image>",), "<image>"),
+    "smolvlm": Marks((AROUND, WHOLE, *_TILES, "<image>"), "<image>", ("\n\n",)),
 }
 
 CHAT_TEMPLATE = (
@@ -77,9 +83,10 @@ def make_tokenizer(vocabulary: str, family: str = "qwen2") -> PreTrainedTokenize
     from tokenizers import AddedToken, Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.Unigram([("<unk>", -100.0), *_pieces(vocabulary)], unk_id=0))
-    tokenizer.decoder = decoders.Fuse()
     marks = MARKS[family]
+    pieces = [*_pieces(vocabulary), *((word, -1.0) for word in marks.words)]
+    tokenizer = Tokenizer(models.Unigram([("<unk>", -100.0), *pieces], unk_id=0))
+    tokenizer.decoder = decoders.Fuse()
     special = (*SPECIAL, *marks.tokens)
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in special])
     tokenizer.add_tokens([AddedToken(text, special=False) for text in TAGS])

@@ -17,10 +17,11 @@ from omr_runtime.models.families.family import (
     joined,
     num_bytes,
 )
+from omr_runtime.models.families.idefics import IDEFICS
 from omr_runtime.models.families.llava import LLAVA
 from omr_runtime.models.families.qwen_vl import QWEN_VL
 
-FAMILIES = (QWEN_VL, LLAVA)
+FAMILIES = (QWEN_VL, LLAVA, IDEFICS)
 
 
 def family_of(model_type: str) -> Family:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from omr_runtime.errors import RunError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
@@ -144,6 +146,16 @@ def blank(*shape: int) -> Tensor:
     import torch
 
     return torch.ones(shape)
+
+
+def check_size(pixels: Tensor, config: Any) -> None:
+    """RunError where an image processor's pictures are not as large as the vision tower takes them."""
+    side, (height, width) = int(config.vision_config.image_size), pixels.shape[-2:]
+    if (height, width) != (side, side):
+        raise RunError(
+            f"the image processor makes images of {height} x {width} pixels, "
+            f"the model's vision tower takes {side} x {side}"
+        )
 
 
 def rgb(images: Sequence[Image]) -> list[Image]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from omr_runtime.errors import RunError
 from omr_runtime.models.families.family import (
     Bounds,
     Family,
@@ -13,6 +12,7 @@ from omr_runtime.models.families.family import (
     Pictured,
     Reader,
     blank,
+    check_size,
     rgb,
 )
 
@@ -40,12 +40,7 @@ def check(config: Any) -> str | None:
 def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
     """``pixel_values`` [images, 3, side, side]."""
     pixels = reader.processor(images=rgb(images), return_tensors="pt")["pixel_values"]
-    side = int(reader.config.vision_config.image_size)
-    if tuple(pixels.shape[-2:]) != (side, side):
-        raise RunError(
-            f"the image processor makes images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels, "
-            f"the model's vision tower takes {side} x {side}"
-        )
+    check_size(pixels, reader.config)
     texts = [reader.token(reader.config.image_token_id)] * len(images)
     return Pictured({"pixel_values": pixels}, texts, [num_tokens(reader.config)] * len(images))
 
