@@ -31,7 +31,7 @@ from omrlang.estimate.shapes import shape_of
 from omrlang.estimate.visual import image_tokens
 from omrlang.types import Fresh, Model
 
-FRESH = ["qwen2_5_vl", "qwen3_vl", "llava", "smolvlm"]
+FRESH = ["qwen2_5_vl", "qwen3_vl", "llava", "smolvlm", "gemma3"]
 TILED = ("smolvlm", "idefics3")
 SIZES = [(), ((56, 56),), ((84, 56), (60, 130)), (), ((30, 200),)]
 """Height and width of the images of each row: with none, one and two of them."""
@@ -182,6 +182,24 @@ def test_images_matter_and_the_tower_learns(known: Known) -> None:
     tower = [p for name, p in known.model.named_parameters() if "vis" in name and p.ndim > 1]
     assert sum(float(p.grad.abs().sum()) > 0 for p in tower if p.grad is not None) > len(tower) / 2
     known.model.zero_grad()
+
+
+def test_what_an_image_sees_of_itself_and_how_far_a_layer_sees_decide(known: Known) -> None:
+    """Of Gemma 3 alone: else its masks could be as causal as those of others."""
+    row = rows_of(known)[2]
+    if known.family != "gemma3":
+        assert row.pictures is None
+        return
+    scorer = Scorer(known.model)
+    found, _ = scorer(pack([row]))
+    causal, _ = scorer(pack([replace(row, pictures=None)]))
+    assert (found - causal).abs().max() > 1e-2
+    layer = known.model.get_decoder().layers[0].self_attn
+    window, layer.sliding_window = layer.sliding_window, None
+    far, _ = scorer(pack([row]))
+    layer.sliding_window = window
+    assert row.num_tokens > window
+    assert (found - far).abs().max() > 1e-2
 
 
 def test_a_dummy_changes_nothing_but_touches_every_part(known: Known) -> None:
@@ -392,5 +410,5 @@ def test_the_plan_counts_the_tokens_of_an_image(known: Known, size: tuple[int, i
     assert found - MARKS_AROUND.get(known.family, 0) == image_tokens(shape, *size)
 
 
-MARKS_AROUND = {"qwen2_5_vl": 2, "qwen3_vl": 2}
-"""Tokens that the chat template puts around an image, which the plan counts with the text."""
+MARKS_AROUND = {"qwen2_5_vl": 2, "qwen3_vl": 2, "gemma3": 6}
+"""Tokens that the chat template or the processor puts around an image, which the plan counts with the text."""

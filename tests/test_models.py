@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -230,6 +231,15 @@ def test_weights_that_are_missing_or_cut(tmp_path: Path) -> None:
         load(folder)
     weights.unlink()
     with pytest.raises(RunError, match=r"the model \(qwen2_5_vl\) cannot be loaded"):
+        load(folder)
+
+
+def test_models_that_cap_their_logits_are_refused(tmp_path: Path) -> None:
+    source = Fresh(family="qwen2", layers=1, hidden=32, heads=2)
+    folder = materialise(model(source), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": 30.0}))
+    with pytest.raises(RunError, match="cap their logits, as Gemma 2 does, are not supported"):
         load(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omr_runtime.engines.decode import Ask, Draw, samples
 from omr_runtime.models import load
 from omr_runtime.models.families.qwen_vl import patch_dim
 from omr_runtime.train.attention import use_segment_attention
@@ -147,6 +149,44 @@ def test_a_shared_prompt_is_as_good_as_one_for_each(
     prompts = {sample.group: sample.num_prompt for sample in samples}
     assert batch.num_tokens == sum(prompts.values()) + sum(s.num_response for s in samples)
     _check_equal(model, samples)
+
+
+def _with_window(path: Path) -> Any:
+    """A text model whose first layer sees five tokens."""
+    folder = fresh_folder(path, "qwen2")
+    config = json.loads((folder / "config.json").read_text())
+    window = {"use_sliding_window": True, "sliding_window": 5}
+    layers = {"layer_types": ["sliding_attention", "full_attention"]}
+    (folder / "config.json").write_text(json.dumps(config | window | layers))
+    return _model(folder)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_layers_that_see_so_many_tokens_alone(shared: bool, tmp_path: Path) -> None:
+    """Sliding windows, as Gemma, Mistral and some Qwen have them: packed, and by the engine."""
+    model = _with_window(tmp_path)
+    rows = _of_groups(Layout(), False) if shared else _samples(Layout(), False)
+    before, _ = Scorer(model)(pack(rows))
+    _check_equal(model, rows)
+    model.get_decoder().layers[0].self_attn.sliding_window = None
+    far, _ = Scorer(model)(pack(rows))
+    assert (before - far).abs().max() > 1e-2
+
+
+def test_the_engine_sees_no_further_than_a_layer_does(tmp_path: Path) -> None:
+    model = _with_window(tmp_path)
+    prompts = [list(sample.input_ids) for sample in _samples(Layout(), False)]
+    found = samples(model, [Ask(ids, (0,)) for ids in prompts], Draw(0.0, 9, frozenset()), 3)
+    for one, ids in zip(found, prompts, strict=True):
+        known = torch.tensor([ids])
+        out = model.generate(
+            input_ids=known,
+            attention_mask=torch.ones_like(known),
+            max_new_tokens=9,
+            do_sample=False,
+            eos_token_id=-1,
+        )
+        assert one.token_ids == out[0, len(ids) :].tolist()
 
 
 def test_a_shared_prompt_may_stand_anywhere_before(text: Any) -> None:

@@ -102,6 +102,18 @@ def _smolvlm_tower(source: Fresh) -> int:
     return first + _layers(source) * _plain_block(width) + 2 * width + 4 * width * source.hidden
 
 
+def _gemma_layer(source: Fresh) -> int:
+    """Four norms, and one of each head's queries and keys."""
+    return 4 * source.hidden + 2 * (source.hidden // source.heads)
+
+
+def _gemma_tower(source: Fresh) -> int:
+    """Pictures of 56 x 56 in patches of 14 x 14, blocks, a norm, another after pooling, and one matrix."""
+    width = _width(source)
+    first = _linear(3 * 14 * 14, width) + 16 * width
+    return first + _layers(source) * _plain_block(width) + 3 * width + width * source.hidden
+
+
 _TOWERS: Mapping[str, Tower] = {
     "qwen2": Tower(_qwen2_layer, _no_tower),
     "qwen2_5_vl": Tower(_qwen2_layer, _qwen2_5_tower),
@@ -110,4 +122,5 @@ _TOWERS: Mapping[str, Tower] = {
     "smolvlm": Tower(
         _llama_layer, _smolvlm_tower, 36, {"tiling": "split", "tile": 56, "max_side": 112}
     ),
+    "gemma3": Tower(_gemma_layer, _gemma_tower, -1, {"tiling": "fixed", "tile": 56}),
 }

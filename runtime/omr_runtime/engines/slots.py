@@ -24,10 +24,14 @@ def slot_attention(
     v_BKLD: Tensor,
     mask: Tensor,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one new token (T = 1) or of whole prompts; query heads of one key head ride as its queries at T = 1."""
+    """Attention of one new token (T = 1) or of whole prompts; query heads of one key head ride as its queries at T = 1. A
+    layer with a ``sliding_window`` sees so many tokens, itself among them."""
     batch, heads, length, width = q_BHTD.shape
+    if sliding_window is not None and k_BKLD.shape[2] > sliding_window:
+        mask = mask & _near(mask, length, sliding_window)
     if length > 1:
         out = scaled_dot_product_attention(
             q_BHTD,
@@ -41,6 +45,15 @@ def slot_attention(
     q_BKGD = q_BHTD.view(batch, k_BKLD.shape[1], -1, width)
     out = scaled_dot_product_attention(q_BKGD, k_BKLD, v_BKLD, attn_mask=mask, scale=scaling)
     return out.reshape(batch, 1, heads, width), None
+
+
+def _near(mask: Tensor, length: int, window: int) -> Tensor:
+    """The last ``window`` tokens of each: a new one stands after all that it sees, those of prompts one after another."""
+    if length == 1:
+        at = mask.sum(-1, keepdim=True) - 1
+    else:
+        at = torch.arange(length, device=mask.device)[:, None]
+    return torch.arange(mask.shape[-1], device=mask.device) > at - window
 
 
 @contextmanager

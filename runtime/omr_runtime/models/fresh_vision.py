@@ -220,10 +220,53 @@ def _smolvlm(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> tuple[Any, An
     return SmolVLMForConditionalGeneration(config), images
 
 
+# ---- Gemma 3 -------------------------------------------------------------------------------------------------------
+
+GEMMA_WINDOW = 32
+"""Tokens that every other layer sees: fewer than a prompt has, so that it matters."""
+
+
+def _gemma3(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Any]:
+    """Sliding and full layers by turns, and SigLIP's tower, four patches pooled to a token."""
+    import torch
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+    from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+
+    count, (_, hidden) = (TILE // PATCH // MERGE) ** 2, _tower(source)
+    names = {"boi_token_index": "boi_token", "eoi_token_index": "eoi_token", "image_token_index": "image_token"}  # fmt: skip
+    marks = vocabulary.MARKS["gemma3"].named
+    config = Gemma3Config(
+        text_config=text_settings(source, tokenizer) | _gemma_text(source),
+        vision_config=_square_tower(source) | {"vision_use_head": False},
+        mm_tokens_per_image=count,
+        initializer_range=initial_spread(source.hidden),
+        tie_word_embeddings=True,
+        **{key: tokenizer.convert_tokens_to_ids(marks[name]) for key, name in names.items()},
+    )
+    model = Gemma3ForConditionalGeneration(config)
+    join = model.model.multi_modal_projector.mm_input_projection_weight
+    torch.nn.init.normal_(join, std=initial_spread(hidden))  # zeros, else: blind at first
+    images = Gemma3ImageProcessorPil(size={"height": TILE, "width": TILE})
+    return model, Gemma3Processor(images, tokenizer, image_seq_length=count)
+
+
+def _gemma_text(source: Fresh) -> dict[str, Any]:
+    head = source.hidden // source.heads
+    kinds = ("sliding_attention", "full_attention")
+    return {
+        "head_dim": head,
+        "query_pre_attn_scalar": head,
+        "sliding_window": GEMMA_WINDOW,
+        "layer_types": [kinds[layer % 2] for layer in range(source.layers)],
+    }
+
+
 BUILDERS: Mapping[str, Builder] = {
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
     "llava": _llava,
     "smolvlm": _smolvlm,
+    "gemma3": _gemma3,
 }
 """What makes a model and what prepares its images, an image processor or one of text and images, by family."""

@@ -46,6 +46,7 @@ def load(folder: str | Path, precision: str = "fp32", device: str = "cpu") -> Lo
 
     config = read_config(Path(folder))
     parts = load_tokenizer(folder)
+    _check_caps(Path(folder), config)
     kind = (
         transformers.AutoModelForImageTextToText
         if parts.is_vision
@@ -73,6 +74,16 @@ def load(folder: str | Path, precision: str = "fp32", device: str = "cpu") -> Lo
         Path(folder), model, parts.tokenizer, parts.image_processor, parts.is_vision,
         parts.stop_ids, parts.layout,
     )  # fmt: skip
+
+
+def _check_caps(folder: Path, config: dict[str, Any]) -> None:
+    """Neither the engine nor the trainer bends scores or logits by a tanh, as Gemma 2 does; without a word they would
+    compute another model."""
+    text = config.get("text_config") or config
+    if text.get("final_logit_softcapping") or text.get("attn_logit_softcapping"):
+        raise RunError(
+            f"{folder}: models that cap their logits, as Gemma 2 does, are not supported"
+        )
 
 
 def load_tokenizer(folder: str | Path) -> Loaded:

@@ -7,7 +7,7 @@ characters) and decoding gives the text back. A character outside printable ASCI
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from omr_runtime.models.families.idefics import AROUND, WHOLE
@@ -34,14 +34,22 @@ _CHARACTERS = (*(chr(code) for code in range(32, 127)), "\n")
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What a family's tokenizer has for images: special tokens, what the chat template writes for an image, and further words."""
+    """What a family's tokenizer has for images: special tokens, what the chat template writes for an image, further words,
+    and tokens that its processor asks for by a name."""
 
     tokens: tuple[str, ...]
     image: str
     words: tuple[str, ...] = ()
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 _TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
+
+_GEMMA = {
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "image_token": "<image_soft_token>",
+}
 
 QWEN = Marks((VISION_START, VISION_END, IMAGE, VIDEO), VISION_START + IMAGE + VISION_END)
 MARKS: Mapping[str, Marks] = {
@@ -50,6 +58,7 @@ MARKS: Mapping[str, Marks] = {
     "qwen3_vl": QWEN,
     "llava": Marks(("<image>",), "<image>"),
     "smolvlm": Marks((AROUND, WHOLE, *_TILES, "<image>"), "<image>", ("\n\n",)),
+    "gemma3": Marks(tuple(_GEMMA.values()), _GEMMA["boi_token"], named=_GEMMA),
 }
 
 CHAT_TEMPLATE = (
@@ -97,6 +106,7 @@ def make_tokenizer(vocabulary: str, family: str = "qwen2") -> PreTrainedTokenize
         pad_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
+        extra_special_tokens=dict(marks.named),
     )
     fast.chat_template = CHAT_TEMPLATE.replace("IMAGE", marks.image)
     return fast

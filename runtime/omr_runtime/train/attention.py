@@ -27,6 +27,7 @@ from omr_runtime.train.segments import (
     gather,
     groups,
     in_packed_order,
+    laid,
     read,
     spread,
 )
@@ -56,17 +57,19 @@ def _grouped(
     segments: Segments,
     scale: float | None,
     causal: bool,
+    window: int | None = None,
 ) -> Tensor:
-    """Attention within segments by batches of like length; exact, since causal rows never see the filling."""
+    """Attention within segments by batches of like length; exact, since no real row sees the filling: it stands after all
+    that is before a token, and belongs to no image."""
     parts = groups(segments, MAX_FILLING if causal else 0.0, q_THD.device)
     outs = []
-    for group in parts:
+    for i, group in enumerate(parts):
         q, k, v = spread(q_THD, group.queries), spread(k_THD, group.keys), spread(v_THD, group.keys)
         gqa = k.shape[1] != q.shape[1]
-        if gqa and q.is_cuda and q.dtype == torch.float32:
-            # On a GPU fp32 has a kernel only without groups; with them torch would hold all scores.
+        mask = _mask(i, group, segments, window, q.device) if causal else None
+        if gqa and q.is_cuda and (q.dtype == torch.float32 or mask is not None):
+            # On a GPU fp32 and masks have a kernel only without groups; with them torch would hold all scores.
             k, v, gqa = *(x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v)), False
-        mask = _after_prompt(group, q.device) if group.prefix else None
         out = scaled_dot_product_attention(
             q,
             k,
@@ -80,10 +83,31 @@ def _grouped(
     return in_packed_order(outs, parts).view(q_THD.shape)
 
 
-def _after_prompt(group: Group, device: torch.device) -> Tensor:
-    """What each token of a branch may see: the prompt before it and its own past."""
-    mask = torch.ones(group.queries.length, group.keys.length, dtype=torch.bool, device=device)
-    return mask.tril_(group.prefix)
+def _mask(
+    index: int, group: Group, segments: Segments, window: int | None, device: torch.device
+) -> Tensor | None:
+    """What each token of a group may see, made once for all layers; None where that is its own past and nothing else."""
+    key = index, window, device
+    if key not in segments.masks:
+        segments.masks[key] = _made_mask(group, segments.pictures, window, device)
+    return segments.masks[key]
+
+
+def _made_mask(
+    group: Group, pictures_T: Tensor | None, window: int | None, device: torch.device
+) -> Tensor | None:
+    """The prompt before it and its own past; of these the last ``window``; and its image, also what is after."""
+    is_far = window is not None and group.keys.length > window
+    if not group.prefix and pictures_T is None and not is_far:
+        return None
+    at_Q1 = torch.arange(group.queries.length, device=device)[:, None] + group.prefix
+    keys_K = torch.arange(group.keys.length, device=device)
+    seen = keys_K <= at_Q1
+    if pictures_T is not None:
+        of_BQ, of_BK = (laid(pictures_T.to(device), side) for side in (group.queries, group.keys))
+        same_BQK = (of_BQ[:, :, None] == of_BK[:, None]) & (of_BQ[:, :, None] > 0)
+        seen = (seen | same_BQK)[:, None]
+    return seen & (keys_K > at_Q1 - window) if window is not None else seen
 
 
 def _varlen(
@@ -94,11 +118,13 @@ def _varlen(
     longest: tuple[int, int],
     scale: float | None,
     causal: bool,
+    window: int | None = None,
 ) -> Tensor:
-    """``cu`` and ``longest`` of queries and of keys; where these are more, the last query sees all of them."""
+    """``cu`` and ``longest`` of queries and of keys; where these are more, the last query sees all of them, or the last
+    ``window`` with itself."""
     assert varlen_attn is not None
-    window = (-1, 0) if causal else (-1, -1)
-    told: dict[str, Any] = {"scale": scale, "window_size": window}
+    sides = (-1 if window is None else window - 1, 0) if causal else (-1, -1)
+    told: dict[str, Any] = {"scale": scale, "window_size": sides}
     if k_THD.shape[1] != q_THD.shape[1] and "enable_gqa" in KERNEL_SETTINGS:
         told["enable_gqa"] = True
     out: Tensor = varlen_attn(q_THD, k_THD, v_THD, *cu, *longest, **told)
@@ -132,11 +158,13 @@ def segment_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     segments: Segments | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention per segment where ``segments`` are given, transformers' own SDPA where not (generation).
 
-    query [1, H, T, D] to output [1, T, H, D]. ``attention_mask`` is not looked at for packed input.
+    query [1, H, T, D] to output [1, T, H, D]. ``attention_mask`` is not looked at for packed input; a layer with a
+    ``sliding_window`` sees so many tokens, itself among them.
     """
     if segments is None:
         whole: tuple[Tensor, None] = sdpa_attention_forward(
@@ -144,14 +172,14 @@ def segment_attention(
         )
         return whole
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if not _has_kernel(q):
-        return _grouped(q, k, v, segments, scaling, causal=True)[None], None
+    if not _has_kernel(q) or segments.pictures is not None:
+        return _grouped(q, k, v, segments, scaling, True, sliding_window)[None], None
     if segments.has_branches:
         rows = segments.key_rows(q.device)
         k, v = read(k, rows), read(v, rows)
     cu = segments.cu_seqlens(q.device), segments.cu_keys(q.device)
     longest = max(segments.lengths), max(segments.key_lengths)
-    return _varlen(q, k, v, cu, longest, scaling, causal=True)[None], None
+    return _varlen(q, k, v, cu, longest, scaling, True, sliding_window)[None], None
 
 
 def vision_attention(

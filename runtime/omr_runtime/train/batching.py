@@ -187,6 +187,12 @@ def _positions(placed: Sequence[_Placed]) -> Tensor:
     return torch.from_numpy(np.concatenate([text[None], np.concatenate(rows, axis=1)]))[:, None]
 
 
+def _pictures(placed: Sequence[_Placed]) -> Tensor | None:
+    """The image of each token. Numbers begin anew in each sample: no segment sees two."""
+    parts = [p.sample.pictures[p.first :] for p in placed if p.sample.pictures is not None]
+    return torch.from_numpy(np.concatenate(parts)) if parts else None
+
+
 def pack(samples: Sequence[Sample]) -> PackedBatch:
     """Samples, in order, as one packed batch. Samples of one group share their prompt and its images: they are read once,
     and their gradient is the sum over the group."""
@@ -197,7 +203,9 @@ def pack(samples: Sequence[Sample]) -> PackedBatch:
         ids=tuple(s.id for s in samples),
         input_ids=torch.tensor([x for p in placed for x in p.sample.input_ids[p.first :]])[None],
         position_ids=_positions(placed),
-        segments=Segments([p.length for p in placed], [p.prefix for p in placed]),
+        segments=Segments(
+            [p.length for p in placed], [p.prefix for p in placed], _pictures(placed)
+        ),
         predict=torch.from_numpy(np.concatenate([p.predict for p in placed])),
         targets=torch.tensor([x for s in samples for x in s.input_ids[s.num_prompt :]]),
         segment=torch.arange(len(samples)).repeat_interleave(counts),

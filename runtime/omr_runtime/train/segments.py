@@ -21,14 +21,21 @@ MAX_FILLING = 0.25
 
 
 class Segments:
-    """The lengths of the segments, in order, and for each the tokens ``(start, number)`` of a prompt that it goes on from."""
+    """The lengths of the segments, in order, and for each the tokens ``(start, number)`` of a prompt that it goes on from.
+    ``pictures`` [T] is the number of the image that a token belongs to, 0 for text, where those of an image see each other.
+    ``masks`` are kept for the layers to come: of a group, under a window, on a device."""
 
     def __init__(
-        self, lengths: Sequence[int], prefixes: Sequence[tuple[int, int]] | None = None
+        self,
+        lengths: Sequence[int],
+        prefixes: Sequence[tuple[int, int]] | None = None,
+        pictures: Tensor | None = None,
     ) -> None:
         self.lengths = tuple(lengths)
         self.prefixes = tuple(prefixes or ((0, 0),) * len(self.lengths))
         self.has_branches = any(number for _, number in self.prefixes)
+        self.pictures = pictures if pictures is not None and bool(pictures.any()) else None
+        self.masks: dict[tuple[int, int | None, torch.device], Tensor | None] = {}
         self._placed: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
@@ -152,6 +159,13 @@ def _side(rows: list[Tensor], device: torch.device, repeats: bool) -> Side:
     read = torch.cat(rows)
     full = len(read) == len(rows) * longest
     return Side(len(rows), longest, read.to(device), slots.to(device), full, repeats)
+
+
+def laid(x_T: Tensor, side: Side) -> Tensor:
+    """A number of each packed token as a batch ``[num, length]``, 0 for filling."""
+    out = x_T.new_zeros(side.num * side.length)
+    out[side.slots] = x_T[side.rows]
+    return out.view(side.num, side.length)
 
 
 def _summed(grad: Tensor, rows: Tensor, num_rows: int) -> Tensor:

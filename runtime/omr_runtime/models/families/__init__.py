@@ -17,11 +17,12 @@ from omr_runtime.models.families.family import (
     joined,
     num_bytes,
 )
+from omr_runtime.models.families.gemma import GEMMA
 from omr_runtime.models.families.idefics import IDEFICS
 from omr_runtime.models.families.llava import LLAVA
 from omr_runtime.models.families.qwen_vl import QWEN_VL
 
-FAMILIES = (QWEN_VL, LLAVA, IDEFICS)
+FAMILIES = (QWEN_VL, LLAVA, IDEFICS, GEMMA)
 
 
 def family_of(model_type: str) -> Family:
