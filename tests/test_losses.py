@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from omr_runtime.models import load
+from omr_runtime.models.families.qwen_vl import patch_dim
 from omr_runtime.train import logprobs, tiles
 from omr_runtime.train.advantage import group_advantages
 from omr_runtime.train.batching import Layout, Sample, make_sample, pack
@@ -52,6 +54,10 @@ def samples() -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def oracle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return open_oracle(folder, tmp_path_factory)
+
+
+def open_oracle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A real GRPOTrainer on a CPU; only its loss is asked."""
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
@@ -262,6 +268,108 @@ def test_cross_entropy_equals_trl(
     assert float(cross_entropy(logp_N, batch.weight, sum(RESPONSES))) == pytest.approx(
         expected, abs=1e-5
     )
+
+
+# ---- with images -----------------------------------------------------------------------------------------------
+
+
+GRIDS = ((4, 6), (), (4, 4), (2, 2))
+"""Patches of the image that stands first in each prompt; the second has none."""
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = fresh_folder(tmp_path_factory.mktemp("images"), "qwen2_5_vl")
+    return open_oracle(folder, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def pictured(seeing: Any) -> list[Sample]:
+    """Rows of the same lengths as ``samples``, three of them with an image before the prompt."""
+    generator = torch.Generator().manual_seed(2)
+    config, layout = seeing.model.config, Layout.of(seeing.model.config)
+    made = []
+    for i, (prompt, response, grid) in enumerate(zip(PROMPTS, RESPONSES, GRIDS, strict=True)):
+        ids = torch.randint(10, 60, (prompt + response,), generator=generator).tolist()
+        patches, images = math.prod(grid) if grid else 0, None
+        if grid:
+            pixels = torch.randn(patches, patch_dim(config), generator=generator)
+            images = {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, *grid]])}
+        ids[1:1] = [config.image_token_id] * (patches // 4)
+        cut = len(ids) - response
+        made.append(make_sample(f"r{i}", ids[:cut], ids[cut:], layout, images))
+    return made
+
+
+def _pictures(samples: list[Sample]) -> dict[str, Any]:
+    images = [s.images for s in samples if s.images]
+    return {
+        name: torch.cat([one[name] for one in images])
+        for name in ("pixel_values", "image_grid_thw")
+    }
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [Gspo(clip=TIGHT, kl=0.1), Grpo(clip=WIDE), DrGrpo(clip=TIGHT), Dapo(clip=TIGHT, kl=0.1)],
+    ids=lambda algorithm: algorithm.kind,
+)
+def test_policy_losses_over_images_equal_trl(
+    seeing: Any, pictured: list[Sample], algorithm: Algorithm
+) -> None:
+    batch, generator = pack(pictured), torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        now_N, _ = Scorer(seeing.model)(batch)
+    old_N, ref_N = (now_N + x * torch.randn(len(now_N), generator=generator) for x in (0.05, 0.1))
+    inputs = _trl_inputs(pictured, old_N, ref_N) | _pictures(pictured)
+    inputs["num_images"] = [bool(grid) + 0 for grid in GRIDS]
+    whole = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+    inputs["mm_token_type_ids"] = (whole == seeing.model.config.image_token_id).long()
+    expected, expected_grad = _trl_loss(seeing, algorithm, inputs)
+
+    seeing.model.zero_grad()
+    logp_N, _ = Scorer(seeing.model)(batch)
+    counts = Counts(len(pictured), sum(RESPONSES), LONGEST)
+    terms = policy_loss(
+        algorithm, logp_N, old_N, ADVANTAGES, batch.segment, batch.weight, counts, ref_N
+    )
+    terms.loss.backward()
+    assert float(terms.loss) == pytest.approx(expected, abs=1e-5)
+    assert (_flat_gradient(seeing.model) - expected_grad).norm() / expected_grad.norm() < 1e-4
+
+
+def test_cross_entropy_over_images_equals_trl(
+    seeing: Any, pictured: list[Sample], tmp_path: Path
+) -> None:
+    """SFTTrainer's loss over rows padded to the longest, as its collator for images makes them."""
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    config = trl.SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[])
+    trainer = trl.SFTTrainer(
+        model=seeing.model,
+        args=config,
+        train_dataset=datasets.Dataset.from_dict({"input_ids": [[1, 2, 3]]}),
+        processing_class=seeing.processing_class,
+    )
+    ids = [list(s.input_ids) for s in pictured]
+    input_ids = _padded(ids, left=False).long()
+    mask = _padded([[1] * len(one) for one in ids], left=False).long()
+    learned = [[0] * s.num_prompt + [1] * s.num_response for s in pictured]
+    labels = input_ids.masked_fill(_padded(learned, left=False) == 0, -100)
+    kinds = ((input_ids == seeing.model.config.image_token_id) & (mask == 1)).long()
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "labels": labels, "mm_token_type_ids": kinds}  # fmt: skip
+    trainer.model.train()
+    trainer.model.zero_grad()
+    loss = trainer.compute_loss(trainer.model, inputs | _pictures(pictured))
+    loss.backward()
+    expected_grad = _flat_gradient(trainer.model)
+    batch = pack(pictured)
+    trainer.model.zero_grad()
+    logp_N, _ = Scorer(trainer.model)(batch)
+    mine = cross_entropy(logp_N, batch.weight, sum(RESPONSES))
+    mine.backward()
+    assert float(mine) == pytest.approx(float(loss), abs=1e-5)
+    assert (_flat_gradient(trainer.model) - expected_grad).norm() / expected_grad.norm() < 1e-4
 
 
 def test_estimators_of_the_divergence() -> None:
