@@ -150,6 +150,7 @@ def omr_update(setting: Setting) -> dict[str, float]:
             for i, (ids, reward, advantage) in enumerate(zip(mine, rewards, advantages, strict=True))
         ]  # fmt: skip
 
+    start = 0.0
     for step in range(setting.steps + 1):
         if step == 1:
             start = time.perf_counter()

@@ -94,7 +94,7 @@ def model_folder(kind: str, folder: Path) -> Path:
 
 def timed(step: Callable[[Any], int], batches: Sequence[Any]) -> dict[str, float]:
     """Tokens and seconds of all steps but the first; the process's peak in GB."""
-    total = 0
+    total, start = 0, 0.0
     for number, batch in enumerate(batches):
         if number == 1:
             start = time.perf_counter()

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from omr_runtime.models import load
+from omr_runtime.models.families import Layout
 from omr_runtime.models.families.qwen_vl import patch_dim
 from omr_runtime.train import logprobs, tiles
 from omr_runtime.train.advantage import group_advantages
-from omr_runtime.train.batching import Layout, Sample, make_sample, pack
+from omr_runtime.train.batching import Sample, make_sample, pack
 from omr_runtime.train.logprobs import Scorer, token_logprobs
 from omr_runtime.train.losses import (
     Counts,
