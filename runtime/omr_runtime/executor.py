@@ -6,6 +6,7 @@ The driver imports nothing heavy: a second run of a finished recipe ends after r
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import signal
 import threading
@@ -30,13 +31,17 @@ from omrlang.plan import Plan, PlanStage
 _POLL_S = 0.05
 _COMMIT_EVERY_S = 1.0
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+GRACE_S = 110.0
+"""What a training is given after SIGTERM, for the rest of a step and a checkpoint: less than the two minutes' notice that a
+script of ``omr run --emit slurm`` asks for. Slurm without notice kills after KillWait, 30 s by default."""
+
 STALE = 4
 INTERRUPTED = Resumable.exit_code
 
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM: not an error of any stage, so nothing on the way may catch it. ``gently`` is Ctrl-C, which leaves
-    time to finish what is begun; whoever sends SIGTERM will not wait."""
+    time to finish what is begun; whoever sends SIGTERM will not wait, except for a training to save."""
 
     def __init__(self, gently: bool = False) -> None:
         super().__init__()
@@ -238,8 +243,7 @@ def _work(run: Run, stage: PlanStage, started: float) -> None:
                 last_commit = time.monotonic()
             time.sleep(_POLL_S)
     except Interrupted as interrupted:
-        if interrupted.gently:
-            _wind_down(run, worker, tail)
+        _wind_down(run, stage, worker, tail, interrupted.gently)
         raise
     finally:
         worker.stop()
@@ -250,18 +254,37 @@ def _work(run: Run, stage: PlanStage, started: float) -> None:
         raise supervise.why_it_stopped(worker, stage, shards.folder, checkpoints, tail)
 
 
-def _wind_down(run: Run, worker: supervise.Worker, tail: supervise.Tail) -> None:
-    """Wait until the worker has finished what it had begun; a second signal ends the wait."""
+def _wind_down(
+    run: Run, stage: PlanStage, worker: supervise.Worker, tail: supervise.Tail, gently: bool
+) -> None:
+    """Let a training save what it has done, and after Ctrl-C any worker finish what it had begun; a second signal ends the
+    wait."""
+    trains = stage.spec.kind in ("sft", "rl")
+    if trains:
+        run.show.message("saving after the step that runs; a second signal stops at once")
+        run.state.stop(stage.fingerprint).touch()
+    elif gently:
+        run.show.message("finishing what is in flight; Ctrl-C again stops at once")
+        worker.wind_down()
+    else:
+        return
+    _wait(run, worker, tail, None if gently else GRACE_S)
+    left = supervise.reason_left(run.state.artifact(stage.fingerprint)) if trains else None
+    if left is not None:
+        run.show.message(f"{stage.address}: {left['message']}")
+
+
+def _wait(run: Run, worker: supervise.Worker, tail: supervise.Tail, seconds: float | None) -> None:
+    """Until the worker has ended, or another signal comes, or the time is over."""
     enough = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         enough.set()
 
     before = {number: signal.signal(number, stop) for number in _STOPPING}
-    run.show.message("finishing what is in flight; Ctrl-C again stops at once")
-    worker.wind_down()
+    end = math.inf if seconds is None else time.monotonic() + seconds
     try:
-        while worker.process.poll() is None and not enough.is_set():
+        while worker.process.poll() is None and not enough.is_set() and time.monotonic() < end:
             for line in tail.read()[-1:]:
                 run.show.update(line)
             time.sleep(_POLL_S)

@@ -18,6 +18,9 @@ from types import FrameType
 WIND_DOWN = signal.SIGUSR1
 """Asks a worker to begin nothing new and to end when what it has begun is done. One that knows no such thing is ended."""
 
+END = signal.SIGUSR2
+"""Ends all below the keeper. Not SIGTERM: Slurm sends that to every process of a job, and a training that hears it saves."""
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 START_FAILED = 127
@@ -109,6 +112,7 @@ def start(command: list[str]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(WIND_DOWN, signal.SIG_DFL)
+        signal.signal(END, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == keeper:
             os.execvp(command[0], command)
@@ -120,13 +124,14 @@ def start(command: list[str]) -> int:
 
 def main() -> int:
     driver, command = int(sys.argv[1]), sys.argv[2:]
-    signal.signal(signal.SIGTERM, end_all)
+    signal.signal(END, end_all)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(WIND_DOWN, end_all)
-    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(PR_SET_PDEATHSIG, END)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     if os.getppid() != driver:
-        return 128 + signal.SIGTERM
+        return 128 + END
     worker = start(command)
     pass_on(worker)
     while True:

@@ -63,7 +63,7 @@ def write_work(plan: Plan, stage: PlanStage, state: State) -> tuple[list[str], d
 
 def put_order(work: Work, path: Path) -> tuple[list[str], dict[str, str]]:
     """As ``write_work``, of an order that is made already."""
-    for left in (Path(work.out) / "error.json", Path(work.progress)):
+    for left in (Path(work.out) / "error.json", Path(work.progress), work.stop_file):
         left.unlink(missing_ok=True)
     Path(work.out).mkdir(parents=True, exist_ok=True)
     write_atomic(path, work.model_dump_json().encode())

@@ -53,6 +53,10 @@ class State:
     def progress(self, fingerprint: str) -> Path:
         return self.folder / "work" / f"{fingerprint}.progress"
 
+    def stop(self, fingerprint: str) -> Path:
+        """As a work order's ``stop_file``."""
+        return self.progress(fingerprint).with_suffix(".stop")
+
 
 def empty_index() -> dict[str, Any]:
     parts = ("stages", "names", "rates", "previous", "probes", "published")

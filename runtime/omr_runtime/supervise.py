@@ -15,7 +15,7 @@ from typing import Any
 import omr_runtime
 import omrlang
 from omr_runtime.errors import DamagedArtifact, Resumable, RunError
-from omr_runtime.keeper import WIND_DOWN
+from omr_runtime.keeper import END, WIND_DOWN
 from omr_runtime.lock import MARK
 from omr_runtime.shortage import oom_kills, told
 from omrlang.plan import PlanStage
@@ -47,7 +47,7 @@ class Worker:
     def stop(self) -> None:
         """End the worker and all below it. What it committed stays."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(END)
             try:
                 self.process.wait(timeout=15)
             except subprocess.TimeoutExpired:
@@ -146,7 +146,7 @@ def why_it_stopped(
 ) -> RunError:
     """The reason that the worker left in ``out``, or what its end tells."""
     code, address = worker.process.returncode, stage.address
-    left = _left(out)
+    left = reason_left(out)
     if _was_killed_for_memory(worker, left):
         what = f"its process was killed by the kernel for want of memory{tail.reached}"
         message = told(stage, what, checkpoints)
@@ -164,7 +164,7 @@ def why_it_stopped(
     return Resumable(f"{address}: its process {end}{hint}; the log says why: {worker.log}")
 
 
-def _left(out: Path) -> dict[str, Any] | None:
+def reason_left(out: Path) -> dict[str, Any] | None:
     """What the worker left as its reason."""
     try:
         found: dict[str, Any] = json.loads((out / "error.json").read_text())

@@ -142,6 +142,11 @@ class Work(Frozen):
     def read(path: str | Path) -> Work:
         return Work.model_validate_json(Path(path).read_text())
 
+    @property
+    def stop_file(self) -> Path:
+        """There once the driver wishes that a training saves what is done and ends."""
+        return Path(self.progress).with_suffix(".stop")
+
     def rows_of(self, name: str) -> InputRows:
         """The row set of the stage of that name. KeyError if the work order has none."""
         for entry in (*self.inputs, *self.others):

@@ -31,6 +31,7 @@ from omr_runtime.train.rollout import (
 )
 from omr_runtime.train.schedule import learning_rate
 from omr_runtime.train.sft import copy_companions
+from omr_runtime.train.stopping import Stop, listening, stopped
 from omr_runtime.train.watch import NAME as WATCHED
 from omr_runtime.train.watch import Watcher, open_watch
 from omr_runtime.verify.asking import cascade_for
@@ -67,7 +68,8 @@ def train(work: Work) -> None:
     checkpoints = open_checkpoints(work, trainer, spec)
     finished = checkpoints.finished(model)
     if finished is None:
-        _all_steps(run, loaded, checkpoints)
+        with listening(work, trainer) as stop:
+            _all_steps(run, loaded, checkpoints, stop)
         write = partial(_write_model, trainer, loaded.folder)
         checkpoints.finish(model, write, run.log.take(), run.totals)
     else:
@@ -113,8 +115,9 @@ def _places(
     return whole
 
 
-def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints) -> None:
-    """All steps that are still to do; rollouts are published with the checkpoint that they led to."""
+def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints, stop: Stop) -> None:
+    """All steps that are still to do; rollouts are published with the checkpoint that they led to. Resumable where the ranks
+    were asked to stop."""
     spec, work, trainer = run.spec, run.work, run.trainer
     cascade = cascade_for(work, spec.reward, spec.prompt, num_workers=1)
     with ExitStack() as stack:
@@ -131,10 +134,13 @@ def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints) -> None:
         reward = stack.enter_context(Reward(cascade))
         for step in range(run.totals["step"], run.prompts.num_steps):
             with in_step(step + 1, run.prompts.num_steps):
-                _step(run, step, rollouts, reward, policy)
+                asked = _step(run, step, rollouts, reward, policy, stop)
                 _look(run, rollouts, watcher)
-            if _saves(run, step + 1):
+            asked = asked and step + 1 < run.prompts.num_steps
+            if asked or _saves(run, step + 1):
                 checkpoints.save(step + 1, run.log.take(), run.totals)
+            if asked:
+                raise stopped(trainer, step + 1, run.prompts.num_steps)
 
 
 def _at_the_start() -> dict[str, Any]:
@@ -171,8 +177,10 @@ def _log_too_long(run: Run) -> None:
         run.log.add("verdict", [verdict])
 
 
-def _step(run: Run, step: int, rollouts: Rollouts, reward: Reward, policy: Policy) -> None:
-    """Fill one batch with rollouts and make its updates."""
+def _step(
+    run: Run, step: int, rollouts: Rollouts, reward: Reward, policy: Policy, stop: Stop
+) -> bool:
+    """Fill one batch with rollouts and make its updates; whether any rank was asked to stop meanwhile."""
     trainer, start = run.trainer, time.perf_counter()
     if step > 0:
         rollouts.refresh(trainer)
@@ -190,7 +198,7 @@ def _step(run: Run, step: int, rollouts: Rollouts, reward: Reward, policy: Polic
         "rollout_s": rolled - start,
         "update_s": end - rolled,
     }
-    _account(run, step, batch, metrics)
+    return _account(run, step, batch, metrics, stop)
 
 
 def _fill(run: Run, step: int, rollouts: Rollouts, reward: Reward) -> Batch:
@@ -206,10 +214,11 @@ def _fill(run: Run, step: int, rollouts: Rollouts, reward: Reward) -> Batch:
     return fill(run.spec, run.trainer, step + 1, take, roll)
 
 
-def _account(run: Run, step: int, batch: Batch, metrics: dict[str, float]) -> None:
-    """Records, figures and totals of a step that is done."""
+def _account(run: Run, step: int, batch: Batch, metrics: dict[str, float], stop: Stop) -> bool:
+    """Records, figures and totals of a step that is done. With their records ranks tell whether they were asked to stop."""
     totals, log = run.totals, run.log
-    for records in run.trainer.gather(list(_records(run, step, batch))):
+    told = run.trainer.gather((list(_records(run, step, batch)), stop.asked()))
+    for records, _ in told:
         log.add("rollout", records)
     used = dict.fromkeys(run.questions.rows[member.row]["id"] for member in batch.members)
     log.step(step + 1, metrics, used)
@@ -220,6 +229,7 @@ def _account(run: Run, step: int, batch: Batch, metrics: dict[str, float]) -> No
     totals["seconds"] += metrics["rollout_s"] + metrics["update_s"]
     for name in ("reward", "response_tokens", "entropy"):
         totals[name] = metrics.get(name)
+    return any(asked for _, asked in told)
 
 
 def _records(run: Run, step: int, batch: Batch) -> Iterator[dict[str, Any]]:

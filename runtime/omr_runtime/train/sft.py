@@ -25,6 +25,7 @@ from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder
 from omr_runtime.train.losses import cross_entropy
 from omr_runtime.train.metrics import RunLog
 from omr_runtime.train.schedule import learning_rate
+from omr_runtime.train.stopping import Stop, listening, stopped
 from omr_runtime.work import Work, finish, read_rows
 from omrlang.schema import Sft
 from omrlang.types import Prompt
@@ -131,7 +132,8 @@ def train(work: Work) -> None:
     checkpoints = open_checkpoints(work, trainer, spec)
     totals = checkpoints.finished(model)
     if totals is None:
-        totals = _run(trainer, rows, lengths, plan, spec, log, checkpoints)
+        with listening(work, trainer) as stop:
+            totals = _run(trainer, rows, lengths, plan, spec, log, checkpoints, stop)
         write = partial(_write_model, trainer, loaded.folder)
         checkpoints.finish(model, write, log.take(), totals)
     log.close()
@@ -176,8 +178,9 @@ def _run(
     spec: Sft,
     log: RunLog,
     checkpoints: Checkpoints,
+    stop: Stop,
 ) -> dict[str, Any]:
-    """All steps that are still to do. Gives the totals of the run."""
+    """All steps that are still to do. Gives the totals of the run. Resumable where the ranks were asked to stop."""
     every = spec.checkpoint.every if spec.checkpoint else default_interval(len(plan.steps))
     totals = checkpoints.resume()
     if totals is None:
@@ -186,7 +189,12 @@ def _run(
     first = totals["step"]
     for step in range(first, len(plan.steps)):
         with in_step(step + 1, len(plan.steps)):
-            metrics = _step(trainer, rows, lengths, plan.steps[step], spec, step, len(plan.steps))
+            members = plan.steps[step]
+            metrics = _step(trainer, rows, lengths, members, spec, step, len(plan.steps), stop)
+        if metrics is None:
+            if step > first and step % every:
+                checkpoints.save(step, log.take(), totals)
+            raise stopped(trainer, step, len(plan.steps))
         totals["step"], totals["loss"] = step + 1, metrics["loss"]
         totals["tokens"] += metrics["tokens"]
         if step > first or len(plan.steps) == 1:  # a process's first step also warms up
@@ -212,14 +220,17 @@ def _step(
     spec: Sft,
     step: int,
     num_steps: int,
-) -> dict[str, float]:
-    """One optimiser step over the rows ``members``: its figures."""
+    stop: Stop,
+) -> dict[str, float] | None:
+    """One optimiser step over the rows ``members``: its figures. None, and no step, where any rank was asked to stop: they
+    learn of it with the counts that they exchange anyway."""
     start = time.perf_counter()
     mine = trainer.assign([lengths[i] for i in members], spec.micro_batch or spec.pack)
     batches = [trainer.pack([rows.sample(members[k]) for k in one]) for one in mine]
-    weighted, tokens = trainer.total(
-        [sum(b.num_weighted for b in batches), sum(b.num_tokens for b in batches)]
-    )
+    counts = [sum(b.num_weighted for b in batches), sum(b.num_tokens for b in batches)]
+    weighted, tokens, asked = trainer.total([*counts, float(stop.asked())])
+    if asked:
+        return None
 
     def loss_of(batch: PackedBatch, logp_N: Tensor, entropy_N: Tensor) -> Tensor:
         return cross_entropy(logp_N, batch.weight, weighted)
