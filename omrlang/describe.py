@@ -113,7 +113,8 @@ def type_text(key: Key) -> str:
     calls = [f"`{word}(…)`" for word in key.choices]
     if key.words or calls:
         other = [_WORDS[branch] for branch in key.branches if branch in _WORDS]
-        return " | ".join([*other, *(f"`{word}`" for word in key.words), *calls])
+        shown = " | ".join([*other, *(f"`{word}`" for word in key.words), *calls])
+        return f"a list of {shown}" if key.is_list else shown
     named = [_WORDS.get(branch, "") for branch in key.branches]
     return " or ".join(word for word in named if word)
 

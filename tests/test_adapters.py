@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -24,10 +24,11 @@ from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.loop import Trainer, open_accelerator
 from omr_runtime.train.rollout import everyones_weights
-from omr_runtime.train.sft import _rows
+from omr_runtime.train.sft import _rows, copy_companions
 from omr_runtime.work import Work
+from omrlang.estimate.shapes import adapter_params, part_params, shape_of
 from omrlang.schema.sft import Training
-from omrlang.types import Amount, Checkpoint, Grpo, Lora
+from omrlang.types import Amount, Checkpoint, Fresh, Grpo, Lora, Model, Part
 from omrlang.types.training import Matrix
 
 LORA = Lora(rank=4, alpha=8)
@@ -353,3 +354,50 @@ NAMES = {
 @pytest.mark.parametrize(("name", "part"), NAMES.items())
 def test_the_part_of_a_weight_in_every_family(name: str, part: str) -> None:
     assert adapters.part_of(name) == part
+
+
+FAMILIES: tuple[str, ...] = get_args(Fresh.model_fields["family"].annotation)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counts_of_the_plan_are_those_of_the_model(tmp_path: Path, family: str) -> None:
+    """Of every family: parts by the names of weights against parts by the numbers of a shape, and the adapters that peft made."""
+    folder = fresh_folder(tmp_path / family, family)
+    vision = {"vision_layers": 2, "vision_hidden": 64} if family != "qwen2" else {}
+    source = {"family": family, "layers": 2, "hidden": 64, "heads": 4, "seed": 3, **vision}
+    shape = shape_of(Model(name="tiny", source=Fresh.model_validate(source)))
+    assert shape is not None
+    model: Any = load(folder).model
+    counts = dict.fromkeys(get_args(Part), 0)
+    for name, param in model.named_parameters():
+        counts[adapters.part_of(name)] += param.numel()
+    expected = part_params(shape)
+    for part in ("language", "embeddings", "head"):
+        assert counts[part] == expected[part], part
+    assert counts["vision"] + counts["projector"] == shape.vision_params
+    assert (counts["projector"] > 0) == (family != "qwen2")
+    adapters.choose_trained(model, sft_spec(adapter=LORA))
+    own = sum(param.numel() for param in model.parameters() if param.requires_grad)
+    assert own == adapter_params(shape, LORA.rank)
+
+
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one != "qwen2_5_vl"])
+def test_both_forms_say_the_same_in_every_family(tmp_path: Path, family: str) -> None:
+    start = fresh_folder(tmp_path / "start", family)
+    trainer = opened(start, sft_spec(adapter=LORA))
+    randomised(trainer.model)
+    trainer.save_model(tmp_path / "saved")
+    merged: Any = load_weights(tmp_path / "saved", start)
+    plain: Any = load(start).model
+    adapted = PeftModel.from_pretrained(plain, tmp_path / "saved" / adapters.FOLDER)
+    ids = torch.arange(5, 60)[None]
+    with torch.no_grad():
+        expected = trainer.model.eval()(input_ids=ids).logits
+        for model in (merged, adapted):
+            torch.testing.assert_close(model(input_ids=ids).logits, expected, atol=1e-5, rtol=0)
+
+
+def load_weights(folder: Path, base: Path) -> Any:
+    """A model whose folder lacks what a stage copies from the one that it started from."""
+    copy_companions(base, folder)
+    return load(folder).model

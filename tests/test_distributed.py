@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from omr_runtime.models import load
 from omr_runtime.train.checkpoint import FINAL, Checkpoints
 from omr_runtime.train.launch import command
 from omr_runtime.work import Shards, Work
-from omrlang.types import AdamW, Amount, Checkpoint, Constant, Gpu, Hardware, Zero
+from omrlang.types import AdamW, Amount, Checkpoint, Constant, Gpu, Hardware, Lora, Zero
 from tests.training_parts import drawn_rows, fresh_folder, sft_spec, sft_work
 
 ROOT = Path(__file__).parents[1]
@@ -222,3 +223,39 @@ def test_checkpoints_keep_the_newest(tmp_path: Path) -> None:
     checkpoints.keep = 1
     checkpoints.close()
     assert not tmp_path.exists()
+
+
+# ---- adapters ------------------------------------------------------------------------------------------------------
+
+ADAPTER = {"adapter": Lora(rank=4, alpha=8)}
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Work:
+    return _train(tmp_path_factory.mktemp("adapted"), base, **ADAPTER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3)], ids=str)
+def test_adapters_on_two_processes_resume_and_equal_one(
+    tmp_path: Path, base: Path, adapted: Work, sharding: Zero | None
+) -> None:
+    settings = {"processes": 2, "sharding": sharding, "checkpoint": Checkpoint(every=2), **ADAPTER}
+    work = _stopped_at_checkpoint(tmp_path, base, settings)
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*/step-000002")
+    held = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+    whole = sum(weight.nbytes for weight in _model(adapted).values())
+    assert held < whole, "frozen weights are in no checkpoint"
+    (Path(work.out)).unlink()
+    done = _launch(work, tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert len(_steps(work, 0)) == 2 + 2, "only the steps after the checkpoint ran again"
+    _check_same(work, adapted, atol=2e-5)
+    own = [
+        load_file(_folder(one) / "adapter" / "adapter_model.safetensors") for one in (work, adapted)
+    ]
+    assert own[0].keys() == own[1].keys()
+
+
+def _folder(work: Work) -> Path:
+    return Path(work.state) / "models" / work.stage.fingerprint

@@ -41,6 +41,7 @@ from omrlang.types import (
     Grpo,
     Gspo,
     Lit,
+    Lora,
     OpenAI,
     Overlong,
     RowExpr,
@@ -310,8 +311,11 @@ def launch(work: Work) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3)])
-def test_two_processes_equal_one(tmp_path: Path, base: Path, sharding: Zero | None) -> None:
+@pytest.mark.parametrize("adapter", [None, Lora(rank=4, alpha=8)], ids=["whole", "adapters"])
+@pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3)], ids=str)
+def test_two_processes_equal_one(
+    tmp_path: Path, base: Path, sharding: Zero | None, adapter: Lora | None
+) -> None:
     algorithm = Grpo(clip=(0.2, 0.2), kl=0.01)
     # Under Adam's usual eps a gradient that is nothing but rounding becomes a whole step, up or down as the sum was made.
     settings: dict[str, Any] = {
@@ -319,6 +323,7 @@ def test_two_processes_equal_one(tmp_path: Path, base: Path, sharding: Zero | No
         "minibatch": Amount(value=2, unit="prompts"),
         "algorithm": algorithm,
         "optimizer": AdamW(eps=1e-4),
+        "adapter": adapter,
     }
     one = made(tmp_path / "one", base, **settings)
     rl.train(one)
