@@ -36,7 +36,6 @@ from gpu_parts import (
     text_batch,
     wait,
 )
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy as whole_cross_entropy
 from torch.nn.functional import scaled_dot_product_attention
@@ -56,7 +55,7 @@ from omr_runtime.train.logprobs import Scorer, token_logprobs
 from omr_runtime.train.loop import Trainer
 from omr_runtime.train.losses import Counts, cross_entropy, policy_loss
 from omr_runtime.train.patches import use_patch_products
-from omrlang.types import Gspo
+from omrlang.types import Gspo, Lora
 
 Row: TypeAlias = dict[str, Any]
 log = logging.getLogger("gpu")
@@ -399,7 +398,7 @@ def _sft_rows(
     **more: Any,
 ) -> None:
     """A step of one micro-batch and one of three: their difference is two passes, the rest the optimiser."""
-    spec = spec_of("sft", batch.num_tokens, recompute)
+    spec = trainer.spec.model_copy(update={"pack": batch.num_tokens, "recompute": recompute})
     _recompute(trainer.model, recompute)
     assert trainer.optimizer is not None
     trainer.optimizer.zero_grad()  # of a row that failed
@@ -435,40 +434,19 @@ def _profile(out: Out, trainer: Trainer, batch: PackedBatch) -> None:
 # ---- the 7B model, of which a part is trained ----------------------------------------------------------------------
 
 RANK = 16
-ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def sft_part(out: Out) -> None:
-    """Adapters on every matrix of the text model; then its last four layers alone."""
+    """The 7B model with the adapters that a recipe's `adapter = lora(…)` gives it."""
     size, unit = sizes()["7b"], 1024 if ON_GPU else 16
-    model = build(size).requires_grad_(False)
-    with out.row("adapters"):
-        config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=ADAPTED)
-        inject_adapter_in_model(config, model.model.language_model)
-        _rows_7b(
-            out,
-            "adapters",
-            size,
-            model,
-            RANK,
-            [(16 * unit, True), (6 * unit, False), (64 * unit, True)],
-        )
-    model = build(size).requires_grad_(False)
-    with out.row("last layers"):
-        model.model.language_model.layers[-4:].requires_grad_(True)
-        _rows_7b(out, "last four layers", size, model, 0, [(16 * unit, False)])
-
-
-def _rows_7b(
-    out: Out, name: str, size: Size, model: Any, lora: int, cases: Sequence[tuple[int, bool]]
-) -> None:
-    trainer = open_trainer(model, spec_of("sft", cases[0][0], True))
+    adapter = Lora(rank=RANK, alpha=2.0 * RANK)
+    cases = [(16 * unit, True), (6 * unit, False), (64 * unit, True)]
+    trainer = open_trainer(build(size), spec_of("sft", cases[0][0], True, adapter=adapter))
     for tokens, recompute in cases:
-        what = f"{name}, {tokens}{', recompute' if recompute else ''}"
+        what = f"adapters, {tokens}{', recompute' if recompute else ''}"
         batch = text_batch(size, tokens)
         _sft_rows(
-            out, what, size, trainer, batch, recompute, few=True, trained=False,
-            **({"lora": lora} if lora else {}),
+            out, what, size, trainer, batch, recompute, few=True, trained=False, lora=RANK
         )  # fmt: skip
 
 
