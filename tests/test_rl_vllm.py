@@ -9,7 +9,7 @@ import pytest
 from test_rl import launch, metric, rl_spec, rl_work, table
 from training_parts import drawn_rows, fresh_folder
 
-from omrlang.types import Constant
+from omrlang.types import Constant, Lora
 
 pytestmark = [
     pytest.mark.slow,
@@ -17,10 +17,13 @@ pytestmark = [
 ]
 
 
-def test_pushed_weights_keep_engine_and_trainer_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", [None, Lora(rank=8, alpha=64)], ids=["whole", "adapters"])
+def test_pushed_weights_keep_engine_and_trainer_together(
+    tmp_path: Path, adapter: Lora | None
+) -> None:
     base = fresh_folder(tmp_path / "base", "qwen2", hidden=128)
     rows = drawn_rows(tmp_path, 8, with_images=False)
-    spec = rl_spec(steps=4, engine=None, precision="bf16", lr=Constant(peak=3e-3))
+    spec = rl_spec(steps=4, engine=None, precision="bf16", lr=Constant(peak=3e-3), adapter=adapter)
     work = rl_work(tmp_path, base, rows, spec)
     launch(work)
     rollouts = table(work, "rollout")

@@ -180,5 +180,7 @@ def _of_the_states(spec: Sft | Rl) -> Iterator[Lower]:
         yield Lower("sharding = zero(2)", STATES[1:])
     if count > 1 and at < 3:
         yield Lower("sharding = zero(3)", STATES)
+    if spec.adapter is None:
+        yield Lower("adapter = lora(rank = 16, alpha = 32)", STATES[1:], alters=True)
     if spec.hardware is None and count > 1:
         yield Lower(f"processes = {count // 2}", STATES)
