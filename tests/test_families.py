@@ -5,7 +5,7 @@ The oracle is transformers alone: its models without anything of ours, its proce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import transformers
 from PIL import Image
 from training_parts import PROMPT, drawn_rows, fresh_folder, sft_spec, sft_work
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 
 from omr_runtime import chat
 from omr_runtime.engines.asking import placeholders
@@ -29,9 +30,9 @@ from omr_runtime.train.batching import Sample, dummy_sample, make_sample, pack
 from omr_runtime.train.logprobs import Scorer
 from omrlang.estimate.shapes import shape_of
 from omrlang.estimate.visual import image_tokens
-from omrlang.types import Fresh, Model
+from omrlang.types import Fresh, Lora, Model
 
-FRESH = ["qwen2_5_vl", "qwen3_vl", "llava", "smolvlm", "gemma3"]
+FRESH = ["qwen2_5_vl", "qwen3_vl", "llava", "llava_onevision", "smolvlm", "gemma3"]
 TILED = ("smolvlm", "idefics3")
 SIZES = [(), ((56, 56),), ((84, 56), (60, 130)), (), ((30, 200),)]
 """Height and width of the images of each row: with none, one and two of them."""
@@ -74,23 +75,59 @@ def loud(model: Any) -> None:
                 parameter.normal_(std=0.15, generator=generator)
 
 
-def as_idefics3(folder: Path) -> Path:
+def as_qwen2_vl(folder: Path) -> None:
+    """Qwen2.5-VL's language model with the tower of Qwen2-VL."""
+    config = transformers.AutoConfig.from_pretrained(folder).to_dict()
+    tower = {"depth": 2, "embed_dim": 64, "hidden_size": 64, "mlp_ratio": 3, "num_heads": 2}
+    text = config["text_config"] | {"model_type": "qwen2_vl_text"}
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    made = transformers.Qwen2VLConfig(
+        text_config=text,
+        vision_config=tower,
+        tie_word_embeddings=True,
+        **{name: config[name] for name in names},
+    )
+    transformers.Qwen2VLForConditionalGeneration(made).save_pretrained(folder)
+
+
+def as_qwen3_vl_moe(folder: Path) -> None:
+    """Qwen3-VL with four experts in each layer, of which a token goes through two."""
+    config = transformers.AutoConfig.from_pretrained(folder).to_dict()
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+    text = config["text_config"] | experts | {"model_type": "qwen3_vl_moe_text"}
+    tower = config["vision_config"] | {"model_type": "qwen3_vl_moe_vision"}
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    made = transformers.Qwen3VLMoeConfig(
+        text_config=text,
+        vision_config=tower,
+        tie_word_embeddings=True,
+        **{name: config[name] for name in names},
+    )
+    transformers.Qwen3VLMoeForConditionalGeneration(made).save_pretrained(folder)
+
+
+def as_idefics3(folder: Path) -> None:
     """SmolVLM's weights as an Idefics 3: the same layers under another type, put together by other code."""
     for name in ("config.json", "preprocessor_config.json"):
         text = (folder / name).read_text()
         text = text.replace("smolvlm", "idefics3").replace("SmolVLM", "Idefics3")
         (folder / name).write_text(text)
-    return folder
 
 
-@pytest.fixture(scope="module", params=[*FRESH, "idefics3"])
+OTHERS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "qwen2_vl": ("qwen2_5_vl", as_qwen2_vl),
+    "qwen3_vl_moe": ("qwen3_vl", as_qwen3_vl_moe),
+    "idefics3": ("smolvlm", as_idefics3),
+}
+"""Model types that are made of a fresh one of another."""
+
+
+@pytest.fixture(scope="module", params=[*FRESH, *OTHERS])
 def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Known:
-    tiled = request.param == "idefics3"
-    folder = fresh_folder(
-        tmp_path_factory.mktemp(request.param), "smolvlm" if tiled else request.param
-    )
-    if tiled:
-        as_idefics3(folder)
+    base, change = OTHERS.get(request.param, (request.param, lambda folder: None))
+    folder = fresh_folder(tmp_path_factory.mktemp(request.param), base)
+    torch.manual_seed(0)
+    change(folder)
     loaded = load(folder)
     loud(loaded.model)
     prompts = [chat.encode_prompt(loaded, row, PROMPT, seen) for row, seen in rows_and_images()]
@@ -232,7 +269,7 @@ def gradients_of_all(known: Known) -> set[str]:
 def own_processor(known: Known) -> Any:
     """The family's processor of text and images; None where it needs torchvision, for videos. SmolVLM's needs it too; it
     writes of images what Idefics 3's does."""
-    if known.family.startswith("qwen"):
+    if known.family.startswith("qwen") or known.family == "llava_onevision":
         return None
     if known.family in TILED:
         one = load_tokenizer(known.folder)
@@ -246,9 +283,7 @@ def test_the_prompt_is_what_the_familys_own_processor_makes(known: Known) -> Non
     own, loaded = own_processor(known), known.loaded
     for (row, images), made in zip(rows_and_images(), known.prompts, strict=True):
         if own is None:
-            sizes = [(image.height, image.width) for image in images]
-            count = loaded.image_processor.get_number_of_image_patches  # type: ignore[union-attr]
-            expected = sum(count(*size, {}) // 4 for size in sizes)
+            expected = placeholders_of(known, images)
             assert made.input_ids.count(loaded.image_token_id or -1) == expected
             continue
         turns = [turn | {"content": parts(turn["content"])} for turn in chat.messages(row, PROMPT)]
@@ -261,6 +296,23 @@ def test_the_prompt_is_what_the_familys_own_processor_makes(known: Known) -> Non
             torch.testing.assert_close(
                 shown.view_as(made.images["pixel_values"]), made.images["pixel_values"]
             )
+
+
+def placeholders_of(known: Known, images: list[Image.Image]) -> int:
+    """As the family's processor counts them, without the part of it that is for videos."""
+    if known.family == "llava_onevision":
+        return of_onevision(known, images) if images else 0
+    count = known.loaded.image_processor.get_number_of_image_patches  # type: ignore[union-attr]
+    return sum(count(image.height, image.width, {}) // 4 for image in images)
+
+
+def of_onevision(known: Known, images: list[Image.Image]) -> int:
+    real = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)
+    real.image_processor, real.image_token = known.loaded.image_processor, "<image>"
+    real.num_image_tokens, real.vision_aspect_ratio = 16, "anyres_max_9"
+    real.vision_feature_select_strategy = "full"
+    made = real.image_processor([images], return_tensors="np")
+    return sum(real.replace_image_token(made, i).count("<image>") for i in range(len(images)))
 
 
 def parts(content: Any) -> list[dict[str, Any]]:
@@ -348,6 +400,30 @@ def test_two_steps_of_sft_and_the_model_in_plain_transformers(known: Known, tmp_
     assert [one.token_ids for one in answers] == [greedy(known, plain, one) for one in made]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"freeze": ("vision", "projector")},
+        {"adapter": Lora(rank=2, alpha=4, targets=("q_proj", "v_proj"))},
+    ],
+)
+def test_what_is_kept_stays_and_what_is_trained_moves(
+    known: Known, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """By the names that the family gives its parts: a tower has matrices of the same names as the language model."""
+    work = sft_work(tmp_path, known.folder, drawn_rows(tmp_path, 6), sft_spec(steps=1, **changes))
+    run_sft(work)
+    before: Any = load(known.folder).model
+    after: Any = load(tmp_path / "models" / work.stage.fingerprint).model
+    moved = {
+        name.partition("model.")[2].split(".")[0]
+        for (name, a), b in zip(before.named_parameters(), after.parameters(), strict=True)
+        if (a != b).any()
+    }
+    decoder = "text_model" if known.family in TILED else "language_model"
+    assert moved == {decoder}
+
+
 def test_a_stage_may_set_pixels_only_where_images_keep_their_size(known: Known) -> None:
     (row, images), family = rows_and_images()[1], known.loaded.layout.family
     assert family is not None
@@ -400,14 +476,14 @@ def test_the_plan_knows_the_size_of_a_model_made_from_its_config(
 
 @pytest.mark.parametrize("size", [(56, 56), (84, 56), (60, 130), (200, 30), (500, 400)])
 def test_the_plan_counts_the_tokens_of_an_image(known: Known, size: tuple[int, int]) -> None:
-    family = "smolvlm" if known.family in TILED else known.family
-    shape = shape_of(Model(name="m", source=source(family)))
+    base, _ = OTHERS.get(known.family, (known.family, None))
+    shape = shape_of(Model(name="m", source=source(base)))
     assert shape is not None
     row = {"id": "r", "question": "What?", "images": ["d"]}
     with_image = chat.encode_prompt(known.loaded, row, PROMPT, [picture(size, 3)])
     without = chat.encode_prompt(known.loaded, row | {"images": []}, PROMPT)
     found = len(with_image.input_ids) - len(without.input_ids)
-    assert found - MARKS_AROUND.get(known.family, 0) == image_tokens(shape, *size)
+    assert found - MARKS_AROUND.get(base, 0) == image_tokens(shape, *size)
 
 
 MARKS_AROUND = {"qwen2_5_vl": 2, "qwen3_vl": 2, "gemma3": 6}

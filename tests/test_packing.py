@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,12 +52,16 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def _model(folder: Path) -> Any:
     model: Any = load(folder).model
+    _loud(model)
+    return model
+
+
+def _loud(model: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:  # large weights, so that a token seen by mistake would show
                 parameter.normal_(std=0.15, generator=generator)
-    return model
 
 
 def _samples(layout: Layout, with_images: bool) -> list[Sample]:
@@ -171,6 +176,26 @@ def test_layers_that_see_so_many_tokens_alone(shared: bool, tmp_path: Path) -> N
     model.get_decoder().layers[0].self_attn.sliding_window = None
     far, _ = Scorer(model)(pack(rows))
     assert (before - far).abs().max() > 1e-2
+
+
+TEXT_MODELS: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 2},
+    "mistral": {"sliding_window": 5, "head_dim": 16},
+    "qwen3": {"head_dim": 16},
+    "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 5},
+}
+
+
+@pytest.mark.parametrize("kind", TEXT_MODELS)
+def test_packed_equals_unpacked_in_other_text_models(kind: str) -> None:
+    numbers = {"vocab_size": 70, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4} | TEXT_MODELS[kind]
+    config = transformers.AutoConfig.for_model(kind, **numbers, **heads, pad_token_id=0)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    _loud(model.eval())
+    _check_equal(model, _samples(Layout.of(config), False))
+    _check_equal(model, _of_groups(Layout.of(config), False))
 
 
 def test_the_engine_sees_no_further_than_a_layer_does(tmp_path: Path) -> None:

@@ -95,6 +95,14 @@ def _clip_tower(source: Fresh) -> int:
     return first + blocks + 2 * width + _linear(width, source.hidden) + _linear(source.hidden, source.hidden)  # fmt: skip
 
 
+def _onevision_tower(source: Fresh) -> int:
+    """Tiles of 56 x 56 in patches of 14 x 14, blocks, a norm, a projector of two matrices, and what ends a row."""
+    width = _width(source)
+    first = _linear(3 * 14 * 14, width) + 16 * width
+    join = _linear(width, source.hidden) + _linear(source.hidden, source.hidden) + source.hidden
+    return first + _layers(source) * _plain_block(width) + 2 * width + join
+
+
 def _smolvlm_tower(source: Fresh) -> int:
     """Tiles of 56 x 56 in patches of 14 x 14, blocks, a norm, and one matrix over four patches."""
     width = _width(source)
@@ -119,6 +127,9 @@ _TOWERS: Mapping[str, Tower] = {
     "qwen2_5_vl": Tower(_qwen2_layer, _qwen2_5_tower),
     "qwen3_vl": Tower(_qwen3_layer, _qwen3_tower, cut={"patch": 16}),
     "llava": Tower(_llama_layer, _clip_tower, -3, {"tiling": "fixed", "tile": 56, "merge": 1}),
+    "llava_onevision": Tower(
+        _qwen2_layer, _onevision_tower, -2, {"tiling": "anyres", "tile": 56, "merge": 1}
+    ),
     "smolvlm": Tower(
         _llama_layer, _smolvlm_tower, 36, {"tiling": "split", "tile": 56, "max_side": 112}
     ),

@@ -102,7 +102,7 @@ class Fresh(Frozen):
 
     kind: Literal["fresh"] = "fresh"
     family: Annotated[
-        Literal["qwen2", "qwen2_5_vl", "qwen3_vl", "llava", "smolvlm", "gemma3"],
+        Literal["qwen2", "qwen2_5_vl", "qwen3_vl", "llava", "llava_onevision", "smolvlm", "gemma3"],
         Setting("which architecture", cls="weights"),
     ]
     layers: Annotated[int, Setting("transformer layers", cls="weights", ge=1)]

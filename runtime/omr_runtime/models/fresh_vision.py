@@ -197,6 +197,33 @@ def _square_tower(source: Fresh) -> dict[str, Any]:
     }
 
 
+def _llava_onevision(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Any]:
+    """Qwen2 with SigLIP; grids of up to 6 x 6 crops, nine crops' worth of tokens at most."""
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        Qwen2Config,
+        SiglipVisionConfig,
+    )
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
+
+    grids = [[TILE * down, TILE * across] for down in range(1, 7) for across in range(1, 7)]
+    config = LlavaOnevisionConfig(
+        text_config=Qwen2Config(**text_settings(source, tokenizer), tie_word_embeddings=True),
+        vision_config=SiglipVisionConfig(**_square_tower(source), vision_use_head=False),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=grids,
+        tie_word_embeddings=True,
+    )
+    images = LlavaOnevisionImageProcessorPil(
+        size={"height": TILE, "width": TILE}, image_grid_pinpoints=grids
+    )
+    return LlavaOnevisionForConditionalGeneration(config), images
+
+
 # ---- SmolVLM -------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +293,7 @@ BUILDERS: Mapping[str, Builder] = {
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
     "llava": _llava,
+    "llava_onevision": _llava_onevision,
     "smolvlm": _smolvlm,
     "gemma3": _gemma3,
 }

@@ -57,6 +57,7 @@ MARKS: Mapping[str, Marks] = {
     "qwen2_5_vl": QWEN,
     "qwen3_vl": QWEN,
     "llava": Marks(("<image>",), "<image>"),
+    "llava_onevision": Marks(("<image>", "<video>"), "<image>"),
     "smolvlm": Marks((AROUND, WHOLE, *_TILES, "<image>"), "<image>", ("\n\n",)),
     "gemma3": Marks(tuple(_GEMMA.values()), _GEMMA["boi_token"], named=_GEMMA),
 }

@@ -20,9 +20,10 @@ from omr_runtime.models.families.family import (
 from omr_runtime.models.families.gemma import GEMMA
 from omr_runtime.models.families.idefics import IDEFICS
 from omr_runtime.models.families.llava import LLAVA
+from omr_runtime.models.families.llava_onevision import LLAVA_ONEVISION
 from omr_runtime.models.families.qwen_vl import QWEN_VL
 
-FAMILIES = (QWEN_VL, LLAVA, IDEFICS, GEMMA)
+FAMILIES = (QWEN_VL, LLAVA, LLAVA_ONEVISION, IDEFICS, GEMMA)
 
 
 def family_of(model_type: str) -> Family:
