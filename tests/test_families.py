@@ -15,6 +15,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from test_rl import metric, rl_spec, rl_work, table
 from training_parts import PROMPT, drawn_rows, fresh_folder, sft_spec, sft_work
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
@@ -25,6 +26,7 @@ from omr_runtime.engines.decode import Ask, Draw, samples
 from omr_runtime.errors import RunError
 from omr_runtime.models import Loaded, load, load_tokenizer
 from omr_runtime.models.families import FAMILIES, supported
+from omr_runtime.stages.rl import run as train_rl
 from omr_runtime.stages.sft import run as run_sft
 from omr_runtime.train.batching import Sample, dummy_sample, make_sample, pack
 from omr_runtime.train.logprobs import Scorer
@@ -221,6 +223,35 @@ def test_images_matter_and_the_tower_learns(known: Known) -> None:
     known.model.zero_grad()
 
 
+def test_what_is_computed_again_in_the_backward_pass_is_the_same(known: Known) -> None:
+    """``recompute``: of the vision tower too, where the library has it."""
+    rows, scorer = rows_of(known), Scorer(known.model)
+    expected, _ = scorer(pack(rows))
+    expected_grad = gradients(known.model, expected)
+    known.model.train()
+    known.model.gradient_checkpointing_enable({"use_reentrant": False})
+    found, _ = scorer(pack(rows))
+    found_grad = gradients(known.model, found)
+    known.model.gradient_checkpointing_disable()
+    known.model.eval()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert (found_grad - expected_grad).norm() / expected_grad.norm() < 1e-5
+
+
+def test_in_bf16_it_is_the_same_model(known: Known) -> None:
+    """What is trained by default: packed, with gradients, and by the engine."""
+    rough = load(known.folder, "bf16")
+    fine: Any = load(known.folder).model
+    rows = rows_of(known)
+    expected, _ = Scorer(fine)(pack(rows))
+    found, _ = Scorer(rough.model)(pack(rows))  # type: ignore[arg-type]
+    assert (found - expected).abs().max() < 0.3
+    assert gradients(rough.model, found).isfinite().all()
+    asks = [Ask(made.input_ids, (0,), made.images) for made in known.prompts]
+    drawn = samples(rough.model, asks, Draw(0.0, 5, frozenset(rough.stop_ids)), 3)
+    assert len(drawn) == len(asks)
+
+
 def test_what_an_image_sees_of_itself_and_how_far_a_layer_sees_decide(known: Known) -> None:
     """Of Gemma 3 alone: else its masks could be as causal as those of others."""
     row = rows_of(known)[2]
@@ -398,6 +429,16 @@ def test_two_steps_of_sft_and_the_model_in_plain_transformers(known: Known, tmp_
     asks = [Ask(one.input_ids, (0,), one.images) for one in made]
     answers = samples(ours.model, asks, Draw(0.0, 12, frozenset(ours.stop_ids)), 64)
     assert [one.token_ids for one in answers] == [greedy(known, plain, one) for one in made]
+
+
+def test_a_step_of_rl_draws_what_the_trainer_scores(known: Known, tmp_path: Path) -> None:
+    """Rollouts of pictures by the engine with the trainer's weights: both give each token the same probability."""
+    rows = drawn_rows(tmp_path, 8)
+    work = rl_work(tmp_path, known.folder, rows, rl_spec(steps=2, max_prompt=128))
+    train_rl(work)
+    assert max(abs(x) for x in metric(work, "rollout_kl")) < 1e-5
+    assert len(table(work, "rollout")) == 2 * 4 * 4
+    assert all(x > 0 for x in metric(work, "grad_norm"))
 
 
 @pytest.mark.parametrize(
