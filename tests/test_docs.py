@@ -56,9 +56,9 @@ def test_commands(command: str, tmp_path: Path) -> None:
         assert words[1] in targets
         return
     assert words[0] == "omr", command
-    if words[1] in LONG_OR_STATEFUL and words[1:3] != ["show", "recipe"]:
+    if words[1] in LONG_OR_STATEFUL and words[1:3] != ["show", "recipe"] and "--emit" not in words:
         assert omr(words[1], "--help").returncode == 0
         return
-    state = ["--state", str(tmp_path)] if words[1] in ("plan", "diff") else []
+    state = ["--state", str(tmp_path)] if words[1] in ("plan", "diff", "run") else []
     result = omr(*words[1:], *state)
     assert result.returncode == 0, result.stdout + result.stderr

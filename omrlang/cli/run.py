@@ -41,6 +41,14 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="ADDRESS",
         help="sample and verify on a Ray cluster: auto, HOST:6379 or ray://HOST:10001",
     )
+    parser.add_argument(
+        "--emit",
+        choices=("slurm",),
+        help="run nothing: print the shell script that submits the recipe to Slurm",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="with --emit: write it there"
+    )
     parser.set_defaults(run=run)
 
 
@@ -57,6 +65,12 @@ def _cluster(text: str) -> Ray:
 
 def run(args: argparse.Namespace) -> int:
     """Plan under the lock, so that what is planned is what is there; then execute."""
+    if args.emit is not None:
+        from omrlang.cli.slurm import emit
+
+        return emit(args)
+    if args.out is not None:
+        raise UsageError("--out belongs to --emit: a run keeps what it makes in its state folder")
     from omr_runtime.errors import RunError
     from omr_runtime.executor import prepare
     from omr_runtime.lock import hold
