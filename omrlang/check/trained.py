@@ -1,5 +1,5 @@
 """``freeze`` and ``adapter`` of a finished stage against its model and each other: a part that is named exists, something is
-left to train, and nothing is said twice.
+left to train, nothing is said twice, and moments that are cut up are whole numbers of fp32.
 
 Only what is certain is an error: whether a model from elsewhere has a vision tower is found out when it is loaded.
 """
@@ -27,6 +27,10 @@ def check_trained(ctx: Context, stage: Stage, text_only: str | None) -> None:
         return
     if spec.adapter is not None:
         _check_targets(ctx, stage, spec.adapter.targets)
+    if spec.sharding is not None and spec.optimizer.moments != "fp32":
+        message = f"{spec.kind} `{spec.name}` takes `sharding` or `moments = {spec.optimizer.moments}`, not both"
+        hint = "ZeRO cuts up flat moments in fp32, and divides them by the processes as it is"
+        ctx.error("E306", message, _span(stage, "optimizer.moments"), hint)
     if not spec.freeze:
         return
     at, kind = _span(stage, "freeze"), f"{spec.kind} `{spec.name}`"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from omrlang.estimate.memory import moments_bytes
 from omrlang.estimate.ranges import derive, exact, product, unknown
 from omrlang.estimate.shapes import adapter_params, frozen_params, origin_of
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.types import Checkpoint, Shape
 
-BYTES_A_PARAMETER = 12
-"""fp32 weights and two fp32 moments of AdamW, without which a run cannot go on."""
+MASTER_BYTES = 4
+"""Of a parameter's fp32 weight, without which, and its two moments, a run cannot go on."""
 
 
 def kept(checkpoint: Checkpoint, steps: float) -> int:
@@ -28,7 +29,7 @@ def checkpoint_bytes(spec: Sft | Rl, shape: Shape) -> float:
         trained = adapter_params(shape, spec.adapter.rank, spec.adapter.targets)
     else:
         trained = shape.num_params - frozen_params(shape, spec.freeze)
-    return max(0.0, trained) * BYTES_A_PARAMETER
+    return max(0.0, trained) * (MASTER_BYTES + moments_bytes(spec.optimizer.moments))
 
 
 def checkpoints_on_disk(spec: Sft | Rl, steps: Estimate, shape: Shape | None) -> Estimate:
@@ -37,7 +38,10 @@ def checkpoints_on_disk(spec: Sft | Rl, steps: Estimate, shape: Shape | None) ->
     if shape is None:
         return unknown("bytes", "the model's shape is not declared")
     each = exact(
-        checkpoint_bytes(spec, shape), "bytes", origin_of(shape), "12 bytes a trained parameter"
+        checkpoint_bytes(spec, shape),
+        "bytes",
+        origin_of(shape),
+        "a trained parameter's fp32 weight and moments",
     )
     if checkpoint is None:
         return each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from omrlang.estimate.memory import GIB, Job, flips, measure, no_shape, verdict
+from omrlang.estimate.memory import GIB, Job, flips, measure, moments_bytes, no_shape, verdict
 from omrlang.estimate.ranges import exact
 from omrlang.estimate.shapes import MATRICES, kv_bytes_per_token
 from omrlang.plan import Estimate, Memory
@@ -50,6 +50,7 @@ def job_of(spec: Sft | Rl, shape: Shape, images: Estimate, engine: str | None) -
         zero=spec.sharding.stage if spec.sharding is not None else 0,
         precision=spec.precision,
         recompute=spec.recompute,
+        moments=moments_bytes(spec.optimizer.moments),
         lora=spec.adapter.rank if spec.adapter is not None else 0,
         targets=spec.adapter.targets if spec.adapter is not None else MATRICES,
         frozen=spec.freeze,

@@ -25,11 +25,18 @@ from omrlang.plan import Estimate, Memory, Verdict
 from omrlang.types import Shape
 
 GIB = 2.0**30
-MOMENTS_FP32, MOMENTS_8BIT = 8.0, 2.0
-"""Bytes a parameter of Adam's two moments."""
+MOMENTS_FP32, MOMENTS_8BIT = 8.0, 2 * (1 + 4 / 256)
+"""Bytes a parameter of Adam's two moments; of 8 bits each, with an fp32 scale for every block of 256."""
 
 ADAPTER, RANK = "adapter = ", 16
-"""How a setting of adapters begins, and the rank of those that are offered where memory is short."""
+EIGHT_BITS = "optimizer = adamw(moments = blockwise8)"
+OTHERWISE = (ADAPTER, EIGHT_BITS)
+"""How the settings begin with which something else is learned, and the rank of adapters that are offered."""
+
+
+def moments_bytes(kept: str) -> float:
+    """Of a parameter, by the word that a recipe has for what the moments are kept in."""
+    return MOMENTS_8BIT if kept == "blockwise8" else MOMENTS_FP32
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +271,8 @@ def _engine(job: Job, passing: dict[str, Estimate]) -> dict[str, Estimate]:
 
 def flips(job: Job, found: Memory) -> tuple[str, ...]:
     """Single settings that would change the verdict, each with the peak it gives and by how much it moves: out of a bad
-    verdict, or into one. Adapters come last, because with them something else is learned."""
+    verdict, or into one. Last come those with which something else is
+    learned."""
     bad, peak = found.verdict != "fits", found.total.mid or 0.0
     options: list[tuple[float, str]] = []
     for text, other in _alternatives(job).items():
@@ -274,8 +282,8 @@ def flips(job: Job, found: Memory) -> tuple[str, ...]:
             moved = f"{'+' if mid > peak else '-'}{abs(mid - peak) / GIB:,.1f}"
             options.append((mid, f"{text}: {mid / GIB:,.1f} GiB ({moved}), {measured.verdict}"))
     ordered = [text for _, text in sorted(options, reverse=not bad)]
-    others = [text for text in ordered if not text.startswith(ADAPTER)]
-    return (*others[:3], *(text for text in ordered if text.startswith(ADAPTER)))
+    others = [text for text in ordered if not text.startswith(OTHERWISE)]
+    return (*others[:3], *(text for text in ordered if text.startswith(OTHERWISE)))
 
 
 def _alternatives(job: Job) -> dict[str, Job]:
@@ -290,6 +298,8 @@ def _alternatives(job: Job) -> dict[str, Job]:
     adapted = replace(job, lora=0) if job.lora else replace(job, lora=RANK, frozen=())
     text = "none" if job.lora else f"lora(rank = {RANK}, alpha = {2 * RANK})"
     options[f"{ADAPTER}{text}"] = adapted
+    if not job.zero and job.moments == MOMENTS_FP32:
+        options[EIGHT_BITS] = replace(job, moments=MOMENTS_8BIT)
     if job.engine is None:
         fused = str(not job.fused).lower()
         options[f"cross_entropy(fused = {fused})"] = replace(job, fused=not job.fused)

@@ -44,9 +44,9 @@ class Training(StageSpec):
             doc="constant(peak), cosine(peak) or linear(peak), with warmup in steps or %",
         ),
     ]
-    optimizer: Annotated[AdamW, Setting(cls="weights", doc="adamw(betas, eps, weight_decay)")] = (
-        construct(AdamW)
-    )
+    optimizer: Annotated[
+        AdamW, Setting(cls="weights", doc="adamw(betas, eps, weight_decay, moments)")
+    ] = construct(AdamW)
     adapter: Annotated[
         Lora | None,
         Setting(

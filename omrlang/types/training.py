@@ -63,6 +63,13 @@ class AdamW(Frozen):
     weight_decay: Annotated[
         float, Setting("decoupled decay of the weights", cls="weights", ge=0)
     ] = 0.0
+    moments: Annotated[
+        Literal["fp32", "blockwise8"],
+        Setting(
+            "what the two moments are kept in; blockwise8 is 8 bits each with a scale for every 256 (arXiv 2110.02861), by bitsandbytes",
+            cls="weights",
+        ),
+    ] = "fp32"
 
 
 DualClip: TypeAlias = Annotated[

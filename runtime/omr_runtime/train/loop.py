@@ -32,7 +32,7 @@ from omr_runtime.train.batching import (
     pack_or_dummy,
 )
 from omr_runtime.train.logprobs import Scorer
-from omr_runtime.train.optimizer import MasterAdamW
+from omr_runtime.train.optimizer import MasterAdamW, check_installed
 from omr_runtime.work import Work
 from omrlang.schema import Rl
 from omrlang.schema.sft import Training
@@ -46,7 +46,8 @@ MAX_NAMED_ROWS = 5
 
 def open_accelerator(spec: Training) -> Accelerator:
     """Join the other processes. To be called before a model or an inference engine is made: an engine in this process
-    would otherwise set up torch.distributed for itself."""
+    would otherwise set up torch.distributed for itself. RunError where what the optimiser needs is not installed."""
+    check_installed(spec.name, spec.optimizer)
     on_gpu = torch.cuda.is_available() and (spec.hardware is None or spec.hardware.gpu is not None)
     alone = "WORLD_SIZE" not in os.environ
     handlers = [] if on_gpu or alone else [InitProcessGroupKwargs(backend="gloo")]

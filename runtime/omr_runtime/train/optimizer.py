@@ -1,4 +1,4 @@
-"""AdamW whose weights, moments and gradient sums are fp32 while the model computes in bf16.
+"""AdamW whose weights, moments and gradient sums are fp32 while the model computes in bf16; or the moments 8 bits each.
 
 At a rate of 1e-6 an Adam step is smaller than the spacing of most bf16 weights, so an optimiser that steps bf16 weights
 does not learn. The fp32 copy takes every step; the model gets it rounded.
@@ -6,6 +6,7 @@ does not learn. The fp32 copy takes every step; the model gets it rounded.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ReduceOp, all_reduce
 
+from omr_runtime.errors import RunError
 from omrlang.types import AdamW
 
 BUCKET = 1 << 25
@@ -27,14 +29,7 @@ class MasterAdamW:
     def __init__(self, params: Iterable[nn.Parameter], settings: AdamW) -> None:
         self.params = [p for p in params if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.params]
-        self.adam = torch.optim.AdamW(
-            self.masters,
-            lr=0.0,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.adam = _adam(self.masters, settings)
         for param, master in zip(self.params, self.masters, strict=True):
             if master is not param:
                 param.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
@@ -90,6 +85,32 @@ class MasterAdamW:
                 if master is not param:
                     param.copy_(master)
         self.adam.load_state_dict(state["adam"])
+
+
+def check_installed(name: str, settings: AdamW) -> None:
+    """RunError of the stage ``name`` if its optimiser needs what is not installed."""
+    if settings.moments == "blockwise8" and importlib.util.find_spec("bitsandbytes") is None:
+        raise RunError(
+            f"{name}: `moments = blockwise8` needs the package bitsandbytes; "
+            "`pip install 'omrlang[bitsandbytes]'` brings it"
+        )
+
+
+def _adam(masters: list[Tensor], settings: AdamW) -> torch.optim.Optimizer:
+    """With moments in fp32 torch's own, with moments of 8 bits that of bitsandbytes, whose scales are of blocks of 256; there a
+    tensor of less than 4,096 numbers keeps fp32."""
+    of_both: dict[str, Any] = {
+        "lr": 0.0,
+        "betas": settings.betas,
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.moments == "fp32":
+        return torch.optim.AdamW(masters, fused=True, **of_both)
+    from bitsandbytes.optim import AdamW8bit
+
+    made: torch.optim.Optimizer = AdamW8bit(masters, **of_both)
+    return made
 
 
 def _collect(master: Tensor, param: Tensor) -> None:
