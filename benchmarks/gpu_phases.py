@@ -105,7 +105,32 @@ def _check(error: float, limit: float, **more: float) -> Row:
     return {"error": error, "limit": limit, "ok": bool(error <= limit), **more}
 
 
-def _attention(heads: int, kv_heads: int, size: int, causal: bool, parts: Sequence[int]) -> Row:
+def _pictures(num: int) -> Tensor:
+    """Text and images of 16 tokens by turns: the image of each token, 0 for text."""
+    block = torch.arange(num) // 16
+    return block * (block % 2)
+
+
+def _seen(num: int, window: int | None, pictured: bool) -> Tensor:
+    """What each token of a segment may see, written down in full."""
+    at, pictures = torch.arange(num), _pictures(num)
+    seen = at[:, None] >= at
+    if pictured:
+        seen |= (pictures[:, None] == pictures) & (pictures > 0)
+    if window is not None:
+        seen &= at > at[:, None] - window
+    return seen.to(DEVICE)
+
+
+def _attention(
+    heads: int,
+    kv_heads: int,
+    size: int,
+    causal: bool,
+    parts: Sequence[int],
+    window: int | None = None,
+    pictured: bool = False,
+) -> Row:
     """Output and gradients of the packed attention against SDPA of each segment in fp32."""
     torch.manual_seed(SEED)
     total = sum(parts)
@@ -113,7 +138,9 @@ def _attention(heads: int, kv_heads: int, size: int, causal: bool, parts: Sequen
     narrow = [x.bfloat16().requires_grad_() for x in wide]
     exact = [x.detach().float().requires_grad_() for x in narrow]
     if causal:
-        kwargs: dict[str, Any] = {"segments": Segments(tuple(parts))}
+        pictures = torch.cat([_pictures(num) for num in parts]) if pictured else None
+        segments = Segments(tuple(parts), pictures=pictures)
+        kwargs: dict[str, Any] = {"segments": segments, "sliding_window": window}
         found = segment_attention(nn.Module(), *narrow, None, **kwargs)[0]
     else:
         cu = Segments(tuple(parts)).cu_seqlens(DEVICE)
@@ -123,7 +150,7 @@ def _attention(heads: int, kv_heads: int, size: int, causal: bool, parts: Sequen
         [
             scaled_dot_product_attention(
                 q, k.repeat_interleave(heads // kv_heads, 1), v.repeat_interleave(heads // kv_heads, 1),
-                is_causal=causal,
+                attn_mask=_seen(q.shape[2], window, pictured) if causal else None,
             ).transpose(1, 2)
             for q, k, v in zip(*split, strict=True)
         ],
@@ -305,10 +332,14 @@ def _patches() -> Row:
     return _check(relative(inputs[0], wanted), 0.01, plain_s=plain.seconds, ours_s=ours.seconds)
 
 
-MIXED = (1, 7, 2000, 130, 64, 511, 3, 900) if ON_GPU else (1, 7, 40, 13)
+MIXED = (1, 7, 2000, 130, 64, 511, 3, 900) if ON_GPU else (1, 7, 40, 53)
 WINDOWS = (64,) * 200 + (32,) * 16 + (16, 4096) if ON_GPU else (16,) * 5 + (8, 4, 40)
 CHECKS: dict[str, Callable[[], Row]] = {
     "attention, grouped keys": lambda: _attention(16, 2, 128, True, MIXED),
+    "attention, a sliding window": lambda: _attention(8, 4, 256, True, MIXED, window=32),
+    "attention, images that see themselves": lambda: _attention(
+        8, 4, 256, True, MIXED, window=32, pictured=True
+    ),
     "attention, windows of a tower": lambda: _attention(16, 16, 80, False, WINDOWS),
     "fp32 model, text": lambda: _model(torch.float32),
     "fp32 model, images": lambda: _model(torch.float32, True),
