@@ -92,7 +92,7 @@ def test_stages_with_the_same_machines_are_a_job() -> None:
     } <= set(second)
     assert "--dependency=afterok:${jobs[-1]}" in third
     for job in (first, second, third):
-        assert {"--requeue", "--signal=B:TERM@120", "--export=ALL"} <= set(job)
+        assert {"--requeue", "--signal=B:USR1@120", "--export=ALL"} <= set(job)
     assert f"--time={round((1.25 * 3 * 3_600 + 600) / 60)}" in first, (
         "three stages of an hour at most"
     )
@@ -310,21 +310,25 @@ def test_two_nodes_train_as_one_machine_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_is_told_saves_and_asks_for_another_turn(tmp_path: Path) -> None:
-    """The notice goes to the batch shell, as Slurm's does with ``--signal=B:``."""
-    recipe(tmp_path, "x.omr", 400)
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM], ids=["notice", "cancelled"])
+def test_a_job_that_is_told_saves(tmp_path: Path, number: signal.Signals) -> None:
+    """Slurm tells the batch shell; only after its notice there is another turn."""
+    recipe(tmp_path, "x.omr", 3_000)
     assert omr(tmp_path, "run", "x.omr", "--emit", "slurm", "-o", "submit.sh").returncode == 0
     env = {**os.environ, **stand_ins(tmp_path)}
     process = subprocess.Popen(["bash", "submit.sh"], cwd=tmp_path, env=env)
     state = State(tmp_path / ".omr")
-    while process.poll() is None and not any('"steps"' in path.read_text() for path in state.folder.glob("work/*.progress")):  # fmt: skip
+    while process.poll() is None and not any(
+        '"steps"' in path.read_text() for path in state.folder.glob("work/*.progress")
+    ):
         time.sleep(0.05)
-    os.kill(int((tmp_path / "programs" / "batch").read_text()), signal.SIGTERM)
+    os.kill(int((tmp_path / "programs" / "batch").read_text()), number)
     process.wait(timeout=120)
     calls = [
         json.loads(line) for line in (tmp_path / "programs" / "calls").read_text().splitlines()
     ]
-    assert calls[-1] == ["scontrol", "requeue", "2"]
+    assert (["scontrol", "requeue", "2"] in calls) == (number == signal.SIGUSR1)
     assert (tmp_path / "programs" / "ended-2").read_text() == "5"
-    assert "asked to stop; saved after step" in (state.folder / "logs" / "slurm-2.out").read_text()
+    out = (state.folder / "logs" / "slurm-2.out").read_text()
+    assert "asked to stop; saved after step" in out, out
     assert len(list(state.checkpoints(trained(state)).glob("step-*"))) == 1

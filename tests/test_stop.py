@@ -241,7 +241,8 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     for pid in ranks(state):
         os.kill(pid, signal.SIGSTOP)  # a step that never ends
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)  # an echo of the first
+    time.sleep(1.5)
     assert process.poll() is None, "it waits for the step"
     process.send_signal(signal.SIGTERM)
     code, out = drive.finish(process)

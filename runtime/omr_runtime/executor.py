@@ -35,6 +35,9 @@ GRACE_S = 110.0
 """What a training is given after SIGTERM, for the rest of a step and a checkpoint: less than the two minutes' notice that a
 script of ``omr run --emit slurm`` asks for. Slurm without notice kills after KillWait, 30 s by default."""
 
+_ECHO_S = 1.0
+"""SIGTERM within so short a time is the same one: `scancel` tells a job's shell, which passes it on, and the driver too."""
+
 STALE = 4
 INTERRUPTED = Resumable.exit_code
 
@@ -276,10 +279,11 @@ def _wind_down(
 
 def _wait(run: Run, worker: supervise.Worker, tail: supervise.Tail, seconds: float | None) -> None:
     """Until the worker has ended, or another signal comes, or the time is over."""
-    enough = threading.Event()
+    enough, began = threading.Event(), time.monotonic()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        enough.set()
+        if number == signal.SIGINT or time.monotonic() - began > _ECHO_S:
+            enough.set()
 
     before = {number: signal.signal(number, stop) for number in _STOPPING}
     end = math.inf if seconds is None else time.monotonic() + seconds

@@ -194,7 +194,7 @@ def _options(plan: Plan, job: Job, number: int, call: Call) -> Iterator[str]:
         yield f"--gpus-per-node={job.machines.per_node}"
     if job.seconds is not None:
         yield f"--time={math.ceil((MARGIN * job.seconds + START_S) / 60)}"
-    yield f"--signal=B:TERM@{NOTICE_S}"
+    yield f"--signal=B:USR1@{NOTICE_S}"
     yield "--requeue"
     yield "--open-mode=append"
     yield "--export=ALL"
@@ -211,7 +211,8 @@ def _time_comment(job: Job) -> str:
 
 
 def _body(job: Job, call: Call) -> str:
-    """The one driver, on the first node; the shell passes Slurm's notice on to it and asks for another turn."""
+    """The one driver, on the first node; the shell passes Slurm's notice on to it and asks for another turn. The notice is not
+    SIGTERM, which comes when somebody cancels the job, who wants no other turn."""
     selected = [word for stage in job.stages for word in ("--select", stage.name)]
     command = " ".join(quoted(word) for word in (*call.command, *selected, "--", call.file))
     return "\n".join(
@@ -219,11 +220,12 @@ def _body(job: Job, call: Call) -> str:
             "#!/bin/bash",
             f"cd -- {quoted(call.folder)} || exit 1",
             "told=0",
-            "trap 'told=1; kill -TERM \"$driver\"' TERM",
+            "trap 'told=1; kill -TERM \"$driver\"' USR1",
+            "trap 'kill -TERM \"$driver\"' TERM",
             f"{command} &",
             "driver=$!",
-            "code=143",
-            'while [ "$code" = 143 ]; do wait "$driver"; code=$?; done',
+            # 138 and 143 are of a wait that one of the two signals broke off.
+            'while wait "$driver"; code=$?; [ "$code" = 138 ] || [ "$code" = 143 ]; do :; done',
             f'if [ "$told" = 1 ] && [ "$code" = 5 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_REQUEUES} ]; then',
             '  scontrol requeue "$SLURM_JOB_ID"',
             "fi",
