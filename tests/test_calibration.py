@@ -10,7 +10,7 @@ from omr_runtime import lineage
 from omr_runtime.work import peak_bytes
 from omrlang.cli import main
 from omrlang.cli.calibration import Compared, text
-from omrlang.cli.plan import load_plan
+from omrlang.cli.plans import load_plan
 from omrlang.estimate.jobs import with_measured
 from omrlang.plan import Estimate, Input, Memory
 from omrlang.state import Record

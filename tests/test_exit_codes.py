@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from omrlang.cli.exits import EXIT_CODES, PRECEDENCE
-from omrlang.cli.plan import worst
+from omrlang.cli.plans import worst
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """\

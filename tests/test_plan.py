@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omrlang import types as t
-from omrlang.cli.plan import with_exit
 from omrlang.cli.plan_text import plan_text, summary, verdict
+from omrlang.cli.plans import with_exit
 from omrlang.compiler import load
 from omrlang.hir import Budget, Recipe
 from omrlang.plan import Plan

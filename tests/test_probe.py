@@ -9,7 +9,7 @@ import pytest
 
 from omr_runtime import lineage
 from omrlang.cli import main
-from omrlang.cli.plan import load_plan
+from omrlang.cli.plans import load_plan
 from omrlang.plan import PlanStage
 
 RECIPE = """omr 1

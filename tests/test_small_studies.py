@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omrlang.cli.plan import load_plans
+from omrlang.cli.plans import load_plans
 from omrlang.diff import Side, diff
 from omrlang.format import format_text
 

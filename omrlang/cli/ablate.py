@@ -108,7 +108,7 @@ def _run_one(arm: Arm, number: int, args: argparse.Namespace) -> tuple[int, list
     from omr_runtime.executor import execute, prepare
     from omr_runtime.lock import hold
     from omr_runtime.store import State
-    from omrlang.cli.run import refusal
+    from omrlang.cli.plans import refusal
 
     state = State(args.state)
     with hold(state, args.wait) as lock:

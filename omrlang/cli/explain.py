@@ -51,7 +51,7 @@ def _code(word: str) -> int:
 
 
 def _number(args: argparse.Namespace) -> int:
-    from omrlang.cli.plan import load_plan
+    from omrlang.cli.plans import load_plan
     from omrlang.diagnostics import did_you_mean
     from omrlang.estimate.opened import numbers
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omrlang.cli.arguments import add_set, add_state
-from omrlang.cli.plan import load_plan
+from omrlang.cli.plans import load_plan
 from omrlang.diagnostics import UsageError, did_you_mean, listed
 from omrlang.plan import Estimate, Plan, PlanStage
 from omrlang.schema import Eval, Rl, Sample, Sft

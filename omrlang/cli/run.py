@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omrlang.cli.arguments import add_locked, add_selection, add_set, add_state
-from omrlang.cli.plan import held_to_lock, load_plan, told_drift, wanted
+from omrlang.cli.plans import held_to_lock, load_plan, refusal, wanted
 from omrlang.diagnostics import UsageError
 from omrlang.plan import Plan
 
 if TYPE_CHECKING:
     from omr_runtime.store import State
     from omrlang.types.models import Ray
-
-LIMIT = 3
-STALE = 4
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -111,33 +108,6 @@ def _plan(args: argparse.Namespace) -> Plan | None:
             "a saved plan is run as it is; --set, --select and --force belong to `omr plan`"
         )
     return load_saved(args.file, args.state)
-
-
-def refusal(plan: Plan, args: argparse.Namespace) -> int | None:
-    """The exit code with which the plan forbids a run, said aloud; None where it may run."""
-    if (missing := _unpublished(plan)) is not None:
-        print(f"error: the plan cannot be run: {missing}", file=sys.stderr)
-        return 1
-    if plan.exit.code == LIMIT and args.accept_limits:
-        return None
-    if plan.exit.code == STALE:
-        if plan.exit.reason == "drift":
-            print(f"error: the plan cannot be run: {told_drift(plan)}", file=sys.stderr)
-        return STALE
-    if plan.errored or not plan.applyable or plan.exit.code not in (0, 2):
-        advice = "; --accept-limits runs it nevertheless" if plan.exit.code == LIMIT else ""
-        print(f"error: the plan cannot be run: {plan.exit.reason}{advice}", file=sys.stderr)
-        return plan.exit.code or 1
-    return None
-
-
-def _unpublished(plan: Plan) -> str | None:
-    """The settings that somebody must decide on before a run."""
-    paths = [f"{stage.name}.{path}" for stage in plan.stages for path in stage.spec.unpublished]
-    if not paths:
-        return None
-    listed = ", ".join(f"`{path}`" for path in paths)
-    return f"{listed}: nobody published this; give it a value, such as `--set {paths[0]}=…`"
 
 
 def _save(plan: Plan, state: State) -> None:

@@ -7,11 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from omrlang.cli.plans import STALE, load_plan
 from omrlang.hir import Recipe
 from omrlang.plan import Exit, Plan
 from omrlang.planfile import check_hashes, packed, read_plan
-
-STALE = 4
 
 
 def save(path: Path, plan: Plan, recipe: Recipe) -> bool:
@@ -45,7 +44,6 @@ def show_saved(path: Path, *, as_json: bool = False) -> int:
 def load_saved(path: Path, state: Path) -> Plan:
     """The plan to run: the saved one, with ``exit`` 4 where what it was made of is not what is there; then it was said
     what moved. Raises ``BadPlanFile``."""
-    from omrlang.cli.plan import load_plan
     from omrlang.select import Unselectable, Wanted
     from omrlang.stale import moved_since, without_done
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from omrlang.cli.files import is_saved
-from omrlang.cli.plan import held_to_lock, load_plan, wanted
+from omrlang.cli.plans import held_to_lock, load_plan, refusal, wanted
 from omrlang.diagnostics import UsageError
 
 
@@ -15,7 +15,6 @@ def emit(args: argparse.Namespace) -> int:
     """The plan as it is now, as jobs; refused where a run of it would be."""
     from omr_runtime.errors import RunError
     from omr_runtime.slurm import Call, script
-    from omrlang.cli.run import refusal
 
     if is_saved(args.file) or args.force:
         raise UsageError(

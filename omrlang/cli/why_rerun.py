@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from omrlang.cli.arguments import add_set, add_state
-from omrlang.cli.plan import load_plan
+from omrlang.cli.plans import load_plan
 from omrlang.plan import SYMBOL, Change, Plan, PlanStage
 
 
