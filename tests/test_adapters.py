@@ -16,6 +16,7 @@ from test_rl import weights as rl_weights
 from torch.nn.functional import cross_entropy
 from training_parts import drawn_rows, fresh_folder, sft_spec, sft_work
 
+from omr_runtime.engines.slots import slot_attending
 from omr_runtime.errors import RunError
 from omr_runtime.models import load
 from omr_runtime.stages.sft import run
@@ -274,6 +275,22 @@ def test_the_reference_is_the_model_that_training_started_from(tmp_path: Path, b
     assert torch.equal(found, start)
     assert (adapted - start).abs().max() > 1e-3
     assert all(p.requires_grad for n, p in trainer.model.named_parameters() if "lora_" in n)
+
+
+def test_dropout_rests_after_rollouts_with_the_same_weights(tmp_path: Path, base: Path) -> None:
+    """The old log-probabilities of minibatches are scored right after the engine is done."""
+    dropping = LORA.model_copy(update={"dropout": 0.5})
+    work = work_of(tmp_path, base, adapter=dropping)
+    spec: Any = work.stage.spec
+    trainer = opened(base, spec)
+    randomised(trainer.model)
+    rows = _rows(work, spec, load(base), trainer.layout)
+    batch = trainer.pack([rows.sample(i) for i in range(4)])
+    before, _ = trainer.score(batch)
+    with slot_attending(trainer.model):
+        pass
+    assert torch.equal(trainer.score(batch)[0], before)
+    assert trainer.model.training
 
 
 def test_an_engine_apart_is_given_what_the_adapters_come_to(tmp_path: Path, base: Path) -> None:

@@ -148,6 +148,24 @@ def test_a_name_is_never_code(tmp_path: Path, evil: str) -> None:
     assert out.read_text() == f"--select\nwords\n--\n{evil}.omr\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_driver_that_a_signal_ended_ends_its_job(tmp_path: Path, number: signal.Signals) -> None:
+    """Its code looks as that of a wait that a signal broke off; the job must not wait for it until its time is over."""
+    call = Call(("bash", "-c", f"kill -{int(number)} $$"), "x.omr", str(tmp_path), str(tmp_path))
+    text = script(plan_of(plans.shapes("words", 9)), call)
+    _, _, rest = text.partition("<<'END_OF_JOB_1'\n")
+    job = rest.partition("\nEND_OF_JOB_1")[0]
+    done = subprocess.run(["bash"], input=job, text=True, timeout=60, check=False)
+    assert done.returncode == 128 + number
+
+
+def test_how_many_jobs() -> None:
+    words = plans.shapes("words", 9)
+    assert "submit 1 job.\n" in script(plan_of(words), CALL)
+    assert "submit 2 jobs, each after" in script(plan_of(words, training(POD)), CALL)
+    assert "submit no job" in script(plan_of().model_copy(update={"stages": ()}), CALL)
+
+
 def submit(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     path = folder / "submit.sh"
     path.write_text(text)

@@ -46,6 +46,8 @@ def _command(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _put(text: str, out: Path | None) -> int:
+    from omr_runtime.slurm import quoted
+
     if out is None:
         print(text, end="")
         return 0
@@ -54,5 +56,5 @@ def _put(text: str, out: Path | None) -> int:
     except OSError as error:
         print(f"error: {out}: {error.strerror or error}", file=sys.stderr)
         return 1
-    print(f"written: {out}; `bash {out}` submits it")
+    print(f"written: {out}; `bash {quoted(str(out))}` submits it")
     return 0

@@ -155,7 +155,7 @@ def _head(plan: Plan, jobs: Sequence[Job], call: Call) -> str:
     lines = [
         "#!/bin/bash",
         f"# {_comment(plan.recipe)} on Slurm, written by `omr run --emit slurm` of omr {plan.omr_version}.",
-        f"# `bash` this file to submit {len(jobs)} job{'' if len(jobs) == 1 else 's'}, each after the one before it has ended well.",
+        f"# `bash` this file to submit {_number_of(jobs)}.",
         "# Account, partition and the like: SBATCH_ACCOUNT, SBATCH_PARTITION, … in the environment, which sbatch reads.",
         "# The state folder must lie where all nodes see it. A stage without `on` counts as one that needs no GPU.",
         "set -euo pipefail",
@@ -165,6 +165,12 @@ def _head(plan: Plan, jobs: Sequence[Job], call: Call) -> str:
         'trap \'for job in "${jobs[@]}"; do scancel "$job"; done\' ERR  # all of it or nothing',
     ]
     return "\n".join(lines)
+
+
+def _number_of(jobs: Sequence[Job]) -> str:
+    if len(jobs) > 1:
+        return f"{len(jobs)} jobs, each after the one before it has ended well"
+    return "1 job" if jobs else "no job: all is there already"
 
 
 def _check(name: str) -> str:
@@ -224,8 +230,9 @@ def _body(job: Job, call: Call) -> str:
             "trap 'kill -TERM \"$driver\"' TERM",
             f"{command} &",
             "driver=$!",
-            # 138 and 143 are of a wait that one of the two signals broke off.
-            'while wait "$driver"; code=$?; [ "$code" = 138 ] || [ "$code" = 143 ]; do :; done',
+            # A signal breaks a wait off; only that of a driver that has ended gives its code.
+            'while kill -0 "$driver" 2> /dev/null; do wait "$driver"; done',
+            'wait "$driver"; code=$?',
             f'if [ "$told" = 1 ] && [ "$code" = 5 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_REQUEUES} ]; then',
             '  scontrol requeue "$SLURM_JOB_ID"',
             "fi",

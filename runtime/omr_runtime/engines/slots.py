@@ -58,19 +58,21 @@ def _near(mask: Tensor, length: int, window: int) -> Tensor:
 
 @contextmanager
 def slot_attending(model: Any) -> Iterator[None]:
-    """The model's decoder attends by ``slot_attention`` inside, in evaluation mode; both are put back after."""
+    """The model's decoder attends by ``slot_attention`` inside, in evaluation mode; both are put back after, each module's mode
+    for itself: an adapter's dropout rests while the model around it trains."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(SLOT_ATTENTION, slot_attention)
     config = model.get_decoder().config
-    before, training = config._attn_implementation, model.training
+    before, modes = config._attn_implementation, [(m, m.training) for m in model.modules()]
     config._attn_implementation = SLOT_ATTENTION
     model.eval()
     try:
         yield
     finally:
         config._attn_implementation = before
-        model.train(training)
+        for module, trains in modes:
+            module.training = trains
 
 
 class PromptStates:
