@@ -27,6 +27,8 @@ from typing import Any
 SAMPLES = 4
 MAX_TOKENS = 96
 TOGETHER = 8
+TURNS = 4
+"""Both ways take turns, so that what else the machine does weighs on both."""
 
 
 def questions(count: int, seed: int, filler: int = 0) -> list[str]:
@@ -165,8 +167,10 @@ def served(folder: Path, count: int) -> dict[str, float]:
             wait_for(f"http://127.0.0.1:{port}/health", server)
             url = f"http://127.0.0.1:{port}/v1"
             ask(url, questions(4, 0, 25), apart=False)  # compiled and warm
-            together = ask(url, questions(count, 1, 25), apart=False)
-            apart = ask(url, questions(count, 2, 25), apart=True)
+            together = apart = 0.0
+            for turn in range(TURNS):
+                together += ask(url, questions(count // TURNS, 2 * turn + 1, 25), apart=False)
+                apart += ask(url, questions(count // TURNS, 2 * turn + 2, 25), apart=True)
         finally:
             server.terminate()
     return {"together": together, "apart": apart}
