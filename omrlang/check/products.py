@@ -1,4 +1,5 @@
-"""Counts of a finished stage that must divide each other, shown with their values where they do not."""
+"""Counts of a finished stage or of a model that is made that must divide each other, shown with their values where they do
+not."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from omrlang.hir import Stage
 from omrlang.schema import Eval, Rl, Sample, Sft, Spec
 from omrlang.settle import num_devices, settled_amount
 from omrlang.source import Span
-from omrlang.types import Hardware, Vllm
+from omrlang.types import Fresh, Hardware, Vllm
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,36 @@ class Product:
 def check_products(ctx: Context, stage: Stage) -> None:
     """Report every product of the stage that does not come out."""
     for product in products(stage.spec):
-        (whole, number), (part, each) = product.whole, product.part
-        if each and number % each:
-            message = f"`{part}` does not divide `{whole}`: {product.why}"
-            values = f"{whole} {number:g} / {part} {each:g} = {number / each:.4g}, no whole number"
-            ctx.error("E315", message, _span(stage, product.key), values)
+        _report(ctx, product, _span(stage, product.key))
+
+
+def _report(ctx: Context, product: Product, at: Span) -> None:
+    (whole, number), (part, each) = product.whole, product.part
+    if each and number % each:
+        message = f"`{part}` does not divide `{whole}`: {product.why}"
+        values = f"{whole} {number:g} / {part} {each:g} = {number / each:.4g}, no whole number"
+        ctx.error("E315", message, at, values)
+
+
+def check_fresh(ctx: Context, source: Fresh, at: Span) -> None:
+    """Report where a model's heads do not come out."""
+    for product in _heads(source):
+        _report(ctx, product, at)
+
+
+def _heads(source: Fresh) -> Iterator[Product]:
+    """Rotary positions turn the numbers of a head in pairs; in Qwen's towers one half of them by rows, the other by columns."""
+    width, why = ("hidden", source.hidden), "each head takes an even number of it"
+    yield Product("heads", width, ("2 x heads", 2 * source.heads), why)
+    if not source.sees_images:
+        return
+    own, heads = source.vision_hidden or source.hidden, source.tower_heads
+    tower = ("vision_hidden", own)
+    if source.family in ("qwen2_5_vl", "qwen3_vl"):
+        each, why = ("4 x heads of the tower", 4 * heads), "a head has rows and columns, in pairs"
+    else:
+        each, why = ("heads of the tower", heads), "heads are of equal size, at least 32"
+    yield Product("vision_hidden", tower, each, why)
 
 
 def products(spec: Spec) -> Iterator[Product]:

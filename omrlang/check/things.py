@@ -12,6 +12,7 @@ from omrlang import syntax as s
 from omrlang.check.conform import conform
 from omrlang.check.context import FAILED, Columns, Context, Failed, Place
 from omrlang.check.fill import fill
+from omrlang.check.products import check_fresh
 from omrlang.check.values import Choice, an, describe, evaluate
 from omrlang.diagnostics import did_you_mean
 from omrlang.hir import Provenance
@@ -100,6 +101,8 @@ def _base(ctx: Context, draft: Draft) -> tuple[Any, dict[str, Any]]:
     bound = ctx.follow(draft.base)
     if draft.kind == "model" and isinstance(bound.expr, s.CallExpr):
         source = conform(ctx, bound, ModelSource, Place("model"))
+        if isinstance(source, Fresh):
+            check_fresh(ctx, source, bound.expr.span)
         return (FAILED, {}) if source is FAILED else (None, {"source": source})
     if draft.kind == "verifier" and isinstance(bound.expr, s.CallExpr):
         source = conform(ctx, bound, Python, Place("verifier"))

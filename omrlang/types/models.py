@@ -124,6 +124,11 @@ class Fresh(Frozen):
         """Whether the family has a vision tower."""
         return self.family != "qwen2"
 
+    @property
+    def tower_heads(self) -> int:
+        """Attention heads of the vision tower: of 32 numbers, or of a few more."""
+        return max(1, (self.vision_hidden or self.hidden) // 32)
+
 
 class Scripted(Frozen):
     """A teacher that is a program, not a model: writes a right trace with probability ``right``, else a wrong one."""

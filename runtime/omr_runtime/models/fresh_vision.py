@@ -106,7 +106,7 @@ def _qwen_tower(source: Fresh) -> dict[str, Any]:
         "hidden_size": hidden,
         "intermediate_size": 3 * hidden,
         "initializer_range": initial_spread(hidden),
-        "num_heads": max(1, hidden // 32),
+        "num_heads": source.tower_heads,
         "out_hidden_size": source.hidden,
         "patch_size": PATCH,
         "spatial_merge_size": MERGE,
@@ -191,7 +191,7 @@ def _square_tower(source: Fresh) -> dict[str, Any]:
         "num_hidden_layers": layers,
         "hidden_size": hidden,
         "intermediate_size": 3 * hidden,
-        "num_attention_heads": max(1, hidden // 32),
+        "num_attention_heads": source.tower_heads,
         "image_size": TILE,
         "patch_size": PATCH,
     }
