@@ -179,3 +179,48 @@ def test_a_plan_says_once_what_is_not_pinned() -> None:
     text = HEAD + (EVAL + EVAL.replace("score", "again")) % ("n = 1", "n = 1")
     found = planned(text.replace("smollm2_135m", "smollm2_135m_hub"))
     assert found.count("W201") == 1
+
+
+PICTURED = """omr 1
+
+use std.formats
+use std.models
+
+model tiny = fresh("llava_onevision", layers = 1, hidden = 32, heads = 2)
+
+source photos from jsonl("photos.jsonl") {
+  columns { question = q, answer = a, images = [i] }
+}
+
+source drawn from synthetic("shapes", n = 9, seed = 1)
+
+rl better from %s with %s {
+  prompt       = formats.think_answer
+  algorithm    = grpo(clip = [0.2, 0.2])
+  reward       = answer_matches
+  group        = 4
+  batch        = 4 prompts
+  steps        = 3
+  lr           = constant(1e-4)
+  temperature  = 1
+  max_prompt   = %s
+  max_response = 32
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "model", "prompt", "fills"),
+    [
+        ("photos", "models.qwen2_5_vl_7b", 2_048, True),
+        ("photos", "models.llava_1_5_7b", 600, False),
+        ("photos", "models.llava_1_5_7b", 500, True),
+        ("photos", "models.llava_onevision_7b", 2_048, True),
+        ("photos", "tiny", 64, True),
+        ("drawn", "tiny", 64, False),
+    ],
+)
+def test_an_image_over_a_prompt(rows: str, model: str, prompt: int, fills: bool) -> None:
+    """Some models bring every image to a size of their own; there the file's pixels and `max_pixels` say nothing."""
+    Path("photos.jsonl").write_text('{"q": "1 + 1?", "a": "2", "i": "a.png"}\n')
+    assert ("W108" in checked(PICTURED % (rows, model, prompt))) == fills
