@@ -237,7 +237,7 @@ def test_a_signal_ends_the_run_cleanly(words: Path, number: signal.Signals) -> N
     code, out = drive.finish(process)
     assert code == 5
     assert "stopped: interrupted" in out
-    assert "run again to go on" in out
+    assert "the same command goes on" in out
     assert "Traceback" not in out
     assert marked(State(words / "state").lock) == []
     entry = next(iter(read_index(State(words / "state"))["stages"].values()))

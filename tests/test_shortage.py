@@ -169,7 +169,7 @@ def test_a_training_that_runs_out_says_what_takes_less(
     assert "`micro_batch = 64`" in said
     assert "goes on from the last checkpoint, after step 2" in said
     assert "logs/tuned.log" in said
-    assert "run again to go on: omr run" in said
+    assert "the same command goes on" in said
     assert "Traceback" not in out
     assert "Traceback" in (tmp_path / "state" / "logs" / "tuned.log").read_text()
     broken.setattr(launch, "MODULE", "omr_runtime.stages")

@@ -220,7 +220,7 @@ def test_a_run_that_gets_sigterm_goes_on_where_it_stopped(
     code, out = drive.finish(process)
     assert code == 5, out
     assert "sft.tuned: asked to stop; saved after step" in out.replace("rl.tuned", "sft.tuned")
-    assert "run again to go on" in out
+    assert "the same command goes on" in out
     assert "Traceback" not in out
     assert marked(state.lock) == []
     (saved,) = state.checkpoints(mark_of(state)).iterdir()

@@ -114,13 +114,13 @@ def _run_all(run: Run) -> int:
             _run_stage(run, stage, number, len(todo))
     except RunError as error:
         code = error.exit_code
-        run.show.message(_with_advice(run, str(error), code))
+        run.show.message(_with_advice(str(error), code))
     except OSError as error:
         code = INTERRUPTED if is_disk_full(error) else 1
-        run.show.message(_with_advice(run, _system_error(error), code))
+        run.show.message(_with_advice(_system_error(error), code))
     except Interrupted:
         code = INTERRUPTED
-        run.show.message(_with_advice(run, "interrupted", code))
+        run.show.message(_with_advice("interrupted", code))
     if todo:
         _close(run, code)
     return code
@@ -160,10 +160,10 @@ def _system_error(error: OSError) -> str:
     return f"{error.filename or 'the state folder'}: {error.strerror or error}"
 
 
-def _with_advice(run: Run, message: str, code: int) -> str:
+def _with_advice(message: str, code: int) -> str:
     if code != INTERRUPTED:
         return f"error: {message}"
-    return f"stopped: {message}\nwhat was committed is kept; run again to go on: omr run {run.plan.recipe}"
+    return f"stopped: {message}\nwhat was committed is kept; the same command goes on from there"
 
 
 def _run_stage(run: Run, stage: PlanStage, number: int, total: int) -> None:
