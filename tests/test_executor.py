@@ -198,7 +198,7 @@ def test_a_second_run_is_refused_and_told_who_runs(words: Path) -> None:
     assert drive.finish(first)[0] == 5
 
 
-def wait_for_workers(state: Path, seconds: float = 20.0) -> list[int]:
+def wait_for_workers(state: Path, seconds: float = 60.0) -> list[int]:
     """The marked processes, once there are a keeper and a worker."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -209,7 +209,7 @@ def wait_for_workers(state: Path, seconds: float = 20.0) -> list[int]:
     raise AssertionError("no worker started")
 
 
-def wait_for_stage_process(state: Path, seconds: float = 20.0) -> int:
+def wait_for_stage_process(state: Path, seconds: float = 60.0) -> int:
     """The process of a stage, once it runs the stage's own module: a fork still has its parent's command line."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -222,7 +222,7 @@ def wait_for_stage_process(state: Path, seconds: float = 20.0) -> int:
     raise AssertionError("no stage started")
 
 
-def wait_for_shards(state: Path, seconds: float = 30.0) -> None:
+def wait_for_shards(state: Path, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and not list(state.glob("store/*/shard-*.json")):
         time.sleep(0.02)
