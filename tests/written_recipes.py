@@ -71,7 +71,7 @@ def written(statements: tuple[Statement, ...], names: Mapping[str, str] = {}) ->
 @st.composite
 def recipes(draw: st.DrawFn) -> tuple[Statement, ...]:
     """A pipeline with a few of everything; most of them check, some hold numbers that do not go together."""
-    teacher = draw(st.sampled_from(["models.qwen2_5_vl_7b", "models.smollm2_135m_hub"]))
+    teacher = draw(st.sampled_from(["models.qwen2_5_vl_7b", "models.qwen2_5_vl_3b"]))
     shapes = [
         ("source", "raw", 'from jsonl("raw.jsonl")'),
         ("source", "more", "from synthetic(\"shapes\", n = 30, seed = 1)"),
@@ -99,8 +99,12 @@ def _settings(draw: st.DrawFn, kind: str) -> tuple[tuple[str, str], ...]:
     for key, info, setting in declared(kind):
         if setting.one_of or (kind, key) in APART:
             continue
-        if info.is_required() or draw(st.integers(0, 3)) == 0:
+        if info.is_required() or key == "keep" or draw(st.integers(0, 3)) == 0:
             found.append((key, draw(setting_text(kind, key))))
+    if ("adapter", "= none") not in found and "adapter" in dict(found):
+        found = [
+            (key, text) for key, text in found if key != "freeze"
+        ]  # E316: says nothing beside it
     if kind in ("sft", "rl"):
         found.append(draw(st.sampled_from([("steps", "= 30"), ("epochs", "= 2")])))
     if kind == "mix":
@@ -134,6 +138,7 @@ def _signed(text: str) -> str:
 
 GIVEN: dict[str, list[str]] = {
     "keep": ["len(question) > 3", "format_ok and answer_matches", "len(response) in 1 .. 900 or not format_ok"],
+    "until": ["none", "2 of (format_ok and answer_matches)"],
     "where": ["len(question) <= 50", "question is not null and len(question) > 2"],
     "reward": ["answer_matches", "0.9 * answer_matches + 0.1 * format_score"],
     "score": ["answer_matches", "0.5 * answer_matches"],
@@ -164,6 +169,8 @@ def _branch(want: Any, setting: Setting) -> st.SearchStrategy[str]:
             return _number(want, setting)
         case typing.Literal:
             return st.sampled_from(get_args(want))
+        case builtins.tuple if words := [w for arg in get_args(want) for w in get_args(arg)]:
+            return st.sampled_from([f"[{words[0]}]", f"[{words[1]}, {words[0]}]"])
         case builtins.tuple:
             texts = (
                 ['["one", "two"]', '["three"]']
@@ -187,8 +194,10 @@ def _branch(want: Any, setting: Setting) -> st.SearchStrategy[str]:
 def _number(want: type, setting: Setting) -> st.SearchStrategy[str]:
     """Numbers within the declared range."""
     numbers = [1, 2, 3, 30, 4_000] if want is int else [0.25, 0.5, 1, 3]
-    most = setting.le if setting.le is not None else 4_000
-    return st.sampled_from([f"{n:_}" for n in numbers if (setting.ge or 0) <= n <= most])
+    least, most = setting.ge or 0, setting.le if setting.le is not None else 4_000
+    over, under = setting.gt or -1, setting.lt if setting.lt is not None else 5_000
+    fitting = [n for n in numbers if least <= n <= most and over < n < under]
+    return st.sampled_from([f"{n:_}" for n in fitting])
 
 
 def _amounts(setting: Setting) -> list[str]:
