@@ -129,6 +129,23 @@ def test_a_recipe_that_is_gone(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "a.omr cannot be read any more" in capsys.readouterr().err
 
 
+def test_a_recipe_that_amends_one_of_another_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its paths start from that folder; its plan runs and its report is found under its own name all the same."""
+    Path("studies").mkdir()
+    Path("studies/b.omr").write_text(
+        'amend "../a.omr"\nbecause "fewer puzzles"\n\npuzzles { take = 9 }\n'
+    )
+    assert main(["plan", "studies/b.omr", "--out", "b.omrplan", "--summary"]) == 0
+    assert main(["run", "b.omrplan"]) == 0, capsys.readouterr().err
+    assert main(["report", "studies/b.omr", "--out", "b.md", "--format", "markdown"]) == 0
+    assert "studies/b.omr" in Path("b.md").read_text()
+    Path("studies/b.omr").unlink()
+    assert main(["run", "b.omrplan"]) == 4
+    assert "b.omr cannot be read any more" in capsys.readouterr().err
+
+
 def test_artifacts_that_are_gone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "a.omr"]) == 0
     assert main(["plan", "a.omr", "--out", "a.omrplan", "--force", "questions"]) == 0

@@ -69,8 +69,11 @@ def _stale(saved: Plan, path: Path, moved: tuple[str, ...]) -> Plan:
 
 
 def _recipe(saved: Plan) -> Path:
-    """Where the recipe lies: as it was given if that leads there from here, else in its folder."""
-    given = Path(saved.recipe)
-    if given.resolve().parent == Path(saved.folder):
+    """Where the recipe lies: as it was given if that leads there from here, else in its folder. One that amends a recipe of
+    another folder lies in neither; it is looked for where it was."""
+    from omrlang.compiler import split_target
+
+    given, inside = Path(saved.recipe), Path(saved.folder) / Path(saved.recipe).name
+    if given.resolve().parent == Path(saved.folder) or not split_target(inside)[0].exists():
         return given
-    return Path(saved.folder) / given.name
+    return inside

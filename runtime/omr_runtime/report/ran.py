@@ -78,8 +78,11 @@ def _nothing(state: State, target: str | None, plans: dict[Path, Plan | None]) -
 
 
 def _same_recipe(plan: Plan, target: str | None) -> bool:
+    """By the file, from wherever it is named; one that amends a recipe of another folder, whose paths start there, by its
+    name as it was run."""
     path = Path(target or "")
-    return path.name == Path(plan.recipe).name and path.resolve().parent == Path(plan.folder)
+    here = path.name == Path(plan.recipe).name and path.resolve().parent == Path(plan.folder)
+    return here or target == plan.recipe
 
 
 def _read(path: Path) -> Plan | None:
