@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from omrlang.compiler import load
-from omrlang.estimate.memory import GIB, MOMENTS_8BIT, Job, flips, measure
+from omrlang.estimate.memory import GIB, Job, flips, measure
+from omrlang.estimate.shapes import MOMENTS_8BIT
 from omrlang.plan import Memory
 from omrlang.types import Shape
 

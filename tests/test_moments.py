@@ -17,7 +17,7 @@ from omr_runtime.errors import RunError
 from omr_runtime.stages.sft import run
 from omr_runtime.train.optimizer import MasterAdamW
 from omrlang.compiler import load
-from omrlang.estimate.memory import MOMENTS_8BIT
+from omrlang.estimate.shapes import MOMENTS_8BIT
 from omrlang.types import AdamW, Checkpoint
 
 EIGHT = AdamW(moments="blockwise8")

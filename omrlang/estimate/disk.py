@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from omrlang.estimate.memory import moments_bytes
 from omrlang.estimate.ranges import derive, exact, product, unknown
-from omrlang.estimate.shapes import adapter_params, frozen_params, origin_of
+from omrlang.estimate.shapes import adapter_params, frozen_params, moments_bytes, origin_of
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.types import Checkpoint, Shape

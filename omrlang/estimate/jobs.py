@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from omrlang.estimate.memory import GIB, Job, flips, measure, moments_bytes, no_shape, verdict
+from omrlang.estimate.memory import GIB, Job, flips, measure, no_shape, verdict
 from omrlang.estimate.ranges import exact
-from omrlang.estimate.shapes import MATRICES, kv_bytes_per_token
+from omrlang.estimate.shapes import MATRICES, kv_bytes_per_token, moments_bytes
 from omrlang.plan import Estimate, Memory
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, pass_tokens, settled_amount

@@ -14,6 +14,8 @@ from omrlang.estimate.ranges import added, between, derive, exact, product, unkn
 from omrlang.estimate.rows import guess
 from omrlang.estimate.shapes import (
     MATRICES,
+    MOMENTS_8BIT,
+    MOMENTS_FP32,
     adapter_params,
     frozen_params,
     inner_width,
@@ -25,18 +27,10 @@ from omrlang.plan import Estimate, Memory, Verdict
 from omrlang.types import Shape
 
 GIB = 2.0**30
-MOMENTS_FP32, MOMENTS_8BIT = 8.0, 2 * (1 + 4 / 256)
-"""Bytes a parameter of Adam's two moments; of 8 bits each, with an fp32 scale for every block of 256."""
-
 ADAPTER, RANK = "adapter = ", 16
 EIGHT_BITS = "optimizer = adamw(moments = blockwise8)"
 OTHERWISE = (ADAPTER, EIGHT_BITS)
 """How the settings begin with which something else is learned, and the rank of adapters that are offered."""
-
-
-def moments_bytes(kept: str) -> float:
-    """Of a parameter, by the word that a recipe has for what the moments are kept in."""
-    return MOMENTS_8BIT if kept == "blockwise8" else MOMENTS_FP32
 
 
 @dataclass(frozen=True, slots=True)

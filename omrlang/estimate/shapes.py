@@ -14,6 +14,14 @@ MATRICES: tuple[str, ...] = get_args(Matrix)
 
 VOCABULARY_SIZE = {"shapes": 152, "characters": 114}
 
+MOMENTS_FP32, MOMENTS_8BIT = 8.0, 2 * (1 + 4 / 256)
+"""Bytes a parameter of Adam's two moments; of 8 bits each, with an fp32 scale for every block of 256."""
+
+
+def moments_bytes(kept: str) -> float:
+    """Of a parameter, by the word that a recipe has for what the moments are kept in."""
+    return MOMENTS_8BIT if kept == "blockwise8" else MOMENTS_FP32
+
 
 def shape_of(model: Model) -> Shape | None:
     """Declared, or computed for a model that is made from its config; None where nobody said.
