@@ -316,10 +316,8 @@ def test_the_driver_imports_nothing_heavy(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
 
 
-def test_a_second_run_is_short(words: Path) -> None:
+def test_a_second_run_executes_nothing(words: Path) -> None:
     assert drive.finish(drive.start(SPECS, words / "state", words))[0] == 0
-    started = time.monotonic()
     code, out = drive.finish(drive.start(SPECS, words / "state", words))
     assert code == 0
     assert out.strip() == "executed:"
-    assert time.monotonic() - started < 4, "start-up and two seconds"
