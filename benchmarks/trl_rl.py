@@ -221,10 +221,25 @@ def omr_whole(setting: Setting) -> dict[str, float]:
 # ---- TRL's ---------------------------------------------------------------------------------------------------------
 
 
+def _trl_config(setting: Setting, whole: bool, passes: int) -> Any:
+    """The same settings as the recipe's."""
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=str(setting.folder / "trl"), use_cpu=True, bf16=False, report_to=[], save_strategy="no",
+        logging_steps=1_000, max_steps=setting.steps + 1, learning_rate=RATE, lr_scheduler_type="constant",
+        max_grad_norm=1.0, gradient_checkpointing=False, seed=SEED, disable_tqdm=True,
+        per_device_train_batch_size=setting.rollouts // passes, gradient_accumulation_steps=passes,
+        num_generations=setting.group, max_completion_length=MAX_RESPONSE if whole else MOST,
+        temperature=1.0, beta=0.0, loss_type="grpo", importance_sampling_level="sequence",
+        epsilon=CLIP[0], epsilon_high=CLIP[1],
+    )  # fmt: skip
+
+
 def trl(setting: Setting, whole: bool, passes: int) -> dict[str, float]:
     import datasets
     from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOTrainer
 
     loaded = loaded_model(setting)
     prompts, completions = drawn(setting)
@@ -258,20 +273,11 @@ def trl(setting: Setting, whole: bool, passes: int) -> dict[str, float]:
     def rewards(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
         return [reward_of(ids) for ids in completion_ids]
 
-    config = GRPOConfig(
-        output_dir=str(setting.folder / "trl"), use_cpu=True, bf16=False, report_to=[], save_strategy="no",
-        logging_steps=1_000, max_steps=setting.steps + 1, learning_rate=RATE, lr_scheduler_type="constant",
-        max_grad_norm=1.0, gradient_checkpointing=False, seed=SEED, disable_tqdm=True,
-        per_device_train_batch_size=setting.rollouts // passes, gradient_accumulation_steps=passes,
-        num_generations=setting.group, max_completion_length=MAX_RESPONSE if whole else MOST,
-        temperature=1.0, beta=0.0, loss_type="grpo", importance_sampling_level="sequence",
-        epsilon=CLIP[0], epsilon_high=CLIP[1],
-    )  # fmt: skip
     asked = [[{"role": "user", "content": question(k)}] for k in range(len(prompts))]
     trainer = Timed(
         model=loaded.model,
         reward_funcs=rewards,
-        args=config,
+        args=_trl_config(setting, whole, passes),
         train_dataset=datasets.Dataset.from_dict({"prompt": asked}),
         processing_class=loaded.tokenizer,
         callbacks=[Watch()],
