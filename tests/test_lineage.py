@@ -18,6 +18,7 @@ import pytest
 from omr_runtime import funnel, lineage, story
 from omr_runtime.errors import RunError
 from omr_runtime.executor import execute
+from omr_runtime.lineage import database, writing
 from omr_runtime.progress import PlainDisplay
 from omr_runtime.store import State
 from omr_runtime.work import Shards
@@ -85,9 +86,9 @@ def test_an_earlier_lineage_is_brought_up_by_whoever_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "lineage.duckdb"
-    now = lineage._MIGRATIONS
+    now = database.MIGRATIONS
     with monkeypatch.context() as earlier:
-        earlier.setattr(lineage, "_MIGRATIONS", now[: len(now) - 5])
+        earlier.setattr(database, "MIGRATIONS", now[: len(now) - 5])
         earlier.setattr(lineage.Writer, "_count", lambda *given: None)
         with lineage.write(path, "run") as writer:
             writer.add_shard(STAGE, shard(tmp_path / "x"))
@@ -115,7 +116,7 @@ def test_sorted_edges_answer_as_unsorted_ones(
 
     before = answers()
     assert any(down for _, down in before)
-    monkeypatch.setattr(lineage, "SORTED_FROM", 1)
+    monkeypatch.setattr(writing, "SORTED_FROM", 1)
     for _ in range(2):
         with lineage.write(path, "run") as writer:
             writer.sort_edges(STAGE)
