@@ -175,7 +175,14 @@ def test_it_learns_what_is_rewarded(tmp_path: Path, base: Path) -> None:
     reward = metric(work, "reward")
     assert len(reward) == 12
     assert reward[-1] > reward[0] + 0.2
-    for name in ("response_tokens", "entropy", "clip_fraction", "grad_norm", "rollout_kl"):
+    for name in (
+        "response_tokens",
+        "entropy",
+        "clip_fraction",
+        "grad_norm",
+        "rollout_kl",
+        "reward_s",
+    ):
         assert len(metric(work, name)) == 12
     assert max(metric(work, "rollout_kl")) < 1e-6
     assert max(metric(work, "clip_fraction")) == 0

@@ -6,9 +6,9 @@ Alone knows which engine rolls out and how it comes by the trainer's weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch.distributed as dist
 from accelerate.utils import set_seed
@@ -31,7 +31,7 @@ from omr_runtime.train.loop import Trainer
 from omr_runtime.train.prompts import Member
 from omr_runtime.verify.reward import Reward, Scored
 from omrlang.schema import Rl
-from omrlang.types import OpenAI, Transformers, Vllm
+from omrlang.types import OpenAI, Transformers, Vllm, Zero
 
 CACHE_BYTES = 2 << 30
 """Pixels that are kept between steps; beyond it images are read again."""
@@ -124,7 +124,8 @@ class Rollouts:
 def everyones_weights(trainer: Trainer) -> Iterable[tuple[str, Tensor]]:
     """All weights on every rank: under ZeRO-3 only the main process holds them whole, and hands them on."""
     sharding = trainer.spec.sharding
-    if sharding is None or sharding.stage < 3 or trainer.num_ranks == 1:
+    all_have_them = not isinstance(sharding, Zero) or not sharding.cuts_weights
+    if all_have_them or trainer.num_ranks == 1:
         return trainer.weights()
     box: list[Any] = [list(trainer.weights())]
     dist.broadcast_object_list(box, src=0)
@@ -165,15 +166,15 @@ def _with_vllm(spec: Rl, loaded: Loaded, longest: int) -> Rollouts:
 
 
 def _with_transformers(spec: Rl, trainer: Trainer, loaded: Loaded, batch: int) -> Rollouts:
-    if spec.sharding is None or spec.sharding.stage < 3:
+    if spec.sharding is None or not spec.sharding.cuts_weights:
         return Rollouts(TransformersEngine(loaded, batch), shares=True)
     apart = load_whole(spec, trainer, loaded)
     return Rollouts(TransformersEngine(apart, batch), shares=False)
 
 
 def load_whole(spec: Rl, trainer: Trainer, loaded: Loaded) -> Loaded:
-    """The starting model once more, beside the one that is trained; whole on every rank also under ZeRO-3."""
-    if spec.sharding is None:
+    """The starting model once more, beside the one that is trained; whole on every rank, however that is cut up."""
+    if not isinstance(spec.sharding, Zero):
         return load(loaded.folder, spec.precision, str(trainer.device))
     from transformers.integrations import deepspeed
 
@@ -267,8 +268,15 @@ def roll_out(
     spec = questions.spec
     asks = [_seeded(questions, member, step) for member in members]
     rows = [questions.rows[member.row] for member in members]
-    drawn = draw_all(questions.loaded, rows, asks, draw_of(spec, questions.loaded), rollouts)
-    scored = reward.score(one.scorable() for one in drawn)
+    with reward.meanwhile() as scoring:
+
+        def done(one: Drawn) -> None:
+            place = one.sampled.ask * spec.group + one.sampled.sample
+            scoring.put(place, one.scorable())
+
+        draw = draw_of(spec, questions.loaded)
+        drawn = draw_all(questions.loaded, rows, asks, draw, rollouts, done)
+        scored = scoring.results()
     groups = []
     for place, member in enumerate(members):
         own = slice(place * spec.group, (place + 1) * spec.group)
@@ -282,14 +290,22 @@ def draw_all(
     asks: Sequence[Ask],
     draw: Draw,
     rollouts: Rollouts,
+    done: OnDrawn | None = None,
 ) -> list[Drawn]:
-    """Every sample of every ask, in order; ``rows`` are those that are asked. A rank may have none."""
+    """Every sample of every ask, in order; ``rows`` are those that are asked. A rank may have none. ``done`` is called
+    for each as soon as it ends."""
     if not asks:
         return []
-    found: list[Sampled] = []
-    rollouts.roller.roll(asks, draw, found.append)
-    found.sort(key=lambda one: (one.ask, one.sample))
-    return [Drawn(rows[one.ask], one, response_of(loaded, one.token_ids)) for one in found]
+    found: list[Drawn] = []
+
+    def ended(one: Sampled) -> None:
+        drawn = Drawn(rows[one.ask], one, response_of(loaded, one.token_ids))
+        found.append(drawn)
+        if done is not None:
+            done(drawn)
+
+    rollouts.roller.roll(asks, draw, ended)
+    return sorted(found, key=lambda one: (one.sampled.ask, one.sampled.sample))
 
 
 def _seeded(questions: Questions, member: Member, step: int) -> Ask:
@@ -323,6 +339,9 @@ class Drawn:
             "num_tokens": len(self.sampled.token_ids),
             "finish": "stop" if self.sampled.stopped else "length",
         }
+
+
+OnDrawn: TypeAlias = Callable[[Drawn], None]
 
 
 def _group(

@@ -51,6 +51,10 @@ Verdict: TypeAlias = dict[str, Any]
 Name = TypeVar("Name")
 
 BATCH_ROWS = 1_024
+ROWS_MEANWHILE = 32
+"""As few rows go together where they come one after another: a query of DuckDB for each would cost more than it gives."""
+JUDGED_MEANWHILE = 4
+"""Rows for each request that a judge's servers take at once: a batch ends with its slowest answer, and the next waits."""
 BATCHES_AHEAD = 8
 """So many are held in memory while math-verify is busy with the first of them, as when it imports SymPy."""
 
@@ -140,7 +144,7 @@ class Cascade:
         self._seen = seen or {}
         self._count = count
         self._math = math or MathPool()
-        self._batch_rows = batch_rows
+        self.batch_rows = batch_rows
         self._judges: dict[str, Judge] = {}
         self._plugins: dict[Verifier, Plugin] = {}
         self._thread = ThreadPoolExecutor(1, "math")
@@ -178,10 +182,19 @@ class Cascade:
         self._plugins.clear()
         self._thread = ThreadPoolExecutor(1, "math")
 
+    @property
+    def at_least(self) -> int | None:
+        """How many rows are worth a batch while more are on their way; None where all should be there first, because a judge
+        is served in this process, where it would get in the way of whatever makes them."""
+        seats = [judge.concurrency for judge in self._judges.values()]
+        if not all(seats):
+            return None
+        return max([ROWS_MEANWHILE, *(JUDGED_MEANWHILE * seat for seat in seats if seat)])
+
     def evaluate(self, rows: Iterable[Row]) -> Iterator[Outcome]:
         """An outcome for each row, in order."""
         source = iter(rows)
-        batches = iter(lambda: list(islice(source, self._batch_rows)), [])
+        batches = iter(lambda: list(islice(source, self.batch_rows)), [])
         for _, outcomes in self.evaluate_batches((None, batch) for batch in batches):
             yield from outcomes
 

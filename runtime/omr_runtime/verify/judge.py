@@ -48,6 +48,11 @@ class Judge:
         self._silent = Opinion(None, f"{name} gave no answer")
         self._is_dead = False
 
+    @property
+    def concurrency(self) -> int | None:
+        """How many requests servers answer at once; None where the model is served in this process."""
+        return getattr(self._engine, "concurrency", None)
+
     def ask(self, triples: Iterable[Triple]) -> list[Opinion]:
         """An opinion on each, in order. When the engine dies, all that is left is unknown."""
         wanted = list(triples)
