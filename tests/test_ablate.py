@@ -203,6 +203,24 @@ def test_one_run_keeps_its_own_interval_and_seeds_widen_it() -> None:
     assert spread.hi - spread.lo > 0.2
 
 
+def test_a_gain_is_paired_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every seed gains 0.1, from starts that lie far apart: the interval is that of the questions alone."""
+    answers = {f"q{i}": [float(i % 2)] for i in range(100)}
+    better = {f"q{i}": [float(i % 2 or i % 10 == 0)] for i in range(100)}
+    before = [run_with(accuracy, 0.1) for accuracy in (0.3, 0.5, 0.7)]
+    after = [run_with(accuracy, 0.1) for accuracy in (0.4, 0.6, 0.8)]
+    sides = {id(before[0]): answers, id(after[0]): better}
+    monkeypatch.setattr("omr_runtime.report.arms._scores", lambda runs, stage: sides[id(runs[0])])
+    found = gain(before, after, "after", "after")
+    assert found is not None
+    assert found.is_paired
+    assert found.difference == pytest.approx(0.1)
+    assert found.lo > 0.0
+    two = gain(before, after[:2], "after", "after")
+    assert two is not None
+    assert two.hi - two.lo > 3 * (found.hi - found.lo)
+
+
 def test_what_was_not_run_has_no_outcome() -> None:
     nothing = Ran(State(STATE), None, {})  # type: ignore[arg-type]
     assert outcome([nothing], "after") is None

@@ -1,7 +1,8 @@
 """Runs that differ in their seed alone to one accuracy with an interval over questions and seeds, and two of them to a gain.
 
 An interval adds two variances: that of the questions, taken as the mean over seeds because all seeds answer the same ones, and
-that of the seeds' accuracies divided by how many there are (normal approximation; with few seeds it is rough).
+that of the seeds' accuracies divided by how many there are (normal approximation; with few seeds it is rough). For a gain both are
+variances of differences: question by question, and seed by seed where both sides ran under as many.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def gain(a: Sequence[Ran], b: Sequence[Ran], stage_a: str, stage_b: str) -> Gain
     if not all(sides):
         return None
     difference = fmean(sides[1]) - fmean(sides[0])
-    of_seeds = sum(_variance_of_seeds(side) for side in sides)
+    of_seeds = _variance_of_gains(*sides)
     scores = [_scores(runs, name) for runs, name in ((a, stage_a), (b, stage_b))]
     same = paired(*scores) if scores[0].keys() == scores[1].keys() else None
     if same is not None and abs(same.difference - difference) < 1e-6:
@@ -94,6 +95,13 @@ def _variance_of_questions(found: Sequence[dict[str, Any]]) -> float:
 
 def _variance_of_seeds(accuracies: Sequence[float]) -> float:
     return variance(accuracies) / len(accuracies) if len(accuracies) > 1 else 0.0
+
+
+def _variance_of_gains(a: Sequence[float], b: Sequence[float]) -> float:
+    """Of the mean gain over seeds. What a seed did to both sides, such as a good or a bad start, is no part of it."""
+    if len(a) == len(b):
+        return _variance_of_seeds([y - x for x, y in zip(a, b, strict=True)])
+    return _variance_of_seeds(a) + _variance_of_seeds(b)
 
 
 def _scores(runs: Sequence[Ran], stage: str) -> Scores:
