@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from omrlang.fingerprint import fingerprint
 from omrlang.hir import Recipe, Stage
 from omrlang.pins import Pin, Pins
-from omrlang.references import calls, expressions, nodes, references
-from omrlang.schema import Filter, Mix, Source, Spec
-from omrlang.types import Col, Model, Near, TrainedModel
+from omrlang.references import expressions, named_models, nodes, references
+from omrlang.schema import Source, Spec
+from omrlang.types import Col
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +66,6 @@ def _pins(spec: Spec, pins: Pins) -> Iterator[Pin]:
     for model in named_models(spec):
         if (pin := pins.model(model)) is not None:
             yield pin
-
-
-def named_models(spec: Spec) -> Iterator[Model]:
-    """The models that are named by a stage itself: what it starts from, its encoders, and its judges."""
-    model: Model | TrainedModel | None = getattr(spec, "model", None)
-    if isinstance(model, Model):
-        yield model
-    if isinstance(spec, Filter | Mix) and isinstance(spec.unique, Near):
-        yield from spec.unique.models
-    for call in calls(spec):
-        if isinstance(call.model, Model):
-            yield call.model
 
 
 def _revision(pins: tuple[Pin, ...]) -> str | None:

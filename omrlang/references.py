@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from omrlang.schema import Spec
+from omrlang.schema import Filter, Mix, Spec
 from omrlang.types import (
     Ascending,
     Call,
@@ -14,6 +14,7 @@ from omrlang.types import (
     Enough,
     ExprNode,
     MixPart,
+    Model,
     Near,
     Prompt,
     RowExpr,
@@ -97,6 +98,18 @@ def calls(spec: Spec) -> Iterator[Call]:
         for node in nodes(expression.tree):
             if isinstance(node, Call):
                 yield node
+
+
+def named_models(spec: Spec) -> Iterator[Model]:
+    """The models that are named by a stage itself: what it starts from, its encoders, and its judges."""
+    model: Model | TrainedModel | None = getattr(spec, "model", None)
+    if isinstance(model, Model):
+        yield model
+    if isinstance(spec, Filter | Mix) and isinstance(spec.unique, Near):
+        yield from spec.unique.models
+    for call in calls(spec):
+        if isinstance(call.model, Model):
+            yield call.model
 
 
 def nodes(tree: ExprNode) -> Iterator[ExprNode]:

@@ -18,7 +18,7 @@ import pytest
 
 from omr_runtime import lineage
 from omr_runtime.errors import RunError
-from omr_runtime.slurm import Call, Machines, jobs_of, quoted, script
+from omr_runtime.slurm import Call, Machines, jobs_of, quoted, script, variables
 from omr_runtime.store import State, read_index
 from omr_runtime.train.launch import command
 from omr_runtime.work import Shards
@@ -124,6 +124,22 @@ def test_secrets_are_named_and_never_written(monkeypatch: pytest.MonkeyPatch) ->
     )
     assert "hunter2" not in text
     assert ': "${REFEREE_URL:?' in text
+
+
+def test_servers_that_only_cached_stages_ask_are_not_needed() -> None:
+    sampled = plans.shapes("words", 9)
+    asked = judging(None, engine=OpenAI(url_env="REFEREE_URL", key_env="REFEREE_KEY"))
+    model = plans.TINY.model_copy(update={"engine": OpenAI(url_env="TEACHER_URL", key_env="KEY")})
+    taught = plans.Sft.model_validate(
+        sft_spec(name="tuned", rows="words", model=model, hardware=None).model_dump()
+    )
+    plan = plan_of(sampled, taught, asked)
+    assert variables(plan) == ["TEACHER_URL", "REFEREE_URL"]
+    stages = [
+        stage.model_copy(update={"action": "cached"}) if stage.name == "tuned" else stage
+        for stage in plan.stages
+    ]
+    assert variables(plan.model_copy(update={"stages": tuple(stages)})) == ["REFEREE_URL"]
 
 
 EVIL = [

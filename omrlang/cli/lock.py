@@ -115,7 +115,7 @@ def _commit(pin: Pin) -> str:
 def _wheels(args: argparse.Namespace) -> Iterator[Locked]:
     """The models that lie in packages, by the sha256 of the package."""
     from omrlang.compiler import load_all
-    from omrlang.lower import named_models
+    from omrlang.references import named_models
     from omrlang.types import WheelModel
 
     recipes, _ = load_all(args.file, args.set)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from omr_runtime.train.launch import per_node_and_nodes
 from omrlang.plan import Plan, PlanStage
+from omrlang.references import named_models
 from omrlang.types import OpenAI
 
 MARGIN = 1.25
@@ -110,7 +111,7 @@ def variables(plan: Plan) -> list[str]:
     """The environment variables that the due stages cannot do without."""
     found: dict[str, None] = {}
     for stage in plan.due:
-        for engine in _engines(stage, plan):
+        for engine in _engines(stage):
             found |= dict.fromkeys(name for name in (engine.url_env,) if name)
         cluster = getattr(getattr(stage.spec, "hardware", None), "cluster", None)
         if cluster is not None and cluster.address_env:
@@ -118,9 +119,10 @@ def variables(plan: Plan) -> list[str]:
     return [name for name in found if _NAME.fullmatch(name)]
 
 
-def _engines(stage: PlanStage, plan: Plan) -> Iterator[OpenAI]:
+def _engines(stage: PlanStage) -> Iterator[OpenAI]:
+    """The servers that the stage asks: its own, and those of the models that it names."""
     own = getattr(stage.spec, "engine", None)
-    named = [own, *(model.engine for model in plan.models)]
+    named = [own, *(model.engine for model in named_models(stage.spec))]
     yield from (engine for engine in named if isinstance(engine, OpenAI))
 
 
