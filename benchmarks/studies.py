@@ -1,8 +1,8 @@
-"""The small studies and the transfer recipe, run to their end under several seeds, to their tables in docs/small_studies.md.
+"""The small studies and two recipes, run to their end under several seeds, to their tables in docs/small_studies.md.
 
     python benchmarks/studies.py NAME ... [--seeds 3] [--state DIR] [--out docs/small_studies.md] [--set PATH=VALUE ...]
 
-NAME is `transfer`, `answers`, `diversity`, `algorithms`, `format_weight` or `all`. Every figure of a table is read from the lineage
+NAME is `transfer`, `word_problems`, `answers`, `diversity`, `algorithms`, `format_weight` or `all`. Every figure of a table is read from the lineage
 of the runs: accuracies with 95% intervals over questions and seeds, differences paired by question. With --state an interrupted
 study goes on where it stopped, and studies share what is equal. Without --out the tables are only printed.
 """
@@ -31,11 +31,17 @@ from omrlang.ablation import arms
 
 RECIPES = {
     "transfer": "pipelines/transfer.omr",
+    "word_problems": "pipelines/word_problems.omr",
     **{
         name: f"pipelines/findings/{name}.omr"
         for name in ("answers", "diversity", "algorithms", "format_weight")
     },
 }
+ROADS = {
+    "transfer": {"pictures": "pictures_{}", "words": "words_{}"},
+    "word_problems": {"word problems": "{}"},
+}
+"""Recipes without variants: what is asked before, between and after its trainings, and how those evals are called."""
 FOLLOWED = {"algorithms": ("reasoner", ("entropy", "reward"))}
 """Figures of a training that a study is about too: the mean of its last tenth of steps, over seeds."""
 Runs = dict[str, list[Ran]]
@@ -49,7 +55,7 @@ def main(args: argparse.Namespace, state: Path) -> int:
         _run(RECIPES[name], args, state)
         minutes = (time.monotonic() - start) / 60
         runs = _runs(RECIPES[name], args, state)
-        text = _transfer(next(iter(runs.values()))) if name == "transfer" else _study(name, runs)
+        text = _road(name, next(iter(runs.values()))) if name in ROADS else _study(name, runs)
         seeds = "1 seed" if args.seeds == 1 else f"{args.seeds} training seeds"
         words = [
             name,
@@ -110,13 +116,14 @@ def _study(name: str, runs: Runs) -> str:
     return table(rows)
 
 
-def _transfer(runs: Sequence[Ran]) -> str:
-    """Pictures and words before, after SFT and after RL, and what each training gained, paired by question."""
-    rows = [["asked in", "before", "after SFT", "after RL", "RL against before", "RL against SFT"]]
-    for kind in ("pictures", "words"):
-        names = [f"{kind}_{when}" for when in ("before", "between", "after")]
-        gained = [gain(runs, runs, names[n], names[2]) for n in (0, 1)]
-        rows.append([kind, *(_accuracy(outcome(runs, it)) for it in names), *map(_points, gained)])
+def _road(name: str, runs: Sequence[Ran]) -> str:
+    """Each kind of question before, after SFT and after RL, and what each training gained, paired by question and seed."""
+    gains = {"SFT against before": (0, 1), "RL against SFT": (1, 2), "RL against before": (0, 2)}
+    rows = [["asked", "before", "after SFT", "after RL", *gains]]
+    for kind, pattern in ROADS[name].items():
+        evals = [pattern.format(when) for when in ("before", "between", "after")]
+        gained = [gain(runs, runs, evals[a], evals[b]) for a, b in gains.values()]
+        rows.append([kind, *(_accuracy(outcome(runs, it)) for it in evals), *map(_points, gained)])
     return table(rows)
 
 

@@ -56,7 +56,7 @@ def test_algorithms_are_compared_where_a_clip_range_can_act(tmp_path: Path) -> N
 
 def test_each_study_has_a_command_and_a_place_for_its_table() -> None:
     page = (ROOT / "docs" / "small_studies.md").read_text()
-    assert studies.RECIPES.keys() == {"transfer", *ABOUT}
+    assert studies.RECIPES.keys() == {*studies.ROADS, *ABOUT}
     for name, recipe in studies.RECIPES.items():
         assert (ROOT / recipe).exists()
         page = studies.placed(page, name, f"a table of {name}")
