@@ -1,4 +1,4 @@
-"""Two gloo processes equal one; DeepSpeed's ZeRO stages equal plain training. Started as the driver starts them."""
+"""Two gloo processes equal one; DeepSpeed's ZeRO stages and FSDP2 equal plain training. Started as the driver starts them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ from omr_runtime.models import load
 from omr_runtime.train.checkpoint import FINAL, Checkpoints
 from omr_runtime.train.launch import command
 from omr_runtime.work import Shards, Work
-from omrlang.types import AdamW, Amount, Checkpoint, Constant, Gpu, Hardware, Lora, Zero
+from omrlang.types import (
+    AdamW,
+    Amount,
+    Checkpoint,
+    Constant,
+    Fsdp,
+    Gpu,
+    Hardware,
+    Lora,
+    Sharding,
+    Zero,
+)
 from tests.training_parts import drawn_rows, fresh_folder, sft_spec, sft_work
 
 ROOT = Path(__file__).parents[1]
@@ -147,8 +158,12 @@ def test_zero_on_two_processes_equals_plain_training(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", [None, Zero(stage=2)])
-def test_two_processes_resume(tmp_path: Path, base: Path, one: Work, sharding: Zero | None) -> None:
+@pytest.mark.parametrize(
+    "sharding", [None, Zero(stage=2), Fsdp(reshard_after_forward=False)], ids=str
+)
+def test_two_processes_resume(
+    tmp_path: Path, base: Path, one: Work, sharding: Sharding | None
+) -> None:
     """Killed after a checkpoint, by a shard folder that cannot be written, then run again."""
     settings = {"processes": 2, "sharding": sharding, "checkpoint": Checkpoint(every=2)}
     work = _stopped_at_checkpoint(tmp_path, base, settings)
@@ -196,6 +211,10 @@ def test_commands(tmp_path: Path) -> None:
     assert several[-3:] == ["-m", "omr_runtime.stages", "w.json"]
     assert "DS_ACCELERATOR" not in env
     assert argv(processes=2, sharding=Zero(stage=2))[1]["DS_ACCELERATOR"] == "cpu"
+    sharded, env = argv(processes=2, sharding=Fsdp())
+    assert "--nproc-per-node=2" in sharded
+    assert set(env) == {"OMP_NUM_THREADS"}, "nothing of DeepSpeed's"
+    assert "--nproc-per-node=1" in argv(sharding=Fsdp())[0]
     gpus = Hardware(
         name="node", gpu=Gpu(name="g", memory_gib=80, tflops=300, bandwidth_tb_s=2), count=8
     )
@@ -236,9 +255,9 @@ def adapted(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Work:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3)], ids=str)
+@pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3), Fsdp()], ids=str)
 def test_adapters_on_two_processes_resume_and_equal_one(
-    tmp_path: Path, base: Path, adapted: Work, sharding: Zero | None
+    tmp_path: Path, base: Path, adapted: Work, sharding: Sharding | None
 ) -> None:
     settings = {"processes": 2, "sharding": sharding, "checkpoint": Checkpoint(every=2), **ADAPTER}
     work = _stopped_at_checkpoint(tmp_path, base, settings)

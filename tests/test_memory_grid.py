@@ -21,7 +21,7 @@ from omrlang.compiler import load
 from omrlang.estimate.memory import GIB, Job, flips, measure
 from omrlang.estimate.shapes import MOMENTS_8BIT
 from omrlang.plan import Memory
-from omrlang.types import Shape
+from omrlang.types import Fsdp, Shape
 
 H100, B200, A800 = 79.18, 178.35, 80.0
 """GiB of a device, as PyTorch reports them beside the measurements."""
@@ -127,6 +127,51 @@ def test_states_under_zero_are_those_of_its_paper(zero: int, gigabytes: float) -
     parts = measure(Job(shapes()["qwen2_5_vl_7b"], 8, processes=8, zero=zero)).parts
     states = sum(parts[name].lo or 0 for name in ("weights", "gradients", "optimiser"))
     assert states == pytest.approx(gigabytes * 1e9, rel=0.002)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.gpus > 1], ids=lambda row: row.source)
+def test_what_fsdp_took_lies_in_its_range(row: Published) -> None:
+    found = measure(replace(row.job, zero=0, fsdp=Fsdp()))
+    assert row.gib is not None
+    assert ends(found)[0] <= row.gib * GIB <= ends(found)[2]
+    assert ends(found)[1] == pytest.approx(row.gib * GIB, rel=0.25)
+
+
+def test_what_fsdp_keeps_where() -> None:
+    """12 bytes and a gradient of 4 for each trained parameter; whole weights in bf16 are 2 more while they stand."""
+    shape = shapes()["qwen2_5_vl_7b"]
+    job = Job(shape, 8_192, processes=8, recompute=True, fsdp=Fsdp(), capacity=A800 * GIB)
+    parts = measure(job).parts
+    states = [parts[name].mid for name in ("weights", "gradients", "optimiser")]
+    assert states == pytest.approx([shape.num_params * size / 8 for size in (4, 4, 8)])
+    kept = measure(replace(job, fsdp=Fsdp(reshard_after_forward=False))).parts
+    assert (kept["gathered"].lo or 0) > 2 * shape.num_params > (parts["gathered"].mid or 0)
+    away = measure(replace(job, fsdp=Fsdp(offload=True)))
+    assert [away.parts[name].mid for name in ("weights", "gradients", "optimiser")] == [0, 0, 0]
+    at_home = replace(job, fsdp=Fsdp(offload=True), on_cpu=True)
+    assert ends(measure(at_home)) == ends(measure(replace(at_home, fsdp=Fsdp())))
+    still = measure(replace(job, frozen=("language",))).parts
+    assert (still["weights"].mid or 0) < (parts["weights"].mid or 0)
+
+
+def test_the_host_is_offered_last_and_only_where_it_helps() -> None:
+    """Of what can be cut up no further."""
+    job = Job(
+        shapes()["qwen2_5_vl_72b"], 8_192, processes=8, zero=3, recompute=True, capacity=A800 * GIB
+    )
+    offered = [text.partition(":")[0] for text in flips(job, measure(job))]
+    assert "sharding = fsdp(offload = true)" in offered
+    assert "sharding = none" not in offered
+    kept = replace(job, zero=0, fsdp=Fsdp(reshard_after_forward=False), processes=32)
+    offered = [text.partition(":")[0] for text in flips(kept, measure(kept))]
+    assert (
+        offered[:2]
+        == [
+            "sharding = fsdp()",
+            "sharding = fsdp(reshard_after_forward = false, offload = true)",
+        ]
+        or offered[0] == "sharding = fsdp()"
+    )
 
 
 @pytest.mark.parametrize(("tokens", "vocab", "gib"), [(65_536, 151_936, 37.09)])

@@ -101,3 +101,5 @@ def test_it_is_not_cut_up(tmp_path: Path) -> None:
     recipe, found = load(path)
     assert recipe is None
     assert [one.code for one in found] == ["E306"]
+    path.write_text(path.read_text().replace("zero(2)", "fsdp()"))
+    assert load(path)[0] is not None, "FSDP steps each part where it lies"

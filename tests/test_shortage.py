@@ -19,7 +19,7 @@ from omr_runtime.train import launch
 from omrlang.estimate.memory import Job, measure
 from omrlang.plan import Costs, Memory, Money, PlanStage
 from omrlang.schema import Spec
-from omrlang.types import Amount, Checkpoint, Constant, CrossEntropy, Shape, Vllm, Zero
+from omrlang.types import Amount, Checkpoint, Constant, CrossEntropy, Fsdp, Shape, Vllm, Zero
 from tests.test_rl import rl_spec
 from tests.training_parts import sft_spec
 
@@ -79,6 +79,12 @@ def test_states_come_first_where_they_are_most(tmp_path: Path) -> None:
         (sft_spec(recompute=True), "micro_batch = 64", "recompute"),
         (sft_spec(micro_batch=64), "micro_batch = 32", "micro_batch = 64"),
         (sft_spec(processes=2, sharding=Zero(stage=3)), "processes = 1", "zero("),
+        (
+            sft_spec(processes=2, sharding=Fsdp(reshard_after_forward=False)),
+            "sharding.reshard_after_forward = true",
+            "zero(",
+        ),
+        (sft_spec(processes=2, sharding=Fsdp()), "processes = 1", "sharding"),
         (rl_spec(engine=Vllm(gpu_memory=0.9)), "engine = vllm(gpu_memory = 0.7)", "pack"),
         (rl_spec(), "engine = transformers(batch = 32)", "vllm"),
         (rl_spec(micro_batch=72, recompute=True), "max_response = 4", "micro_batch"),

@@ -14,7 +14,7 @@ from omrlang.diagnostics import listed
 from omrlang.hir import Stage
 from omrlang.schema import Rl, Sft
 from omrlang.source import Span
-from omrlang.types import Fresh, Model, Part
+from omrlang.types import Fresh, Model, Part, Zero
 
 OF_VISION = ("vision", "projector")
 PARTS: tuple[str, ...] = get_args(Part)
@@ -27,9 +27,9 @@ def check_trained(ctx: Context, stage: Stage, text_only: str | None) -> None:
         return
     if spec.adapter is not None:
         _check_targets(ctx, stage, spec.adapter.targets)
-    if spec.sharding is not None and spec.optimizer.moments != "fp32":
-        message = f"{spec.kind} `{spec.name}` takes `sharding` or `moments = {spec.optimizer.moments}`, not both"
-        hint = "ZeRO cuts up flat moments in fp32, and divides them by the processes as it is"
+    if isinstance(spec.sharding, Zero) and spec.optimizer.moments != "fp32":
+        message = f"{spec.kind} `{spec.name}` takes `sharding = zero(…)` or `moments = {spec.optimizer.moments}`, not both"
+        hint = "ZeRO cuts up flat moments in fp32; `sharding = fsdp()` goes with both"
         ctx.error("E306", message, _span(stage, "optimizer.moments"), hint)
     if not spec.freeze:
         return

@@ -11,7 +11,7 @@ from omrlang.plan import Estimate, Memory
 from omrlang.schema import Rl, Sft
 from omrlang.settle import num_devices, pass_tokens, settled_amount
 from omrlang.state import Record
-from omrlang.types import Shape, Vllm
+from omrlang.types import Fsdp, Shape, Vllm, Zero
 
 CPU_CACHE_BYTES = 2 * GIB
 """What vLLM is given for keys and values on a CPU."""
@@ -47,7 +47,8 @@ def job_of(spec: Sft | Rl, shape: Shape, images: Estimate, engine: str | None) -
         shape=shape,
         tokens=pass_tokens(spec),
         processes=num_devices(spec),
-        zero=spec.sharding.stage if spec.sharding is not None else 0,
+        zero=spec.sharding.stage if isinstance(spec.sharding, Zero) else 0,
+        fsdp=spec.sharding if isinstance(spec.sharding, Fsdp) else None,
         precision=spec.precision,
         recompute=spec.recompute,
         moments=moments_bytes(spec.optimizer.moments),

@@ -24,11 +24,12 @@ from omrlang.estimate.shapes import (
     origin_of,
 )
 from omrlang.plan import Estimate, Memory, Verdict
-from omrlang.types import Shape
+from omrlang.types import Fsdp, Shape
 
 GIB = 2.0**30
 ADAPTER, RANK = "adapter = ", 16
 EIGHT_BITS = "optimizer = adamw(moments = blockwise8)"
+OFFLOADED = "offload = true"
 OTHERWISE = (ADAPTER, EIGHT_BITS)
 """How the settings begin with which something else is learned, and the rank of adapters that are offered."""
 
@@ -38,8 +39,8 @@ class Job:
     """What the memory of one training process hangs on.
 
     ``tokens`` are of one forward pass, of which a share ``images`` stands for images. ``zero`` is the ZeRO stage, 0 none,
-    over ``processes``. ``lora`` is the rank of adapters on the matrices ``targets``, 0 where the weights are trained, all but
-    the parts ``frozen``. ``engine`` is what rolls out in the same place: ``engine_bytes`` are set aside for it where it is
+    over ``processes``, or ``fsdp`` what cuts up. ``lora`` is the rank of adapters on the matrices ``targets``, 0 where the
+    weights are trained, all but the parts ``frozen``. ``engine`` is what rolls out in the same place: ``engine_bytes`` are set aside for it where it is
     vLLM.
     """
 
@@ -47,6 +48,7 @@ class Job:
     tokens: int
     processes: int = 1
     zero: int = 0
+    fsdp: Fsdp | None = None
     precision: str = "bf16"
     recompute: bool = False
     fused: bool = True
@@ -107,6 +109,8 @@ def _states(job: Job) -> dict[str, Estimate]:
     them."""
     shape, whole = job.shape, job.precision == "fp32"
     trained = trained_params(job)
+    if job.fsdp is not None:
+        return _cut_up(job, job.fsdp, trained)
     split = [1 / job.processes if job.zero >= stage else 1.0 for stage in (3, 2, 1)]
     master = 0.0 if whole else 4.0
     gradients = (4.0, 4.0, 4.0) if whole or job.lora else (2.0, 4.0, 6.0)
@@ -127,6 +131,29 @@ def _states(job: Job) -> dict[str, Estimate]:
     }
 
 
+def _cut_up(job: Job, settings: Fsdp, trained: float) -> dict[str, Estimate]:
+    """Under FSDP what is trained is held in fp32 alone, of which a pass gathers its own precision; and all of it is cut up."""
+    shape, whole = job.shape, job.precision == "fp32"
+    on_host = settings.offload and not job.on_cpu
+    share = 0.0 if on_host else 1 / job.processes
+    still = shape.num_params if job.lora else shape.num_params - trained
+    stays = 4.0 if whole else 2.0
+    each = exact(4.0, "bytes", "formula", "a trained parameter in fp32, which is its master")
+    why = "kept on the host" if on_host else "what FSDP leaves to a process"
+    held = _sharded(shape, trained, each, share, why)
+    if still > 0:
+        beside = exact(stays, "bytes", "formula", f"a parameter that stays, in {job.precision}")
+        parts = {"trained": held, "others": _sharded(shape, still, beside, share, why)}
+        held = added("bytes", "trained + others", parts)
+    moments = exact(job.moments, "bytes", "formula", "a parameter: moments")
+    sums = exact(4.0, "bytes", "formula", "a parameter: its fp32 sum")
+    return {
+        "weights": held,
+        "gradients": _sharded(shape, trained, sums, share, why),
+        "optimiser": _sharded(shape, trained, moments, share, why),
+    }
+
+
 def trained_params(job: Job) -> float:
     """Parameters that have gradients."""
     if job.lora:
@@ -134,14 +161,20 @@ def trained_params(job: Job) -> float:
     return max(0.0, job.shape.num_params - frozen_params(job.shape, job.frozen))
 
 
-def _sharded(shape: Shape, params: float, each: Estimate, split: float) -> Estimate:
+def _sharded(
+    shape: Shape,
+    params: float,
+    each: Estimate,
+    split: float,
+    why: str = "what ZeRO leaves to a process",
+) -> Estimate:
     return derive(
         "bytes",
         "parameters x bytes of one x share of a process",
         product,
         parameters=exact(params, "parameters", origin_of(shape), "of the shape"),
         each=each,
-        share=exact(split, "", "formula", "what ZeRO leaves to a process"),
+        share=exact(split, "", "formula", why),
     )
 
 
@@ -160,11 +193,14 @@ def _passing(job: Job) -> dict[str, Estimate]:
 
 def _gathered(job: Job) -> Estimate:
     """ZeRO-3 gathers layers as they are needed, one ahead, with the embedding or head, and their gradients until they are
-    sent; ZeRO-1 and 2 pass gradients and weights through buckets."""
+    sent, and so does FSDP, which can also keep them all from the forward to the backward pass; ZeRO-1 and 2 pass gradients and
+    weights through buckets."""
     shape = job.shape
-    if job.zero == 0:
+    if job.fsdp is not None and not job.fsdp.reshard_after_forward:
+        return _standing(job)
+    if job.zero == 0 and job.fsdp is None:
         return exact(0.0, "bytes", "formula", "nothing is gathered without ZeRO")
-    if job.zero < 3:
+    if job.zero < 3 and job.fsdp is None:
         lo, mid, hi = (min(size, 4.0 * shape.num_params) for size in assumptions.ZERO_BUCKETS)
         return between(lo, mid, hi, "bytes", "assumed", "buckets of gradients and weights")
     layer, head = layer_params(shape) / shape.layers, float(shape.vocab * shape.hidden)
@@ -172,6 +208,18 @@ def _gathered(job: Job) -> Estimate:
     lo, mid, hi = ((layer + head) * 2, (2 * layer + head) * 6, (3 * layer + heads * head) * 8)
     formula = "two layers and the embedding in use: weights, and gradients until they are sent"
     return between(lo, mid, hi, "bytes", "assumed", formula)
+
+
+def _standing(job: Job) -> Estimate:
+    """All weights in the precision of the pass, and a layer's gradients until they are sent."""
+    shape = job.shape
+    layer, head = layer_params(shape) / shape.layers, float(shape.vocab * shape.hidden)
+    whole = shape.num_params * (4.0 if job.precision == "fp32" else 2.0)
+    lo, mid, hi = layer * 2, (layer + head) * 6, (2 * layer + (1 + is_untied(shape)) * head) * 6
+    formula = (
+        "all weights, whole until the backward pass has met them; gradients until they are sent"
+    )
+    return between(whole + lo, whole + mid, whole + hi, "bytes", "assumed", formula)
 
 
 def _per_token(job: Job, width: float, spread: assumptions.Guess, formula: str) -> Estimate:
@@ -276,6 +324,7 @@ def flips(job: Job, found: Memory) -> tuple[str, ...]:
             moved = f"{'+' if mid > peak else '-'}{abs(mid - peak) / GIB:,.1f}"
             options.append((mid, f"{text}: {mid / GIB:,.1f} GiB ({moved}), {measured.verdict}"))
     ordered = [text for _, text in sorted(options, reverse=not bad)]
+    ordered.sort(key=lambda text: OFFLOADED in text)  # it takes the least, and the longest
     others = [text for text in ordered if not text.startswith(OTHERWISE)]
     return (*others[:3], *(text for text in ordered if text.startswith(OTHERWISE)))
 
@@ -285,10 +334,7 @@ def _alternatives(job: Job) -> dict[str, Job]:
     options = {
         f"recompute = {str(not job.recompute).lower()}": replace(job, recompute=not job.recompute)
     }
-    if job.processes > 1:
-        for zero in {0, 2, 3} - {job.zero}:
-            name = f"sharding = {f'zero({zero})' if zero else 'none'}"
-            options[name] = replace(job, zero=zero)
+    options |= _cut_otherwise(job) if job.processes > 1 else {}
     adapted = replace(job, lora=0) if job.lora else replace(job, lora=RANK, frozen=())
     text = "none" if job.lora else f"lora(rank = {RANK}, alpha = {2 * RANK})"
     options[f"{ADAPTER}{text}"] = adapted
@@ -304,3 +350,33 @@ def _alternatives(job: Job) -> dict[str, Job]:
                 name = f"engine = vllm(gpu_memory = {share})"
                 options[name] = replace(job, engine_bytes=share * job.capacity)
     return options
+
+
+def _cut_otherwise(job: Job) -> dict[str, Job]:
+    """Another sharding of the same library, or none; and, where there is a host beside the device, the host."""
+    found: dict[str, Job] = {}
+    now = job.fsdp or Fsdp()
+    if job.fsdp is not None:
+        found["sharding = none"] = replace(job, fsdp=None)
+        others = [now.model_copy(update={"reshard_after_forward": not now.reshard_after_forward})]
+    else:
+        for zero in {0, 2, 3} - {job.zero}:
+            name = f"sharding = {f'zero({zero})' if zero else 'none'}"
+            found[name] = replace(job, zero=zero)
+        others = []
+    if not job.on_cpu and job.moments == MOMENTS_FP32:
+        others.append(now.model_copy(update={"offload": not now.offload}))
+    return found | {f"sharding = {said(one)}": replace(job, zero=0, fsdp=one) for one in others}
+
+
+def said(settings: Fsdp) -> str:
+    """As a recipe writes it.
+
+    >>> said(Fsdp(offload=True)), said(Fsdp())
+    ('fsdp(offload = true)', 'fsdp()')
+    """
+    parts = [
+        *(["reshard_after_forward = false"] if not settings.reshard_after_forward else []),
+        *([OFFLOADED] if settings.offload else []),
+    ]
+    return f"fsdp({', '.join(parts)})"

@@ -15,7 +15,7 @@ from omrlang.plan import Estimate, Memory
 from omrlang.schema import Eval, Rl, Sample, Sft
 from omrlang.settle import pass_tokens
 from omrlang.state import Index, Probe
-from omrlang.types import Model
+from omrlang.types import Fsdp, Model, Zero
 
 TOKENS_SPREAD = 1.1
 """Of the tokens of one unit: a slice is not the whole."""
@@ -29,10 +29,12 @@ def shape(spec: Sample | Sft | Rl | Eval, root: Model) -> str:
     if isinstance(spec, Sample | Eval):
         held = (spec.max_tokens, spec.min_pixels, spec.max_pixels)
         return json.dumps([like(spec, root), held])
-    zero = spec.sharding.stage if spec.sharding is not None else 0
+    cut: object = spec.sharding.stage if isinstance(spec.sharding, Zero) else 0
+    if isinstance(spec.sharding, Fsdp):
+        cut = spec.sharding.model_dump()
     fused = spec.loss.fused if isinstance(spec, Sft) else True
     rollouts = (spec.batch.model_dump(), spec.group) if isinstance(spec, Rl) else None
-    held_in_training = (pass_tokens(spec), zero, fused, spec.min_pixels, spec.max_pixels, rollouts)
+    held_in_training = (pass_tokens(spec), cut, fused, spec.min_pixels, spec.max_pixels, rollouts)
     return json.dumps([like(spec, root), held_in_training])
 
 

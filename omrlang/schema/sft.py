@@ -18,7 +18,7 @@ from omrlang.types import (
     Part,
     Prompt,
     Setting,
-    Zero,
+    Sharding,
     construct,
 )
 
@@ -72,8 +72,11 @@ class Training(StageSpec):
         ),
     ] = "bf16"
     sharding: Annotated[
-        Zero | None,
-        Setting(cls="speed", doc="zero(1 | 2 | 3): DeepSpeed ZeRO; none is plain data parallel"),
+        Sharding | None,
+        Setting(
+            cls="speed",
+            doc="zero(1 | 2 | 3): DeepSpeed ZeRO, or fsdp(): PyTorch FSDP2; none is plain data parallel",
+        ),
     ] = None
     processes: Annotated[
         int,

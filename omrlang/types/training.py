@@ -261,6 +261,41 @@ class Zero(Frozen):
         int, Setting("1 optimiser, 2 gradients too, 3 weights too", cls="speed", ge=1, le=3)
     ]
 
+    @property
+    def cuts_weights(self) -> bool:
+        """Whether a process holds no whole weights between passes."""
+        return self.stage == 3
+
+
+class Fsdp(Frozen):
+    """PyTorch's FSDP2 (`torch.distributed.fsdp.fully_shard`): weights, gradients and optimiser are cut up among
+    the processes, layer by layer. What is trained is held in fp32 and gathered in the precision of the pass."""
+
+    kind: Literal["fsdp"] = "fsdp"
+    reshard_after_forward: Annotated[
+        bool,
+        Setting(
+            "true: a layer's weights are gathered for its forward and again for its backward pass, as under ZeRO-3; "
+            "false: they stay whole from the one to the other, as under ZeRO-2",
+            cls="speed",
+        ),
+    ] = True
+    offload: Annotated[
+        bool,
+        Setting(
+            "weights, gradients and optimiser are kept in the host's memory, where the optimiser steps too",
+            cls="speed",
+        ),
+    ] = False
+
+    @property
+    def cuts_weights(self) -> bool:
+        """Whether a process holds no whole weights between passes."""
+        return True
+
+
+Sharding: TypeAlias = Annotated[Zero | Fsdp, Field(discriminator="kind")]
+
 
 class Checkpoint(Frozen):
     """``every`` steps; the ``keep`` newest stay. The trained model is the newest of all: when the stage is done, one fewer

@@ -14,7 +14,7 @@ from omr_runtime.errors import OutOfMemory, is_out_of_memory
 from omrlang.plan import Memory, PlanStage
 from omrlang.schema import Rl, Sft
 from omrlang.settle import RL_PASS, num_devices
-from omrlang.types import Transformers, Vllm
+from omrlang.types import Fsdp, Transformers, Vllm
 
 GIB = 2.0**30
 MOST_PARTS = 4
@@ -175,12 +175,24 @@ def _of_a_pass(spec: Sft | Rl) -> Iterator[Lower]:
 
 def _of_the_states(spec: Sft | Rl) -> Iterator[Lower]:
     """What every process holds, split among them or held by fewer."""
-    count, at = num_devices(spec), spec.sharding.stage if spec.sharding else 0
-    if count > 1 and at < 2:
-        yield Lower("sharding = zero(2)", STATES[1:])
-    if count > 1 and at < 3:
-        yield Lower("sharding = zero(3)", STATES)
+    count = num_devices(spec)
+    if isinstance(spec.sharding, Fsdp):
+        yield from _of_fsdp(spec.sharding, spec)
+    elif count > 1:
+        at = spec.sharding.stage if spec.sharding else 0
+        if at < 2:
+            yield Lower("sharding = zero(2)", STATES[1:])
+        if at < 3:
+            yield Lower("sharding = zero(3)", STATES)
     if spec.adapter is None:
         yield Lower("adapter = lora(rank = 16, alpha = 32)", STATES[1:], alters=True)
     if spec.hardware is None and count > 1:
         yield Lower(f"processes = {count // 2}", STATES)
+
+
+def _of_fsdp(sharding: Fsdp, spec: Sft | Rl) -> Iterator[Lower]:
+    """What of it still stands whole, and what a host beside the device could hold."""
+    if not sharding.reshard_after_forward:
+        yield Lower("sharding.reshard_after_forward = true", ("gathered",))
+    if not sharding.offload and spec.hardware is not None and spec.hardware.gpu is not None:
+        yield Lower("sharding.offload = true", STATES)

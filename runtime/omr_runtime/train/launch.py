@@ -14,7 +14,7 @@ from pathlib import Path
 from omr_runtime.errors import RunError
 from omr_runtime.work import Work
 from omrlang.schema.sft import Training
-from omrlang.types import Hardware
+from omrlang.types import Hardware, Zero
 
 MODULE = "omr_runtime.stages"
 TASK = "omr_runtime.train.task"
@@ -53,7 +53,7 @@ def command(work: Work, work_path: str | Path) -> tuple[list[str], dict[str, str
     if count == 1 and spec.sharding is None:
         return [sys.executable, "-m", MODULE, str(work_path)], {}
     env = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (count // nodes)))}
-    if spec.sharding is not None:
+    if isinstance(spec.sharding, Zero):
         env["ACCELERATE_USE_DEEPSPEED"] = "true"
         if spec.hardware is None or spec.hardware.gpu is None:
             env["DS_ACCELERATOR"] = "cpu"

@@ -1,4 +1,4 @@
-"""The training process: packed micro-batches in, optimiser steps out, on one process, several, or sharded by DeepSpeed.
+"""The training process: packed micro-batches in, optimiser steps out, on one process, several, or cut up among several.
 
 Alone knows Accelerate and DeepSpeed. Gradients are sums over micro-batches and ranks of losses that are already divided
 by the whole step's counts; so one process and several compute the same step.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from omr_runtime.errors import RunError
 from omr_runtime.models.families import Layout
-from omr_runtime.train import adapters
+from omr_runtime.train import adapters, fsdp
 from omr_runtime.train.batching import (
     DUMMY,
     PackedBatch,
@@ -33,10 +33,11 @@ from omr_runtime.train.batching import (
 )
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.optimizer import MasterAdamW, check_installed
+from omr_runtime.train.sharding import deepspeed_config
 from omr_runtime.work import Work
 from omrlang.schema import Rl
 from omrlang.schema.sft import Training
-from omrlang.types import TrainedModel
+from omrlang.types import Fsdp, TrainedModel, Zero
 
 LossOf: TypeAlias = Callable[[PackedBatch, Tensor, Tensor], Tensor]
 """``(batch, logp_N, entropy_N)`` to this micro-batch's part of the step's loss."""
@@ -51,7 +52,7 @@ def open_accelerator(spec: Training) -> Accelerator:
     on_gpu = torch.cuda.is_available() and (spec.hardware is None or spec.hardware.gpu is not None)
     alone = "WORLD_SIZE" not in os.environ
     handlers = [] if on_gpu or alone else [InitProcessGroupKwargs(backend="gloo")]
-    if spec.sharding is not None:
+    if isinstance(spec.sharding, Zero):
         # Without the gloo handler each process believes that it is alone, and never with cpu=True.
         plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(spec))
         accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=handlers)
@@ -78,21 +79,10 @@ def starting_folder(work: Work, spec: Training, accelerator: Accelerator) -> Pat
         )
 
 
-def deepspeed_config(spec: Training) -> dict[str, Any]:
-    """DeepSpeed's settings: ZeRO's stage and the precision. Micro-batches and the step's end are set by the loop."""
-    assert spec.sharding is not None
-    return {
-        "zero_optimization": {
-            "stage": spec.sharding.stage,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        "bf16": {"enabled": spec.precision == "bf16"},
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": spec.max_grad_norm,
-        "zero_allow_untested_optimizer": True,
-    }
+def where_to_load(accelerator: Accelerator, spec: Training) -> str:
+    """The device that a model is loaded to before training. FSDP cuts it up on the host and moves the parts, so that no device
+    need hold it whole."""
+    return "cpu" if isinstance(spec.sharding, Fsdp) else str(accelerator.device)
 
 
 class Trainer:
@@ -116,13 +106,16 @@ class Trainer:
         self.scorer = Scorer(model, fused, isinstance(spec, Rl) and spec.algorithm.entropy > 0)
         self.engine: Any = None
         self.optimizer: MasterAdamW | None = None
-        if spec.sharding is None:
+        if isinstance(spec.sharding, Zero):
+            self.engine = self._deepspeed()
+        elif spec.sharding is not None:
+            fsdp.cut_up(self.scorer, spec, self.device, self.num_ranks)
+            self.optimizer = fsdp.PartAdamW(self.scorer, spec.optimizer, self.device)
+        else:
             self.scorer.to(self.device)
             self.optimizer = MasterAdamW(model.parameters(), spec.optimizer)
-        else:
-            self.engine = self._sharded()
 
-    def _sharded(self) -> Any:
+    def _deepspeed(self) -> Any:
         settings = self.spec.optimizer
         adam = torch.optim.AdamW(
             [param for param in self.model.parameters() if param.requires_grad],
@@ -238,7 +231,7 @@ class Trainer:
 
     def leave(self) -> None:
         """The last thing that every rank does: a process that ends while its group's threads are up may abort."""
-        if self.num_ranks > 1:
+        if self.num_ranks > 1 or isinstance(self.spec.sharding, Fsdp):
             self.wait()
             dist.destroy_process_group()
 
@@ -246,12 +239,15 @@ class Trainer:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """All weights under the names of the transformers model, whole, adapters merged in. Every rank must call it and run
-        it to its end; under ZeRO-3 only the main process gets any."""
+        it to its end; under ZeRO-3 only the main process gets any, under FSDP each is gathered when its turn comes."""
         yield from adapters.merged(self._whole(), self.spec.adapter)
 
-    def _whole(self) -> dict[str, Tensor]:
-        """All weights as they are trained; under ZeRO-3 on the main process alone."""
-        if self.spec.sharding is None or self.spec.sharding.stage < 3:
+    def _whole(self) -> Mapping[str, Tensor]:
+        """All weights as they are trained; under ZeRO-3 on the main process alone, under FSDP on each that asks."""
+        if isinstance(self.spec.sharding, Fsdp):
+            fsdp.let_go(self.scorer)
+            return fsdp.Whole(self.model, self.spec.precision, self.device)
+        if self.spec.sharding is None or not self.spec.sharding.cuts_weights:
             own: dict[str, Tensor] = self.model.state_dict()
             return own
         whole = self.accelerator.get_state_dict(self.engine) or {}
@@ -261,6 +257,8 @@ class Trainer:
         """Write the model in Hugging Face format, from the main process; every rank must call it. Of adapters the model has
         what they come to, and they lie beside it."""
         whole = self._whole()
+        if isinstance(whole, fsdp.Whole):
+            whole = whole.on_host(keep=self.is_main)
         if self.is_main:
             weights = dict(adapters.merged(whole, self.spec.adapter))
             self.model.save_pretrained(folder, state_dict=weights)
@@ -280,10 +278,10 @@ class Trainer:
         torch.save(_random_state(), folder / f"random-{self.rank}.pt")
         if self.engine is not None:
             self.engine.save_checkpoint(str(folder), tag="sharded", exclude_frozen_parameters=True)
-        elif self.is_main:
+        elif self.is_main or self.spec.sharding is not None:
             assert self.optimizer is not None
             state = {"optimizer": self.optimizer.state_dict(), "buffers": self._buffers()}
-            torch.save(state, folder / "state.pt")
+            torch.save(state, folder / self._state_file())
         self.wait()
 
     def load_state(self, folder: Path) -> None:
@@ -293,8 +291,9 @@ class Trainer:
         else:
             assert self.optimizer is not None
             # The type alone: with gloo the device is called cpu:0, which torch cannot load to.
-            where = self.device if self.device.type == "cuda" else "cpu"
-            state = torch.load(folder / "state.pt", map_location=where, weights_only=True)
+            on_device = self.device.type == "cuda" and self.spec.sharding is None
+            where = self.device if on_device else "cpu"
+            state = torch.load(folder / self._state_file(), map_location=where, weights_only=True)
             self.optimizer.load_state_dict(state["optimizer"])
             self.model.load_state_dict(state["buffers"], strict=False)
             del state
@@ -310,11 +309,17 @@ class Trainer:
         params = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         return {k: v for k, v in self.model.state_dict().items() if k not in params}
 
+    def _state_file(self) -> str:
+        """The main process's, which all read; under FSDP each rank's own."""
+        return "state.pt" if self.spec.sharding is None else f"state-{self.rank}.pt"
+
     def state_format(self) -> str:
-        """Which processes can read a checkpoint of this run."""
-        if self.spec.sharding is None:
+        """Which processes can read a checkpoint of this run. FSDP cuts the same parts whatever else it is set to."""
+        sharding = self.spec.sharding
+        if sharding is None:
             return "plain"
-        return f"zero({self.spec.sharding.stage}) on {self.num_ranks} processes"
+        name = "fsdp" if isinstance(sharding, Fsdp) else f"zero({sharding.stage})"
+        return f"{name} on {self.num_ranks} processes"
 
 
 def _random_state() -> dict[str, Any]:

@@ -29,7 +29,7 @@ class MasterAdamW:
     def __init__(self, params: Iterable[nn.Parameter], settings: AdamW) -> None:
         self.params = [p for p in params if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.params]
-        self.adam = _adam(self.masters, settings)
+        self.adam = adam_of(self.masters, settings)
         for param, master in zip(self.params, self.masters, strict=True):
             if master is not param:
                 param.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
@@ -60,6 +60,10 @@ class MasterAdamW:
             group["lr"] = lr
         self.adam.step()
         self.zero_grad()
+        self.publish()
+
+    def publish(self) -> None:
+        """Round the masters into the model."""
         with torch.no_grad():
             for param, master in zip(self.params, self.masters, strict=True):
                 if master is not param:
@@ -78,12 +82,9 @@ class MasterAdamW:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take masters and moments, and round the masters into the model."""
         with torch.no_grad():
-            for param, master, saved in zip(
-                self.params, self.masters, state["masters"], strict=True
-            ):
+            for master, saved in zip(self.masters, state["masters"], strict=True):
                 master.copy_(saved)
-                if master is not param:
-                    param.copy_(master)
+        self.publish()
         self.adam.load_state_dict(state["adam"])
 
 
@@ -96,7 +97,7 @@ def check_installed(name: str, settings: AdamW) -> None:
         )
 
 
-def _adam(masters: list[Tensor], settings: AdamW) -> torch.optim.Optimizer:
+def adam_of(masters: list[Tensor], settings: AdamW) -> torch.optim.Optimizer:
     """With moments in fp32 torch's own, with moments of 8 bits that of bitsandbytes, whose scales are of blocks of 256; there a
     tensor of less than 4,096 numbers keeps fp32."""
     of_both: dict[str, Any] = {

@@ -18,7 +18,7 @@ from omr_runtime.store import ImageStore
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
 from omr_runtime.train.fill import Batch, fill, reason_unused
 from omr_runtime.train.launch import num_processes
-from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder
+from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder, where_to_load
 from omr_runtime.train.metrics import RunLog
 from omr_runtime.train.policy import Policy, UpdateFigures, open_policy
 from omr_runtime.train.prompts import Member, Prompts, plan_prompts, prompts_of_update
@@ -60,7 +60,8 @@ def train(work: Work) -> None:
     spec = work.stage.spec
     assert isinstance(spec, Rl)
     accelerator = open_accelerator(spec)
-    loaded = load(starting_folder(work, spec, accelerator), spec.precision, str(accelerator.device))
+    folder = starting_folder(work, spec, accelerator)
+    loaded = load(folder, spec.precision, where_to_load(accelerator, spec))
     assert loaded.model is not None, "weights were asked for"
     trainer = Trainer(accelerator, loaded.model, spec)
     run = _prepare(work, spec, trainer, loaded)

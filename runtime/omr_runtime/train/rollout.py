@@ -31,7 +31,7 @@ from omr_runtime.train.loop import Trainer
 from omr_runtime.train.prompts import Member
 from omr_runtime.verify.reward import Reward, Scored
 from omrlang.schema import Rl
-from omrlang.types import OpenAI, Transformers, Vllm
+from omrlang.types import OpenAI, Transformers, Vllm, Zero
 
 CACHE_BYTES = 2 << 30
 """Pixels that are kept between steps; beyond it images are read again."""
@@ -124,7 +124,8 @@ class Rollouts:
 def everyones_weights(trainer: Trainer) -> Iterable[tuple[str, Tensor]]:
     """All weights on every rank: under ZeRO-3 only the main process holds them whole, and hands them on."""
     sharding = trainer.spec.sharding
-    if sharding is None or sharding.stage < 3 or trainer.num_ranks == 1:
+    all_have_them = not isinstance(sharding, Zero) or not sharding.cuts_weights
+    if all_have_them or trainer.num_ranks == 1:
         return trainer.weights()
     box: list[Any] = [list(trainer.weights())]
     dist.broadcast_object_list(box, src=0)
@@ -165,15 +166,15 @@ def _with_vllm(spec: Rl, loaded: Loaded, longest: int) -> Rollouts:
 
 
 def _with_transformers(spec: Rl, trainer: Trainer, loaded: Loaded, batch: int) -> Rollouts:
-    if spec.sharding is None or spec.sharding.stage < 3:
+    if spec.sharding is None or not spec.sharding.cuts_weights:
         return Rollouts(TransformersEngine(loaded, batch), shares=True)
     apart = load_whole(spec, trainer, loaded)
     return Rollouts(TransformersEngine(apart, batch), shares=False)
 
 
 def load_whole(spec: Rl, trainer: Trainer, loaded: Loaded) -> Loaded:
-    """The starting model once more, beside the one that is trained; whole on every rank also under ZeRO-3."""
-    if spec.sharding is None:
+    """The starting model once more, beside the one that is trained; whole on every rank, however that is cut up."""
+    if not isinstance(spec.sharding, Zero):
         return load(loaded.folder, spec.precision, str(trainer.device))
     from transformers.integrations import deepspeed
 

@@ -21,7 +21,7 @@ from omr_runtime.store import ImageStore
 from omr_runtime.train.batching import PackedBatch, PackPlan, Sample, make_sample, steps_of
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
 from omr_runtime.train.launch import num_processes
-from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder
+from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder, where_to_load
 from omr_runtime.train.losses import cross_entropy
 from omr_runtime.train.metrics import RunLog
 from omr_runtime.train.schedule import learning_rate
@@ -145,7 +145,8 @@ def train(work: Work) -> None:
 
 def _open(work: Work, spec: Sft) -> tuple[Trainer, Loaded]:
     accelerator = open_accelerator(spec)
-    loaded = load(starting_folder(work, spec, accelerator), spec.precision, str(accelerator.device))
+    folder = starting_folder(work, spec, accelerator)
+    loaded = load(folder, spec.precision, where_to_load(accelerator, spec))
     assert loaded.model is not None, "weights were asked for"
     return Trainer(accelerator, loaded.model, spec, spec.loss.fused), loaded
 
