@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 
-from omrlang.leaves import Parents, leaves
+from omrlang.leaves import Canonical, Parents, leaves
 from omrlang.schema import Rl, Sft, Spec
 from omrlang.types import SettingClass
+
+LATER: dict[tuple[str, str], Canonical] = {("rl", "behind"): 0}
+"""Settings that came after stages were run, with the value that means what a stage without them did: it moves nothing."""
 
 
 def fingerprint(spec: Spec, parents: Parents, revision: str | None) -> str:
@@ -26,7 +29,9 @@ def fingerprint(spec: Spec, parents: Parents, revision: str | None) -> str:
     """
     matters = deciding_classes(spec)
     pairs = sorted(
-        (leaf.key, leaf.value) for leaf in leaves(spec, parents, revision) if leaf.cls in matters
+        (leaf.key, leaf.value)
+        for leaf in leaves(spec, parents, revision)
+        if leaf.cls in matters and LATER.get((spec.kind, leaf.key), ...) != leaf.value
     )
     text = json.dumps(pairs, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -92,6 +92,25 @@ def settle(spec: Spec) -> Spec:
             return spec
 
 
+def updates_per_batch(spec: Rl) -> float:
+    """Optimiser steps on the rollouts of one batch."""
+    devices = num_devices(spec)
+    batch = settled_amount(spec.batch, devices).value
+    mini = settled_amount(spec.minibatch, devices).value if spec.minibatch else batch
+    return max(1.0, batch / mini)
+
+
+def ratio_to_engine(spec: Rl) -> bool:
+    """Whether importance ratios are taken to the older policy that drew, as its engine recorded it; else to the trainer's own
+    when the step began."""
+    return spec.behind > 0 and spec.rollout_correction is None
+
+
+def ratio_is_one(spec: Rl) -> bool:
+    """Whether no importance ratio ever differs from 1, so that nothing is clipped."""
+    return updates_per_batch(spec) == 1 and not ratio_to_engine(spec)
+
+
 def response_norm(spec: Rl) -> int:
     """What Dr. GRPO divides the sum over a response by: the longest that a response can be, unless the recipe says otherwise."""
     length = spec.algorithm.length if isinstance(spec.algorithm, DrGrpo) else None

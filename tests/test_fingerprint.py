@@ -108,6 +108,7 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "order": t.Descending(by=EXPRESSION),
         "group": 4,
         "rollout_correction": t.TokenTruncated(),
+        "behind": 1,
         "batch": t.Amount(value=16, unit="prompts"),
         "minibatch": t.Amount(value=16, unit="prompts"),
         "temperature": 0.5,

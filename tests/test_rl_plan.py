@@ -111,6 +111,72 @@ def test_generation_costs_more_and_training_does_not(tmp_path: Path) -> None:
     assert refilled["seconds_update"] == plain["seconds_update"]
 
 
+def test_one_step_behind_promises_no_more_than_the_device_gives(tmp_path: Path) -> None:
+    """Generation and learning share a device: between their sum and the longer of them, and no old log-probs are computed."""
+    plain, behind = costs(tmp_path), costs(tmp_path, rest="behind = 1 steps")
+    assert behind.extra["seconds_generation"] == plain.extra["seconds_generation"]
+    assert behind.extra["seconds_update"] == plain.extra["seconds_update"]
+    assert "seconds_old_log_probs" in plain.extra
+    assert "seconds_old_log_probs" not in behind.extra
+    parts = [behind.extra[f"seconds_{name}"] for name in ("generation", "update")]
+    found = behind.seconds.made.parts["generation beside learning"]
+    assert found.mid == pytest.approx(sum(part.mid or 0 for part in parts))
+    assert found.hi == pytest.approx(sum(part.hi or 0 for part in parts))
+    assert found.lo == pytest.approx(max(part.lo or 0 for part in parts))
+    corrected = costs(tmp_path, rest="behind = 1 steps, rollout_correction = token_truncated()")
+    assert "seconds_old_log_probs" in corrected.extra
+
+
+def test_one_step_behind_the_engine_has_weights_of_its_own(tmp_path: Path) -> None:
+    engine = "engine = transformers(batch = 8)"
+    plain, behind = (costs(tmp_path, rest=f"behind = {n} steps, {engine}").memory for n in (0, 1))
+    assert plain is not None
+    assert behind is not None
+    assert "engine weights" not in plain.parts
+    weights = behind.parts["engine weights"]
+    assert weights.mid == plain.parts["weights"].mid
+    assert (behind.total.lo or 0) > (plain.total.lo or 0)
+    share = costs(tmp_path, rest="behind = 1 steps, engine = vllm()").memory
+    assert share is not None
+    assert "engine weights" not in share.parts, "they are within its share"
+
+
+def test_behind_is_a_factor_of_weights_and_its_default_moves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marks = {
+        rest: planned(tmp_path, rest=rest).stage("reasoner").fingerprint
+        for rest in ("", "behind = 0 steps", "behind = 1 steps")
+    }
+    assert marks[""] == marks["behind = 0 steps"]
+    assert marks[""] != marks["behind = 1 steps"]
+    planned(tmp_path)
+    path, state = str(tmp_path / "recipe.omr"), str(tmp_path / "state")
+    main(["diff", path, path, "--set-b", "reasoner.behind=1", "--state", state])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "reasoner.behind 0 -> 1" in told
+    assert "(weights" in told
+
+
+@pytest.mark.parametrize(("behind", "idle"), [(0, True), (1, False)])
+def test_the_clip_range_acts_on_rollouts_of_an_older_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], behind: int, idle: bool
+) -> None:
+    """Also where a batch is learned from once."""
+    rest = f"behind = {behind} steps"
+    found = []
+    for place, clip in enumerate(("0.28", "0.3")):
+        path = tmp_path / f"{place}.omr"
+        text = RECIPE.replace("REFILL", "").replace("REST", rest).replace("0.28", clip)
+        path.write_text(text.replace("minibatch    = 8", "minibatch    = 32"))
+        found.append(str(path))
+    main(["check", found[0]])
+    assert ("W101" in "".join(capsys.readouterr())) == idle
+    main(["diff", *found, "--state", str(tmp_path / "state")])
+    told = " ".join(capsys.readouterr().out.split())
+    assert ("the ratio is 1" in told) == idle
+
+
 def test_a_round_says_the_same_whether_it_is_written_or_left_to_the_batch(tmp_path: Path) -> None:
     marks = {
         planned(tmp_path, refill).stage("reasoner").fingerprint

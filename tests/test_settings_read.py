@@ -222,7 +222,7 @@ def _plain(key: Key, branch: Any) -> tuple[str, str]:
     if branch in known:
         return known[branch]
     if branch is int:
-        low = int(key.setting.ge or 1)
+        low = int(1 if key.setting.ge is None else key.setting.ge)
         return (f"{low}", f"{low + 1}") if key.setting.le is not None else ("64", "128")
     if branch is float and (key.setting.gt or 0) >= 1:
         return f"{key.setting.gt or 0:g} + 0.5", f"{key.setting.gt or 0:g} + 0.25"

@@ -19,7 +19,7 @@ from omrlang.types import Binary, Call, Col, ExprNode, Lit, RowSets, Watch
 
 SHORT: ExprNode = Binary(op="<", left=Call(fn="len", args=(Col(name="response"),)), right=Lit(value=23))  # fmt: skip
 SCORE = number(Binary(op="*", left=SHORT, right=Lit(value=1)))
-TIMES = ("tokens_per_s", "rollout_s", "reward_s", "update_s")
+TIMES = ("tokens_per_s", "rollout_s", "reward_s", "update_s", "wait_s", "step_s")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omrlang.changes import Moved
 from omrlang.diff.pairs import Pair
 from omrlang.schema import Eval, Rl, Sample, Spec
-from omrlang.settle import num_devices, settled_amount
+from omrlang.settle import ratio_is_one
 
 CLIPS = ("algorithm.clip", "algorithm.dual_clip")
 
@@ -20,7 +20,7 @@ def why_idle(pair: Pair, moved: Moved) -> str:
 
 def _why(spec: Spec, path: str) -> str:
     match spec:
-        case Rl() if path in CLIPS and updates_per_batch(spec) == 1:
+        case Rl() if path in CLIPS and ratio_is_one(spec):
             return "one update for each rollout batch, so the ratio is 1 and nothing is clipped"
         case Rl() if path == "algorithm.kl_estimator" and spec.algorithm.kl == 0:
             return "the divergence has no weight in the loss"
@@ -28,11 +28,3 @@ def _why(spec: Spec, path: str) -> str:
             return "at temperature 0 only the likeliest token is taken"
         case _:
             return ""
-
-
-def updates_per_batch(spec: Rl) -> float:
-    """Optimiser steps on the rollouts of one batch: 1 means that the policy is never older than its rollouts."""
-    devices = num_devices(spec)
-    batch = settled_amount(spec.batch, devices).value
-    mini = settled_amount(spec.minibatch, devices).value if spec.minibatch else batch
-    return max(1.0, batch / mini)

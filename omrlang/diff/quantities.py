@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from omrlang.diff.idle import updates_per_batch
 from omrlang.diff.pairs import Pair
 from omrlang.diff.report import Hold, Matters
 from omrlang.plan import PlanStage
 from omrlang.schema import Rl, Sft
-from omrlang.settle import num_devices, settled_amount
+from omrlang.settle import num_devices, ratio_is_one, settled_amount, updates_per_batch
 from omrlang.types import construct
 
 Numbers: TypeAlias = tuple[float | None, float | None]
@@ -253,7 +252,7 @@ def _updates(stage: str, old: Rl, new: Rl) -> Quantity:
     before, after = updates_per_batch(old), updates_per_batch(new)
     prompts = settled_amount(new.batch, num_devices(new)).value / before
     why = "the batch changed and the minibatch did not"
-    if after > 1 and before == 1:
+    if ratio_is_one(old) and not ratio_is_one(new):
         why += "; from two updates on, the clip range acts"
     hold = construct(Hold, stage=stage, key="minibatch", value=f"{prompts:g} prompts")
     levers = frozenset({"minibatch"})

@@ -106,6 +106,10 @@ ENCODED_TEXTS_PER_S: Guess = (20_000.0, 2_000.0, 30.0)
 ENCODED_IMAGES_PER_S: Guess = (100.0, 30.0, 3.0)
 """Through an encoder on a few cores: static word vectors at best, a transformer at worst; small to large vision towers."""
 
+HIDDEN: Guess = (0.0, 0.0, 1.0)
+"""Of generation and update, whichever is shorter: what is gained where both run on one device at once. Nothing where each keeps
+it busy, all of it where the one waits (for its longest rollout) as the other works. On one card not measured."""
+
 SYNC_S: Guess = (0.02, 0.3, 3.0)
 """Weights from the trainer to the engine, one step, up to some ten billion parameters."""
 

@@ -60,6 +60,7 @@ def job_of(spec: Sft | Rl, shape: Shape, images: Estimate, engine: str | None) -
         on_cpu=on_cpu(spec),
         engine=engine if isinstance(spec, Rl) else None,
         engine_bytes=_engine_bytes(spec, shape, engine) if isinstance(spec, Rl) else 0.0,
+        engine_writes=isinstance(spec, Rl) and spec.behind > 0,
         capacity=capacity(spec),
     )
 

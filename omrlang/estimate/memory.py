@@ -60,6 +60,7 @@ class Job:
     on_cpu: bool = False
     engine: str | None = None
     engine_bytes: float = 0.0
+    engine_writes: bool = False
     capacity: float | None = None
 
 
@@ -74,7 +75,7 @@ def measure(job: Job) -> Memory:
     )
     parts["fragments"] = _fragments(dict(parts))
     if job.engine is not None:
-        parts |= _engine(job, _passing(job))
+        parts |= _writing(job) if job.engine_writes else _engine(job, _passing(job))
     total = added("bytes", " + ".join(parts), parts)
     return Memory(
         parts=parts,
@@ -309,6 +310,25 @@ def _engine(job: Job, passing: dict[str, Estimate]) -> dict[str, Estimate]:
         if job.engine == "vllm"
         else between(0.0, 0.0, job.engine_bytes, "bytes", "assumed", "cache beyond a pass")
     }
+
+
+def _writing(job: Job) -> dict[str, Estimate]:
+    """An engine that writes while the model learns: all that it has counts, and it has weights of its own."""
+    if job.engine == "vllm":
+        share = exact(job.engine_bytes, "bytes", "formula", "the engine's share, weights among it")
+        return {"engine": share}
+    whole = job.engine_bytes
+    cache = between(
+        0.25 * whole, 0.5 * whole, whole, "bytes", "assumed", "cache of what is written"
+    )
+    weights = derive(
+        "bytes",
+        "parameters x bytes of one: every process has them whole",
+        product,
+        parameters=exact(job.shape.num_params, "parameters", origin_of(job.shape), "of the shape"),
+        each=exact(4.0 if job.precision == "fp32" else 2.0, "bytes", "formula", job.precision),
+    )
+    return {"engine": cache, "engine weights": weights}
 
 
 def flips(job: Job, found: Memory) -> tuple[str, ...]:

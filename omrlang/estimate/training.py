@@ -32,11 +32,19 @@ from omrlang.estimate.tokens import prompt_tokens, response_tokens, row_tokens, 
 from omrlang.estimate.watching import watching
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
-from omrlang.settle import num_devices, pass_tokens, settled_amount
+from omrlang.settle import (
+    num_devices,
+    pass_tokens,
+    ratio_to_engine,
+    settled_amount,
+    updates_per_batch,
+)
 from omrlang.types import Amount, Shape
 
 WATCH = "watch"
 """The part of the seconds that validation takes."""
+GENERATION, LEARNING = "generation", ("old log-probs", "update")
+"""The parts of a step that `behind` puts beside each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +210,8 @@ def rl_work(
     parts = _rl_parts(spec, shape, engine, made, share)
     if looked is not None and looked.seconds is not None:
         parts[WATCH] = looked.seconds
-    seconds = _with_start(spec, parts, passes(spec, made.tokens, pass_tokens(spec)))
+    whole = _beside(parts) if spec.behind else parts
+    seconds = _with_start(spec, whole, passes(spec, made.tokens, pass_tokens(spec)))
     extra |= _named(parts)
     return Work(made.tokens, seconds, made.learned, made.response, share, extra)
 
@@ -255,10 +264,8 @@ def _rl_parts(
     """The seconds of each part of a step, over all steps."""
     update = _update(spec, shape, made, share)
     generation = _generation(spec, shape, engine, made)
-    parts = {"generation": generation, "update": update, "sync": _sync(made.steps)}
-    devices = num_devices(spec)
-    prompts = settled_amount(spec.batch, devices).value
-    if spec.minibatch is not None and settled_amount(spec.minibatch, devices).value < prompts:
+    parts = {GENERATION: generation, "update": update, "sync": _sync(made.steps)}
+    if updates_per_batch(spec) > 1 and not ratio_to_engine(spec):
         each = passes_a_parameter(spec)
         part = exact(2 / each, "", "formula", "a forward pass of forward and backward")
         what = "a third" if each == 6 else f"2/{each:g}"
@@ -266,6 +273,25 @@ def _rl_parts(
             "s", f"{what} of update", product, update=update, third=part
         )
     return parts
+
+
+def _beside(parts: dict[str, Estimate]) -> dict[str, Estimate]:
+    """Generation while the batch before is learned. Both are on one device, where each takes from the other what it needs: on
+    devices of their own the longer one would count, here only what the device has to spare is saved."""
+    learning = {name: parts[name] for name in LEARNING if name in parts}
+    others = {k: part for k, part in parts.items() if k != GENERATION and k not in learning}
+    both = derive(
+        "s",
+        "generation + learning - share that is hidden x the shorter of them",
+        lambda generation, learning, hidden: (
+            generation + learning - hidden * min(generation, learning)
+        ),
+        falling=["hidden"],
+        generation=parts[GENERATION],
+        learning=added("s", " + ".join(learning), learning),
+        hidden=guess(assumptions.HIDDEN, "", "what a shared device does besides"),
+    )
+    return {"generation beside learning": both, **others}
 
 
 def _update(spec: Rl, shape: Shape, made: _Rollouts, share: Estimate) -> Estimate:

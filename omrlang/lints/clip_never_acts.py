@@ -1,4 +1,4 @@
-"""W101: with one optimiser step per rollout batch every importance ratio is 1, so no clip range can act.
+"""W101: with one optimiser step per rollout batch, by the weights that drew it, every importance ratio is 1: no clip range can act.
 
 Seen in a published recipe: clip ranges tuned to four digits beside `mini-batch = batch`.
 """
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from omrlang.diagnostics import Diagnostic
 from omrlang.lints.places import Graph, setting_span, warning
 from omrlang.schema import Rl
+from omrlang.settle import ratio_is_one
 
 
 def lint(graph: Graph) -> Iterator[Diagnostic]:
     for stage, spec in graph.of(Rl):
-        if spec.minibatch is None or spec.minibatch == spec.batch:
+        if ratio_is_one(spec):
             name, dual = spec.algorithm.kind, spec.algorithm.dual_clip
             what = f"the clip range of {name} never acts"
             if dual is not None:

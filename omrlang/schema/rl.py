@@ -53,6 +53,16 @@ class Rl(Training):
             doc="`ascending(pass_rate(probe_ok))` is a curriculum, the same in every epoch; default the seed's order, new in each",
         ),
     ] = None
+    behind: Annotated[
+        int,
+        Setting(
+            cls="weights",
+            unit="steps",
+            ge=0,
+            le=1,
+            doc="1 draws the next batch while this one is learned, with the weights before its update; 0 one after the other",
+        ),
+    ] = 0
     rollout_correction: Annotated[
         TokenTruncated | None,
         Setting(

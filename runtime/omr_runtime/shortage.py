@@ -155,6 +155,8 @@ def _options(stage: PlanStage) -> Iterator[Lower]:
         yield Lower(f"engine = vllm(gpu_memory = {share:g})", ("engine",))
     elif isinstance(spec, Rl) and engine is None:
         yield Lower("engine = vllm(gpu_memory = 0.3)", ("engine",))
+    if isinstance(spec, Rl) and spec.behind:
+        yield Lower("behind = 0", ("engine", "engine weights"), alters=True)
 
 
 def _of_a_pass(spec: Sft | Rl) -> Iterator[Lower]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -55,15 +55,17 @@ class Checkpoints:
 
     # ---- going on ----------------------------------------------------------------------------------------------
 
-    def resume(self) -> dict[str, Any] | None:
+    def resume(self, also: Callable[[Path], None] | None = None) -> dict[str, Any] | None:
         """Load the newest checkpoint, publish its shard if that is missing, and give its ``extra`` with ``step``; None at
-        the start of a run."""
+        the start of a run. ``also`` reads what ``save`` was given to write."""
         newest = self._newest()
         if newest is None:
             return None
         state = json.loads((newest / STATE).read_text())
         self._check_format(newest, state["format"])
         self.trainer.load_state(newest)
+        if also is not None:
+            also(newest)
         if self.trainer.is_main:
             self._publish(newest)
         self.trainer.wait()
@@ -84,13 +86,22 @@ class Checkpoints:
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
-    def save(self, step: int, tables: Tables, extra: dict[str, Any] | None = None) -> None:
-        """Write the state after ``step`` steps, then publish ``tables`` (the main process's) as the next shard.
+    def save(
+        self,
+        step: int,
+        tables: Tables,
+        extra: dict[str, Any] | None = None,
+        also: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Write the state after ``step`` steps, then publish ``tables`` (the main process's) as the next shard. ``also`` writes
+        what else each rank has into the checkpoint's folder.
 
         Every rank must call it.
         """
         beside = self.folder / f".step-{step:06d}"
         self._fresh(beside)
+        if also is not None:
+            also(beside)
         self.trainer.save_state(beside)
         if self.trainer.is_main:
             final = self.folder / f"step-{step:06d}"

@@ -40,7 +40,8 @@ class Ranks(Protocol):
 class Batch:
     """``members`` are the prompts of the whole batch in order; ``groups`` those of this rank by their place in it, and
     ``left_out`` what this rank rolled out besides, with the reason. Of all ranks ``num_asked`` prompts were asked in
-    ``num_rounds`` rounds, and the groups of ``num_teaching`` have spread."""
+    ``num_rounds`` rounds, and the groups of ``num_teaching`` have spread. ``rollout_s`` is how long this rank took to draw and
+    score its part, ``reward_s`` what of it nothing was left to draw."""
 
     members: list[Member] = field(default_factory=list)
     groups: dict[int, Group] = field(default_factory=dict)
@@ -48,6 +49,8 @@ class Batch:
     num_asked: int = 0
     num_rounds: int = 0
     num_teaching: int = 0
+    rollout_s: float = 0.0
+    reward_s: float = 0.0
 
     def parts(self, size: int) -> list[list[Group]]:
         """This rank's groups of each update, of which each has ``size`` prompts over all ranks."""
@@ -72,6 +75,13 @@ def fill(spec: Rl, ranks: Ranks, step: int, take: Take, roll: Roll) -> Batch:
         if refill is None or len(batch.members) == wanted:
             return batch
     raise RunError(_not_full(spec, step, batch, wanted))
+
+
+def one_round(spec: Rl, ranks: Ranks, members: Sequence[Member], groups: Sequence[Group]) -> Batch:
+    """The batch that ``groups``, this rank's of ``members``, are without ``refill``."""
+    batch = Batch(num_asked=len(members), num_rounds=1)
+    _place(batch, spec, ranks, members, groups)
+    return batch
 
 
 def refill_of(spec: Rl) -> OnSpread | None:

@@ -24,7 +24,7 @@ from omr_runtime.train.losses import (
 )
 from omr_runtime.train.rollout import Rollout, every, load_whole
 from omrlang.schema import Rl
-from omrlang.settle import pass_tokens, response_norm
+from omrlang.settle import pass_tokens, ratio_to_engine, response_norm
 
 Groups: TypeAlias = Sequence[Sequence[Rollout]]
 LogProbs: TypeAlias = dict[str, Tensor]
@@ -59,10 +59,26 @@ class Policy:
     reference: Reference | None
 
     def update(self, batches: Sequence[Groups], lr: float) -> list[UpdateFigures]:
-        """One optimiser step for each of this rank's ``batches``. With one of them the policy is still the one that rolled
-        out, so its log-probs need not be computed before."""
-        old = self._old_logprobs(batches) if len(batches) > 1 else None
+        """One optimiser step for each of this rank's ``batches``, with ratios r = p / p_old of the policy that is trained.
+
+        p_old is the trainer's policy when the step begins. With one batch that is the one that is trained, so its log-probs need
+        not be computed before. With ``behind`` the rollouts are of an older policy q, and p_old = q as its engine recorded it, in
+        every batch: r = p / q, so that the clip range bounds how far the policy goes from the one that drew (PPO,
+        arXiv 1707.06347, equation 7; as TRL's AsyncGRPOTrainer takes it). With
+        ``rollout_correction`` beside it the two roles of p_old are apart: the clip range holds r = p / p_old for the policy at
+        the step's begin, and each token counts min(p_old / q, cap) times (decoupled PPO: Hilton et al., arXiv 2110.00641,
+        section 2; for language models AReaL, arXiv 2505.24298, section 5.2)."""
+        old: LogProbs | None = None
+        if ratio_to_engine(self.spec):
+            old = self._drawn_logprobs(batches)
+        elif len(batches) > 1:
+            old = self._old_logprobs(batches)
         return [self._update(groups, lr, old) for groups in batches]
+
+    def _drawn_logprobs(self, batches: Sequence[Groups]) -> LogProbs:
+        device = self.trainer.device
+        used = [rollout for groups in batches for rollout in _used(groups, self.spec)]
+        return {one.name: torch.tensor(one.logprobs, device=device) for one in used}
 
     def _update(self, groups: Groups, lr: float, old: LogProbs | None) -> UpdateFigures:
         used = _used(groups, self.spec)

@@ -16,22 +16,17 @@ from omr_runtime.models import Loaded, load
 from omr_runtime.shortage import in_step
 from omr_runtime.store import ImageStore
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
-from omr_runtime.train.fill import Batch, fill, reason_unused
+from omr_runtime.train.fill import Batch, reason_unused
 from omr_runtime.train.launch import num_processes
 from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder, where_to_load
 from omr_runtime.train.metrics import RunLog
 from omr_runtime.train.policy import Policy, UpdateFigures, open_policy
-from omr_runtime.train.prompts import Member, Prompts, plan_prompts, prompts_of_update
-from omr_runtime.train.rollout import (
-    Questions,
-    Rollout,
-    Rollouts,
-    open_rollouts,
-    roll_out,
-)
+from omr_runtime.train.prompts import Prompts, plan_prompts, prompts_of_update
+from omr_runtime.train.rollout import Questions, Rollout, Rollouts, open_rollouts
 from omr_runtime.train.schedule import learning_rate
 from omr_runtime.train.sft import copy_companions
 from omr_runtime.train.stopping import Stop, listening, stopped
+from omr_runtime.train.supply import Drawing, Supply, open_supply
 from omr_runtime.train.watch import NAME as WATCHED
 from omr_runtime.train.watch import Watcher, open_watch
 from omr_runtime.verify.asking import cascade_for
@@ -127,19 +122,21 @@ def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints, stop: Stop) -
         rollouts = open_rollouts(spec, trainer, loaded, longest)
         stack.callback(rollouts.roller.close)
         policy = open_policy(spec, trainer, loaded)
-        totals = checkpoints.resume()
+        reward = stack.enter_context(Reward(cascade))
+        supply = open_supply(Drawing(spec, trainer, run.questions, run.prompts, rollouts, reward))
+        stack.callback(supply.close)
+        totals = checkpoints.resume(supply.load)
         run.totals = totals or _at_the_start()
         if totals is None:
             _log_too_long(run)
             _look(run, rollouts, watcher)
-        reward = stack.enter_context(Reward(cascade))
         for step in range(run.totals["step"], run.prompts.num_steps):
             with in_step(step + 1, run.prompts.num_steps):
-                asked = _step(run, step, rollouts, reward, policy, stop)
+                asked = _step(run, step, supply, policy, stop)
                 _look(run, rollouts, watcher)
             asked = asked and step + 1 < run.prompts.num_steps
             if asked or _saves(run, step + 1):
-                checkpoints.save(step + 1, run.log.take(), run.totals)
+                checkpoints.save(step + 1, run.log.take(), run.totals, supply.save)
             if asked:
                 raise stopped(trainer, step + 1, run.prompts.num_steps)
 
@@ -178,43 +175,30 @@ def _log_too_long(run: Run) -> None:
         run.log.add("verdict", [verdict])
 
 
-def _step(
-    run: Run, step: int, rollouts: Rollouts, reward: Reward, policy: Policy, stop: Stop
-) -> bool:
-    """Fill one batch with rollouts and make its updates; whether any rank was asked to stop meanwhile."""
-    trainer, start = run.trainer, time.perf_counter()
-    if step > 0:
-        rollouts.refresh(trainer)
-    waited = reward.waited_s
-    batch = _fill(run, step, rollouts, reward)
-    rolled = time.perf_counter()
+def _step(run: Run, step: int, supply: Supply, policy: Policy, stop: Stop) -> bool:
+    """Make the updates of one batch of rollouts; whether any rank was asked to stop meanwhile."""
+    trainer, first, start = run.trainer, run.totals["asked"], time.perf_counter()
+    batch = supply.batch(step, first)
+    supply.begin(step + 1, first + batch.num_asked)
+    begun = time.perf_counter()
     lr = learning_rate(run.spec.lr, step, run.prompts.num_steps)
     updates = policy.update(batch.parts(prompts_of_update(run.spec)), lr)
     metrics = _figures(trainer, batch, updates)
+    learned = time.perf_counter()
+    supply.settle()
     end = time.perf_counter()
     metrics |= {
         "lr": lr,
         "prompts": batch.num_asked,
         "spread_share": batch.num_teaching / max(1, batch.num_asked),
         "tokens_per_s": metrics["tokens"] / (end - start),
-        "rollout_s": rolled - start,
-        "reward_s": reward.waited_s - waited,
-        "update_s": end - rolled,
+        "rollout_s": batch.rollout_s,
+        "reward_s": batch.reward_s,
+        "update_s": learned - begun,
+        "wait_s": end - learned,
+        "step_s": end - start,
     }
     return _account(run, step, batch, metrics, stop)
-
-
-def _fill(run: Run, step: int, rollouts: Rollouts, reward: Reward) -> Batch:
-    """The step's prompts go on in the stream where the step before stopped."""
-    first = run.totals["asked"]
-
-    def take(asked: int, count: int) -> Sequence[Member]:
-        return run.prompts.take(first, first + asked, count)
-
-    def roll(members: Sequence[Member]) -> Sequence[Sequence[Rollout]]:
-        return roll_out(run.questions, members, step, rollouts, reward)
-
-    return fill(run.spec, run.trainer, step + 1, take, roll)
 
 
 def _account(run: Run, step: int, batch: Batch, metrics: dict[str, float], stop: Stop) -> bool:
@@ -229,7 +213,7 @@ def _account(run: Run, step: int, batch: Batch, metrics: dict[str, float], stop:
     totals["asked"] += batch.num_asked
     totals["teaching"] += batch.num_teaching
     totals["tokens"] += int(metrics["tokens"])
-    totals["seconds"] += metrics["rollout_s"] + metrics["update_s"]
+    totals["seconds"] += metrics["step_s"]
     for name in ("reward", "response_tokens", "entropy"):
         totals[name] = metrics.get(name)
     return any(asked for _, asked in told)

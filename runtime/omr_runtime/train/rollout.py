@@ -6,6 +6,7 @@ Alone knows which engine rolls out and how it comes by the trainer's weights.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
@@ -110,10 +111,12 @@ class Roller(Protocol):
 
 @dataclass(slots=True)
 class Rollouts:
-    """A roller and how it comes by weights: ``shares`` is true where it generates with the trainer's own."""
+    """A roller and how it comes by weights: ``shares`` is true where it generates with the trainer's own. Once ``given_up`` is
+    set nobody wants what it draws."""
 
     roller: Roller
     shares: bool
+    given_up: threading.Event = field(default_factory=threading.Event)
 
     def refresh(self, trainer: Trainer) -> None:
         """Give the roller the trainer's present weights. Every rank must call it."""
@@ -166,7 +169,8 @@ def _with_vllm(spec: Rl, loaded: Loaded, longest: int) -> Rollouts:
 
 
 def _with_transformers(spec: Rl, trainer: Trainer, loaded: Loaded, batch: int) -> Rollouts:
-    if spec.sharding is None or not spec.sharding.cuts_weights:
+    cut = spec.sharding is not None and spec.sharding.cuts_weights
+    if not cut and not spec.behind:
         return Rollouts(TransformersEngine(loaded, batch), shares=True)
     apart = load_whole(spec, trainer, loaded)
     return Rollouts(TransformersEngine(apart, batch), shares=False)
@@ -299,6 +303,8 @@ def draw_all(
     found: list[Drawn] = []
 
     def ended(one: Sampled) -> None:
+        if rollouts.given_up.is_set():
+            raise GivenUp
         drawn = Drawn(rows[one.ask], one, response_of(loaded, one.token_ids))
         found.append(drawn)
         if done is not None:
@@ -342,6 +348,10 @@ class Drawn:
 
 
 OnDrawn: TypeAlias = Callable[[Drawn], None]
+
+
+class GivenUp(Exception):
+    """Ends an engine whose caller goes away; nobody is there to see it."""
 
 
 def _group(
