@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
 from tests.fsdp_cases import CASES, Case
 
@@ -69,3 +71,114 @@ def test_steps_of_a_millionth_move_what_bf16_would_lose(results: dict[str, dict[
     found = results["text bf16 small steps"]
     assert 1e-3 < found["moved"] < 1
     assert found["apart"] < 1e-5 * found["moved"]
+
+
+# ---- as a user runs it -----------------------------------------------------------------------------------------------
+
+RECIPE = """omr 1
+
+use std.formats
+
+seed = 3
+
+model tiny = fresh("qwen2", layers = 1, hidden = 32, heads = 2, vocabulary = characters, seed = 1) {
+  precision = fp32
+}
+
+source sums from jsonl("sums.jsonl") {
+  columns {
+    question = problem
+    thinking = working
+    answer   = text(result)
+  }
+}
+
+mix questions from [sums: all]
+
+sft cold_start from questions with tiny {
+  prompt    = formats.think_answer_short
+  pack      = 256
+  batch     = 4 packs
+  steps     = 4
+  lr        = cosine(1e-3)
+  precision = fp32
+  processes = 2
+  sharding  = SHARDING
+}
+
+rl reasoner from questions with cold_start {
+  prompt       = formats.think_answer_short
+  algorithm    = grpo(clip = [0.2, 0.2], kl = 0.01)
+  reward       = len(response) / 24
+  group        = 4
+  batch        = 2 prompts
+  steps        = 2
+  lr           = constant(1e-3)
+  temperature  = 1.0
+  max_prompt   = 128
+  max_response = 24
+  precision    = fp32
+  engine       = transformers(batch = 8)
+  processes    = 2
+  sharding     = SHARDING
+}
+"""
+
+
+def omr(folder: Path, *words: str) -> str:
+    env = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'runtime'}",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "omrlang", *words],
+        cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = [
+        json.dumps({"problem": f"{i}+{i}", "working": f"{i}+{i}={2 * i}", "result": 2 * i})
+        for i in range(40)
+    ]
+    (tmp_path / "sums.jsonl").write_text("\n".join(lines))
+    for name, text in {
+        "parts": "fsdp(reshard_after_forward = false)",
+        "plain": "none",
+        "away": "fsdp(offload = true)",
+    }.items():
+        (tmp_path / f"{name}.omr").write_text(RECIPE.replace("SHARDING", text))
+    return tmp_path
+
+
+def test_it_is_shown_and_moves_no_fingerprint(folder: Path) -> None:
+    shown = omr(folder, "show", "sharding", "parts.omr")
+    assert shown.startswith("sft cold_start: PyTorch FSDP2, 2 processes\n{\n")
+    assert '"reshard_after_forward": false' in shown
+    assert '"offload_policy": "OffloadPolicy"' in shown
+    assert "CPUOffloadPolicy" in omr(folder, "show", "sharding", "away.omr")
+    assert omr(folder, "show", "sharding", "plain.omr").startswith(
+        "sft cold_start: plain data parallel, 2 processes\n"
+    )
+    said = omr(folder, "diff", "plain.omr", "parts.omr")
+    assert "no change in meaning" in said.lower(), said
+    assert "sharding" in said
+
+
+@pytest.mark.slow
+def test_both_stages_run_and_what_is_saved_is_a_plain_model(folder: Path) -> None:
+    """Fine-tuned and reinforced, with a reference that is a second model; then what plain training makes of the same."""
+    kept = {}
+    for name in ("parts", "plain"):
+        state = folder / f".{name}"
+        omr(folder, "run", f"{name}.omr", "--state", str(state))
+        (model,) = (
+            path.parent for path in state.glob("models/*/README.md") if "rl" in path.read_text()
+        )
+        kept[name] = transformers.AutoModelForCausalLM.from_pretrained(model).state_dict()
+    assert kept["parts"].keys() == kept["plain"].keys()
+    for key, expected in kept["plain"].items():
+        torch.testing.assert_close(kept["parts"][key], expected, atol=1e-3, rtol=0)

@@ -164,14 +164,7 @@ def test_the_host_is_offered_last_and_only_where_it_helps() -> None:
     assert "sharding = none" not in offered
     kept = replace(job, zero=0, fsdp=Fsdp(reshard_after_forward=False), processes=32)
     offered = [text.partition(":")[0] for text in flips(kept, measure(kept))]
-    assert (
-        offered[:2]
-        == [
-            "sharding = fsdp()",
-            "sharding = fsdp(reshard_after_forward = false, offload = true)",
-        ]
-        or offered[0] == "sharding = fsdp()"
-    )
+    assert offered == ["sharding = fsdp()"], "the weights that stand are what does not fit"
 
 
 @pytest.mark.parametrize(("tokens", "vocab", "gib"), [(65_536, 151_936, 37.09)])

@@ -38,6 +38,7 @@ from omrlang.types import (
     Descending,
     DrGrpo,
     ExprNode,
+    Fsdp,
     Grpo,
     Gspo,
     Lit,
@@ -46,6 +47,7 @@ from omrlang.types import (
     Overlong,
     RowExpr,
     Rule,
+    Sharding,
     TokenTruncated,
     TrainedModel,
     Transformers,
@@ -319,9 +321,9 @@ def launch(work: Work) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, Lora(rank=4, alpha=8)], ids=["whole", "adapters"])
-@pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3)], ids=str)
+@pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3), Fsdp()], ids=str)
 def test_two_processes_equal_one(
-    tmp_path: Path, base: Path, sharding: Zero | None, adapter: Lora | None
+    tmp_path: Path, base: Path, sharding: Sharding | None, adapter: Lora | None
 ) -> None:
     algorithm = Grpo(clip=(0.2, 0.2), kl=0.01)
     # Under Adam's usual eps a gradient that is nothing but rounding becomes a whole step, up or down as the sum was made.

@@ -1,5 +1,6 @@
-"""``omr show recipe|runs|stages|rows|tournament|paired|published``: every value of a recipe; what was run, which artifacts
-there are, some rows, what models scored, alone and on the same items, what papers printed."""
+"""``omr show recipe|sharding|runs|stages|rows|tournament|paired|published``: every value of a recipe; what its trainings' models
+are cut up by; what was run, which artifacts there are, some rows, what models scored, alone and on the same items, what papers
+printed."""
 
 from __future__ import annotations
 
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
     from omrlang.hir import Recipe
 
 
-WHAT = ("recipe", "runs", "stages", "rows", "steps", "tournament", "paired", "published")
+WHAT = (
+    "recipe",
+    "sharding",
+    "runs",
+    "stages",
+    "rows",
+    "steps",
+    "tournament",
+    "paired",
+    "published",
+)
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +38,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "name",
         nargs="?",
-        help="for recipe: its file; for rows and steps: the stage's name or the start of its fingerprint; "
+        help="for recipe and sharding: the recipe's file; for rows and steps: the stage's name or the start of its fingerprint; "
         "for tournament and paired: a recipe or a run (default: the last one); for published: a table",
     )
     parser.add_argument(
@@ -63,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         from omrlang.cli.saved import show_saved
 
         return show_saved(Path(args.what), as_json=args.json)
-    if args.what == "recipe":
+    if args.what in ("recipe", "sharding"):
         return _recipe(args)
     if args.what == "published":
         from omrlang.cli.scores import print_published
@@ -100,14 +111,33 @@ def _recipe(args: argparse.Namespace) -> int:
     from omrlang.render import render
 
     if args.name is None:
-        print("error: `omr show recipe` needs a file", file=sys.stderr)
+        print(f"error: `omr show {args.what}` needs a file", file=sys.stderr)
         return 64
     recipes, found = load_all(Path(args.name), args.set)
     if not recipes:
         print(render(found), end="", file=sys.stderr)
         return 1
-    print("\n\n".join(_recipe_text(recipe, args) for recipe in recipes))
+    as_text = _recipe_text if args.what == "recipe" else _sharding_text
+    print("\n\n".join(as_text(recipe, args) for recipe in recipes))
     return 0
+
+
+def _sharding_text(recipe: Recipe, args: argparse.Namespace) -> str:
+    """Of each training stage what DeepSpeed or FSDP2 is given."""
+    from omr_runtime.train.launch import num_processes
+    from omr_runtime.train.sharding import configuration
+    from omrlang.schema.sft import Training
+
+    parts = []
+    for spec in (stage.spec for stage in recipe.stages):
+        if isinstance(spec, Training):
+            library, config = configuration(spec)
+            count = num_processes(spec)
+            fact = {"stage": spec.name, "processes": count, "library": library, "config": config}
+            head = f"{spec.kind} {spec.name}: {library}, {count} process{'es' * (count > 1)}"
+            text = f"{head}\n{json.dumps(config, indent=2)}" if config else head
+            parts.append(json.dumps(fact) if args.json else text)
+    return ("\n" if args.json else "\n\n").join(parts)
 
 
 def _recipe_text(recipe: Recipe, args: argparse.Namespace) -> str:

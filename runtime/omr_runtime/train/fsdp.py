@@ -23,11 +23,11 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from omr_runtime.errors import RunError
 from omr_runtime.train.optimizer import MasterAdamW, adam_of
+from omr_runtime.train.sharding import PASS, fsdp_config
 from omrlang.schema.sft import Training
-from omrlang.types import AdamW, Fsdp
-
-PASS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+from omrlang.types import AdamW
 
 
 def cut_up(whole: nn.Module, spec: Training, device: torch.device, num_ranks: int) -> None:
@@ -36,29 +36,33 @@ def cut_up(whole: nn.Module, spec: Training, device: torch.device, num_ranks: in
     What is trained becomes fp32, from which the precision of the pass is gathered; what is not stays in that precision.
     Gradients are sums over ranks, of every micro-batch at once: summed up first, they would stand whole in fp32.
     """
-    settings = spec.sharding
-    assert isinstance(settings, Fsdp)
-    how: dict[str, Any] = {
-        "mesh": init_device_mesh(device.type, (num_ranks,)),
-        # No input is cast: what a model hands its layers in fp32, such as angles, is meant so.
-        "mp_policy": MixedPrecisionPolicy(
-            PASS[spec.precision], torch.float32, cast_forward_inputs=False
-        ),
-        "offload_policy": _offloading(settings, device),
-    }
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise RunError(
+            f"{spec.name}: `sharding = fsdp()` needs a torch newer than {torch.__version__}, whose FSDP2 can only average"
+        )
+    config = fsdp_config(spec)
+    how = _how(config, device, num_ranks)
     for unit in [*_layers(whole), whole]:
         for param in unit.parameters():
             if param.requires_grad and not isinstance(param, DTensor):
                 param.data = param.data.float()
         # The whole is needed again as soon as its forward pass ends.
-        again = settings.reshard_after_forward and unit is not whole
-        _sums(fully_shard(unit, reshard_after_forward=again, **how))
+        again = config["reshard_after_forward"] and unit is not whole
+        _sums(fully_shard(unit, reshard_after_forward=again, **how), config)
     _settle(whole)
 
 
-def _offloading(settings: Fsdp, device: torch.device) -> OffloadPolicy:
-    """On a machine without a GPU the host is where everything is."""
-    return CPUOffloadPolicy() if settings.offload and device.type != "cpu" else OffloadPolicy()
+def _how(config: dict[str, Any], device: torch.device, num_ranks: int) -> dict[str, Any]:
+    """Without a GPU the host is where everything is."""
+    policy = dict(config["mp_policy"])
+    for name in ("param_dtype", "reduce_dtype"):
+        policy[name] = getattr(torch, policy[name])
+    away = config["offload_policy"] == "CPUOffloadPolicy" and device.type != "cpu"
+    return {
+        "mesh": init_device_mesh(device.type, (num_ranks,)),
+        "mp_policy": MixedPrecisionPolicy(**policy),
+        "offload_policy": CPUOffloadPolicy() if away else OffloadPolicy(),
+    }
 
 
 def _layers(whole: nn.Module) -> list[nn.Module]:
@@ -66,10 +70,9 @@ def _layers(whole: nn.Module) -> list[nn.Module]:
     return [module for module in whole.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def _sums(unit: FSDPModule) -> None:
-    """A loss is already a part of the whole step's mean, so ranks add up. Of what a rank did not use it has zeros, or ranks
-    would send different things."""
-    unit.set_gradient_divide_factor(1.0)
+def _sums(unit: FSDPModule, config: dict[str, Any]) -> None:
+    """Ranks add up. Of what a rank did not use it has zeros, or ranks would send different things."""
+    unit.set_gradient_divide_factor(config["gradient_divide_factor"])
     unit.set_force_sum_reduction_for_comms(True)
     if hasattr(unit, "set_reduce_scatter_unused_params"):  # torch before 2.13 leaves them out
         unit.set_reduce_scatter_unused_params(True)
@@ -101,7 +104,7 @@ class Whole(Mapping[str, Tensor]):
 
     def __init__(self, model: nn.Module, precision: str, device: torch.device) -> None:
         self._parts: dict[str, Tensor] = model.state_dict(keep_vars=True)
-        self._dtype = PASS[precision]
+        self._dtype: torch.dtype = getattr(torch, PASS[precision])
         self._device = device
 
     def __getitem__(self, name: str) -> Tensor:
