@@ -36,6 +36,7 @@ from omrlang.types import (
     Call,
     Cosine,
     Dapo,
+    Fsdp,
     Grpo,
     Gspo,
     Lora,
@@ -302,8 +303,8 @@ def test_only_one_thread_tells_other_ranks_anything(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", [None, Zero(stage=3)], ids=str)
-def test_two_processes_equal_one(tmp_path: Path, base: Path, sharding: Zero | None) -> None:
+@pytest.mark.parametrize("sharding", [None, Zero(stage=3), Fsdp()], ids=str)
+def test_two_processes_equal_one(tmp_path: Path, base: Path, sharding: Zero | Fsdp | None) -> None:
     settings: dict[str, Any] = {
         "minibatch": TWO,
         "algorithm": Grpo(clip=(0.2, 0.2)),

@@ -35,3 +35,17 @@ def test_pushed_weights_keep_engine_and_trainer_together(
         sum(line["mean_logprob"] for line in rollouts if line["step"] == step) for step in (1, 4)
     ]
     assert abs(by_step[0] - by_step[1]) > 0.5
+
+
+def test_one_step_behind_it_draws_in_a_thread(tmp_path: Path) -> None:
+    """In the first step engine and trainer have the same weights, later the trainer's are one update further."""
+    base = fresh_folder(tmp_path / "base", "qwen2", hidden=128)
+    rows = drawn_rows(tmp_path, 8, with_images=False)
+    spec = rl_spec(steps=4, engine=None, precision="bf16", lr=Constant(peak=3e-3), behind=1)
+    work = rl_work(tmp_path, base, rows, spec)
+    launch(work)
+    assert len(table(work, "rollout")) == 4 * 4 * 4
+    first, *later = metric(work, "rollout_kl")
+    assert first < 5e-3
+    assert max(later) > 2 * first
+    assert len(metric(work, "wait_s")) == 4

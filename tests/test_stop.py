@@ -95,6 +95,12 @@ def rl_of(state: Path, base: Path) -> Work:
     return rl_work(state, base, drawn_rows(state, 10), spec)
 
 
+def behind_of(state: Path, base: Path) -> Work:
+    """The batch of the next step is drawn when the signal comes."""
+    spec = rl_spec(steps=4, lr=Cosine(peak=1e-2), checkpoint=NEVER, behind=1)
+    return rl_work(state, base, drawn_rows(state, 10), spec)
+
+
 @pytest.mark.parametrize(
     ("make", "stage", "at", "saved", "how"),
     [
@@ -102,6 +108,8 @@ def rl_of(state: Path, base: Path) -> Work:
         pytest.param(sft_of, sft_stage, 5, 5, "file", id="sft, file"),
         pytest.param(rl_of, rl_stage, 2, 3, "signal", id="rl, signal"),
         pytest.param(rl_of, rl_stage, 1, 2, "file", id="rl, file"),
+        pytest.param(behind_of, rl_stage, 2, 3, "signal", id="rl one behind, signal"),
+        pytest.param(behind_of, rl_stage, 1, 2, "file", id="rl one behind, file"),
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(
@@ -163,7 +171,7 @@ def training(kind: str, processes: int) -> list[Spec]:
         more = {"name": "tuned", "pack": 128, "batch": Amount(value=4, unit="packs"), "steps": 60}
         return [plans.shapes("puzzles", 40), plans.Sft.model_validate(common | more)]
     spec = rl_spec().model_dump() | common | {"name": "tuned", "steps": 14}
-    spec |= {"engine": Transformers(batch=8), "max_prompt": 128}
+    spec |= {"engine": Transformers(batch=8), "max_prompt": 128, "behind": int(kind == "behind")}
     return [plans.shapes("puzzles", 40), plans.Rl.model_validate(spec)]
 
 
@@ -202,6 +210,7 @@ def ranks(state: State) -> list[int]:
         ("sft", 1, "driver"),
         ("sft", 2, "one rank"),
         ("rl", 2, "everybody"),
+        ("behind", 2, "everybody"),
     ],
 )
 def test_a_run_that_gets_sigterm_goes_on_where_it_stopped(
