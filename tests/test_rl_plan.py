@@ -185,7 +185,7 @@ def test_a_round_says_the_same_whether_it_is_written_or_left_to_the_batch(tmp_pa
     assert len(marks) == 1
 
 
-@pytest.mark.parametrize(("keep", "gib"), [("2", 3.0), ("all", 7.5)])
+@pytest.mark.parametrize(("keep", "gib"), [("2", 3.0), ("all", 6.0)])
 def test_checkpoints_take_what_stays(
     tmp_path: Path, keep: str, gib: float, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from omrlang.estimate.ranges import derive, exact, product, unknown
 from omrlang.estimate.shapes import adapter_params, frozen_params, moments_bytes, origin_of
 from omrlang.plan import Estimate
@@ -13,12 +15,12 @@ MASTER_BYTES = 4
 
 
 def kept(checkpoint: Checkpoint, steps: float) -> int:
-    """How many stay of those that a run of so many steps writes.
+    """How many stay of those that a run of so many steps writes; after its last step it writes the model.
 
     >>> kept(Checkpoint(every=16, keep="all"), 1_232), kept(Checkpoint(every=16, keep=2), 1_232)
-    (77, 2)
+    (76, 2)
     """
-    written = int(steps // checkpoint.every)
+    written = max(0, math.ceil(steps / checkpoint.every) - 1)
     return written if checkpoint.keep == "all" else min(checkpoint.keep, written)
 
 
