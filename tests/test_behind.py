@@ -22,7 +22,7 @@ from omr_runtime.train import buffer, rl, rollout
 from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.train.fill import Batch, one_round
 from omr_runtime.train.loop import Trainer, open_accelerator
-from omr_runtime.train.policy import open_policy
+from omr_runtime.train.policy import Policy, open_policy
 from omr_runtime.train.prompts import plan_prompts, prompts_of_step, prompts_of_update
 from omr_runtime.train.rollout import Questions, Rollouts, roll_out
 from omr_runtime.train.schedule import learning_rate
@@ -138,6 +138,32 @@ def test_it_equals_a_sequential_reference_whatever_the_timing(
     assert [tuple(line[key] for key in keys) for line in table(work, "rollout")] == responses
     for name, tensor in weights(work).items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_step_learns_while_the_next_is_drawn(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the other to be under way: one after the other they would wait for ever."""
+    drawing, learning, update = threading.Event(), threading.Event(), Policy.update
+
+    class Meets(TransformersEngine):
+        def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None:
+            if calls:
+                drawing.set()
+                assert learning.wait(60), "nothing was learned meanwhile"
+            calls.append(1)
+            super().roll(asks, draw, done)
+
+    def meets(self: Policy, *given: Any) -> Any:
+        learning.set()
+        assert drawing.wait(60), "nothing was drawn meanwhile"
+        return update(self, *given)
+
+    calls: list[int] = []
+    monkeypatch.setattr(rollout, "TransformersEngine", Meets)
+    monkeypatch.setattr(Policy, "update", meets)
+    rl.train(behind(tmp_path, base, steps=2))
+    assert len(calls) == 2
 
 
 def test_the_first_two_steps_draw_with_the_starting_weights(tmp_path: Path, base: Path) -> None:

@@ -4,15 +4,18 @@ measured, and what checkpoints take on disk."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from omrlang.cli import main
 from omrlang.compiler import load
+from omrlang.estimate.memory import Job, flips, measure
 from omrlang.plan import Costs, Plan
 from omrlang.planning import make_plan
 from omrlang.render import render
+from omrlang.types import Shape
 
 RECIPE = """omr 1
 
@@ -139,6 +142,19 @@ def test_one_step_behind_the_engine_has_weights_of_its_own(tmp_path: Path) -> No
     share = costs(tmp_path, rest="behind = 1 steps, engine = vllm()").memory
     assert share is not None
     assert "engine weights" not in share.parts, "they are within its share"
+
+
+def test_what_does_not_fit_one_step_behind_may_fit_in_turn() -> None:
+    shape = Shape(
+        num_params=1_500_000_000, layers=28, hidden=1536, heads=12, kv_heads=2, head_dim=128,
+        vocab=151_936, intermediate=8960,
+    )  # fmt: skip
+    behind = Job(shape, 8_192, engine="transformers", engine_bytes=2.0**30, engine_writes=True)
+    in_turn = measure(replace(behind, engine_writes=False)).total.hi
+    assert in_turn is not None
+    job = replace(behind, capacity=in_turn / 0.94 + 2.0**20)
+    assert measure(job).verdict != "fits"
+    assert any(text.startswith("behind = 0 steps: ") for text in flips(job, measure(job)))
 
 
 def test_behind_is_a_factor_of_weights_and_its_default_moves_nothing(

@@ -19,7 +19,7 @@ from omr_runtime.train import launch
 from omrlang.estimate.memory import Job, measure
 from omrlang.plan import Costs, Memory, Money, PlanStage
 from omrlang.schema import Spec
-from omrlang.types import Amount, Checkpoint, Constant, CrossEntropy, Fsdp, Shape, Vllm, Zero
+from omrlang.types import Amount, Checkpoint, Constant, CrossEntropy, Fsdp, Lora, Shape, Vllm, Zero
 from tests.test_rl import rl_spec
 from tests.training_parts import sft_spec
 
@@ -45,6 +45,14 @@ def stage(spec: Any, job: Job | None = None) -> PlanStage:
 
 
 # ---- what is said --------------------------------------------------------------------------------------------------
+
+
+def test_one_step_behind_the_engines_weights_can_be_saved(tmp_path: Path) -> None:
+    spare: dict[str, Any] = {"recompute": True, "adapter": Lora(rank=4, alpha=8)}
+    specs = [rl_spec(behind=steps, **spare) for steps in (0, 1)]
+    texts = [told(stage(spec), "out of memory", tmp_path) for spec in specs]
+    said = "`behind = 0` (engine, engine weights; trains otherwise)"
+    assert [said in text for text in texts] == [False, True]
 
 
 def test_the_settings_of_the_biggest_parts_come_first(tmp_path: Path) -> None:

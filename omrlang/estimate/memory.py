@@ -30,7 +30,8 @@ GIB = 2.0**30
 ADAPTER, RANK = "adapter = ", 16
 EIGHT_BITS = "optimizer = adamw(moments = blockwise8)"
 OFFLOADED = "offload = true"
-OTHERWISE = (ADAPTER, EIGHT_BITS)
+IN_TURN = "behind = 0 steps"
+OTHERWISE = (ADAPTER, EIGHT_BITS, IN_TURN)
 """How the settings begin with which something else is learned, and the rank of adapters that are offered."""
 
 
@@ -41,7 +42,7 @@ class Job:
     ``tokens`` are of one forward pass, of which a share ``images`` stands for images. ``zero`` is the ZeRO stage, 0 none,
     over ``processes``, or ``fsdp`` what cuts up. ``lora`` is the rank of adapters on the matrices ``targets``, 0 where the
     weights are trained, all but the parts ``frozen``. ``engine`` is what rolls out in the same place: ``engine_bytes`` are set aside for it where it is
-    vLLM.
+    vLLM; with ``engine_writes`` it writes while the model learns.
     """
 
     shape: Shape
@@ -360,6 +361,8 @@ def _alternatives(job: Job) -> dict[str, Job]:
     options[f"{ADAPTER}{text}"] = adapted
     if not job.zero and job.moments == MOMENTS_FP32:
         options[EIGHT_BITS] = replace(job, moments=MOMENTS_8BIT)
+    if job.engine_writes:
+        options[IN_TURN] = replace(job, engine_writes=False)
     if job.engine is None:
         fused = str(not job.fused).lower()
         options[f"cross_entropy(fused = {fused})"] = replace(job, fused=not job.fused)
