@@ -25,11 +25,12 @@ from omr_runtime.engines.asking import placeholders
 from omr_runtime.engines.decode import Ask, Draw, samples
 from omr_runtime.errors import RunError
 from omr_runtime.models import Loaded, load, load_tokenizer
-from omr_runtime.models.families import FAMILIES, supported
+from omr_runtime.models.families import FAMILIES, family_of, supported
 from omr_runtime.stages.rl import run as train_rl
 from omr_runtime.stages.sft import run as run_sft
 from omr_runtime.train.batching import Sample, dummy_sample, make_sample, pack
 from omr_runtime.train.logprobs import Scorer
+from omrlang.check.suits import NATIVE
 from omrlang.estimate.shapes import shape_of
 from omrlang.estimate.visual import image_tokens
 from omrlang.types import Fresh, Lora, Model
@@ -57,6 +58,11 @@ class Known:
 def picture(size: tuple[int, int], seed: int) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     return Image.fromarray(noise)
+
+
+def test_a_check_knows_who_takes_bounds() -> None:
+    found = {name for name in FRESH if (family := family_of(name)) and family.has_bounds}
+    assert found == set(NATIVE)
 
 
 def rows_and_images() -> list[tuple[dict[str, Any], list[Image.Image]]]:

@@ -46,14 +46,15 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is certain of a stage: a benchmark that its rows come from, sources that gave them images, and videos or audio, and the model
-    of text alone that it has or makes; each by name. ``aggregate`` is how a source says that its rows are counted,
-    ``most`` the most rows that a stage can give."""
+    """What is certain of a stage: a benchmark that its rows come from, sources that gave them images, and videos or audio, the model
+    of text alone that it has or makes, and the one that brings images to a size of its own; each by name. ``aggregate`` is how
+    a source says that its rows are counted, ``most`` the most rows that a stage can give."""
 
     benchmark: str | None = None
     pictured: str | None = None
     filmed: str | None = None
     text_only: str | None = None
+    own_size: str | None = None
     aggregate: Aggregate | None = None
     most: int | None = None
 

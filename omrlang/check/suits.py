@@ -16,13 +16,20 @@ from omrlang.scope import Bound, Draft
 from omrlang.types import Col, ExprNode, Fresh, Model, OpenAI, Scripted, TrainedModel
 from omrlang.walk import children
 
+NATIVE = ("qwen2_5_vl", "qwen3_vl")
+"""Families of `fresh` whose images keep their size, within bounds."""
+
 
 def check_suits(ctx: Context, draft: Draft, stage: Stage) -> None:
     """Report what does not go together, and note what those who take this stage's rows or model must know."""
     spec = stage.spec
     rows = _of_rows(ctx, spec)
     blind = _text_only(ctx, draft, spec) if isinstance(spec, Sample | Sft | Rl | Eval) else None
-    ctx.traits[spec.name] = replace(rows, text_only=blind, most=most_rows(ctx, spec))
+    sizes = _own_size(ctx, spec) if isinstance(spec, Sample | Sft | Rl | Eval) else None
+    ctx.traits[spec.name] = replace(
+        rows, text_only=blind, own_size=sizes, most=most_rows(ctx, spec)
+    )
+    _check_sizes(ctx, stage, sizes)
     kind = f"{spec.kind} `{spec.name}`"
     if isinstance(spec, Mix):
         check_amounts(ctx, draft, spec)
@@ -52,13 +59,44 @@ def _check_shown(ctx: Context, draft: Draft, spec: Spec, filmed: str | None) -> 
     """Videos and audio go to servers, which say themselves what they can; a model in process is shown none."""
     if filmed is None or not isinstance(spec, Sample | Sft | Rl | Eval):
         return
-    own = spec.engine if isinstance(spec, Sample | Eval) else None
-    engine = own or (spec.model.engine if isinstance(spec.model, Model) else None)
-    if isinstance(spec, Sft | Rl) or not isinstance(engine, OpenAI):
+    if not _asks_server(spec):
         kind = f"{spec.kind} `{spec.name}`"
         message = f"{kind}: the rows of `{filmed}` have videos or audio, which no model in process is shown"
         hint = "`sample` and `eval` can ask a server: `engine = openai(…)`"
         ctx.error("E314", message, draft.clauses["with"].expr.span, hint)
+
+
+def _asks_server(spec: Sample | Sft | Rl | Eval) -> bool:
+    """Whether another machine's program has the model, for certain."""
+    if isinstance(spec, Sft | Rl):
+        return False
+    own = spec.model.engine if isinstance(spec.model, Model) else None
+    return isinstance(spec.engine or own, OpenAI)
+
+
+def _check_sizes(ctx: Context, stage: Stage, sizes: str | None) -> None:
+    """``sizes`` names a model whose family brings every image to a size of its own. Before a server images are resized here."""
+    spec = stage.spec
+    if sizes is None or not isinstance(spec, Sample | Sft | Rl | Eval) or _asks_server(spec):
+        return
+    for key in ("min_pixels", "max_pixels"):
+        setting = stage.settings.get(key)
+        if getattr(spec, key) is not None and setting is not None:
+            message = f"{spec.kind} `{spec.name}` sets `{key}`, `{sizes}` brings every image to a size of its own"
+            span = setting.span or stage.span
+            ctx.error("E314", message, span, f"without `{key}`; models of Qwen-VL take it")
+
+
+def _own_size(ctx: Context, spec: Sample | Sft | Rl | Eval) -> str | None:
+    """The name of the model that a stage starts from or asks, where it is known that images have one size to it."""
+    model = spec.model
+    if isinstance(model, TrainedModel):
+        return ctx.traits.get(model.stage, Traits()).own_size
+    if isinstance(model.source, Fresh):
+        native = model.source.family in NATIVE or not model.source.sees_images
+    else:
+        native = model.shape is None or model.shape.tiling == "native"
+    return None if native else model.name
 
 
 def _check_learns(ctx: Context, draft: Draft, model: Model, kind: str) -> None:
