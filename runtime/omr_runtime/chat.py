@@ -12,7 +12,7 @@ import json
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from omr_runtime.errors import RunError
@@ -33,11 +33,14 @@ class UnusableRow(RunError):
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """``input_ids`` with placeholders expanded; ``unexpanded_text`` is what the chat template wrote. ``images`` are the
-    model's arguments for the pictures, None without."""
+    model's arguments for the pictures, None without; ``shown`` are the pictures for an engine that makes them itself, and
+    ``told`` what its image processor is set to for that."""
 
     input_ids: list[int]
     unexpanded_text: str
     images: Inputs | None = None
+    shown: Sequence[Image] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +157,9 @@ def _encode_pictured(
 
     mark = name(family.mark(layout.config))
     _same_number(text.count(mark), len(images))
-    shown = family.read(Reader(loaded.image_processor, layout.config, name), images, bounds)
-    ids = _ids(loaded, _with_texts(text, mark, shown.texts))
-    return Encoded(expand(ids, token, shown.counts), text, shown.inputs)
+    read = family.read(Reader(loaded.image_processor, layout.config, name), images, bounds)
+    ids = _ids(loaded, _with_texts(text, mark, read.texts))
+    return Encoded(expand(ids, token, read.counts), text, read.inputs, read.shown, read.told)
 
 
 def _ids(loaded: Loaded, text: str) -> list[int]:

@@ -65,7 +65,8 @@ def _encode(loaded: Loaded, request: Request, done: Done) -> Ask | None:
         request.seeds,
         encoded.images,
         encoded.unexpanded_text,
-        tuple(images),
+        tuple(encoded.shown),
+        encoded.told,
     )
 
 

@@ -6,8 +6,8 @@ A prompt is read once for all its samples. A sample that ends leaves the batch a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ class Ask:
     """One prompt, tokenised, images expanded, and the seed of each sample that is wanted of it.
 
     ``inputs`` are the model's arguments for its pictures. ``text`` is the prompt with one placeholder an image and ``images`` are the pictures themselves (PIL), for an engine
-    that expands and prepares them on its own.
+    that expands and prepares them on its own, with what its image processor is ``told``.
     """
 
     input_ids: list[int]
@@ -32,6 +32,7 @@ class Ask:
     inputs: Inputs | None = None
     text: str | None = None
     images: tuple[Any, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

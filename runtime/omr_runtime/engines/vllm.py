@@ -67,7 +67,6 @@ class VllmLimits:
 
     max_length: int
     max_num_seqs: int = 64
-    max_images: int = 1
 
 
 class VllmEngine:
@@ -124,7 +123,8 @@ class VllmEngine:
 
     def update_weights(self, weights: Weights) -> None:
         """Replace all weights and forget every cached key and value, which belong to the old ones."""
-        whole = _with_head(weights, self.dtype)
+        named = ((self.loaded.layout.served_name(name), tensor) for name, tensor in weights)
+        whole = _with_head(named, self.dtype)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": whole})
         if not self.llm.reset_prefix_cache():
             raise EngineDied("vLLM did not drop its prefix cache after new weights")
@@ -171,8 +171,6 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         options |= {"gpu_memory_utilization": settings.gpu_memory, "enable_sleep_mode": True}
         if settings.max_num_batched_tokens is not None:
             options["max_num_batched_tokens"] = settings.max_num_batched_tokens
-    if loaded.is_vision:
-        options["limit_mm_per_prompt"] = {"image": limits.max_images}
     try:
         return LLM(**options)
     except (RuntimeError, ValueError, OSError, ImportError) as error:
@@ -216,7 +214,8 @@ def _samples(asks: Iterable[Ask]) -> Iterator[tuple[int, int, Ask]]:
 def _prompt(ask: Ask) -> Any:
     """Images go with the text that has one placeholder each: vLLM expands them itself."""
     if ask.images:
-        return {"prompt": ask.text, "multi_modal_data": {"image": list(ask.images)}}
+        shown = {"prompt": ask.text, "multi_modal_data": {"image": list(ask.images)}}
+        return shown | ({"mm_processor_kwargs": dict(ask.told)} if ask.told else {})
     return {"prompt_token_ids": ask.input_ids}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omr_runtime.models import vocabulary
+from omr_runtime.models.families import Layout
 from omr_runtime.models.fresh_vision import BUILDERS, text_settings
 from omr_runtime.models.load import quiet
 from omrlang.types import Fresh
@@ -24,8 +25,10 @@ def make_fresh(source: Fresh, folder: Path) -> None:
         model, processor = _made(source, tokenizer)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    layout = Layout.of(model.config)
+    weights = {layout.served_name(name): tensor for name, tensor in model.state_dict().items()}
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)

@@ -80,7 +80,8 @@ class Questions:
             (),
             made.images,
             made.unexpanded_text,
-            pictures,
+            tuple(made.shown),
+            made.told,
         )
 
     def lengths(self, trainer: Trainer) -> list[int]:

@@ -34,11 +34,15 @@ class Bounds:
 @dataclass(frozen=True, slots=True)
 class Pictured:
     """The pictures of one prompt. ``texts`` is what stands in the prompt for each, with one image token for every run of
-    them, and ``counts`` how many tokens each run has."""
+    them, and ``counts`` how many tokens each run has. ``shown`` are the pictures for an engine that makes arguments of them
+    itself, brought to their size here where that can be, so that it makes the same; ``told`` is what its image processor
+    must be set to for that."""
 
     inputs: Inputs
     texts: Sequence[str]
     counts: Sequence[int]
+    shown: Sequence[Image]
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class Family:
     """Whether the tokens of one picture see each other, also those after."""
     has_windows: bool = False
     """Whether the vision tower takes the pictures of a pack as one sequence, and says where each window of it ends."""
+    served_names: Mapping[str, str] = field(default_factory=dict)
+    """Beginnings of weights' names in memory, and what published checkpoints, and so vLLM, have in their place."""
     needs_parts: bool = False
     """Whether chat templates read a turn as a list of parts only: of a plain string they would write nothing."""
 
@@ -94,6 +100,13 @@ class Layout:
         if getattr(config, "vision_config", None) is None:
             return Layout()
         return Layout(family_of(config.model_type), config)
+
+    def served_name(self, name: str) -> str:
+        """How published checkpoints, and so vLLM, call the weight that is ``name`` in memory."""
+        for start, other in (self.family.served_names if self.family else {}).items():
+            if name.startswith(start):
+                return other + name.removeprefix(start)
+        return name
 
     @property
     def image_token_id(self) -> int | None:
@@ -141,6 +154,10 @@ def num_bytes(inputs: Inputs | None) -> int:
     return sum(tensor.nbytes for tensor in (inputs or {}).values())
 
 
+DEEPER_TOWER: Mapping[str, str] = {"model.vision_tower.": "model.vision_tower.vision_model."}
+"""Of families whose published checkpoints have the tower's model one level deeper than transformers 5 has it."""
+
+
 def blank(*shape: int) -> Tensor:
     """A picture of one colour, which is not zero: some models take pictures of zeros for filling, and leave them out."""
     import torch
@@ -156,6 +173,15 @@ def check_size(pixels: Tensor, config: Any) -> None:
             f"the image processor makes images of {height} x {width} pixels, "
             f"the model's vision tower takes {side} x {side}"
         )
+
+
+def sized(processor: Any, images: Sequence[Image], **settings: Any) -> list[Image]:
+    """Pictures as a processor of pictures of one size cuts and resizes them; it then finds nothing left to do."""
+    from PIL.Image import fromarray
+
+    plain = {"do_rescale": False, "do_normalize": False} | settings
+    made = processor(images=rgb(images), **plain)["pixel_values"]
+    return [fromarray(np.asarray(one).transpose(1, 2, 0).astype(np.uint8)) for one in made]
 
 
 def rgb(images: Sequence[Image]) -> list[Image]:

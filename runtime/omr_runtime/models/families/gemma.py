@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omr_runtime.models.families.family import (
+    DEEPER_TOWER,
     Bounds,
     Family,
     Inputs,
@@ -13,7 +14,7 @@ from omr_runtime.models.families.family import (
     Reader,
     blank,
     check_size,
-    rgb,
+    sized,
 )
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ def check(config: Any) -> str | None:
 def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
     """``pixel_values`` [images, 3, side, side]; no crops beside the whole picture, as its processor does by default."""
     config = reader.config
-    made = reader.processor(images=rgb(images), do_pan_and_scan=False, return_tensors="pt")
+    shown = sized(reader.processor, images, do_pan_and_scan=False)
+    made = reader.processor(images=shown, do_pan_and_scan=False, return_tensors="pt")
     check_size(made["pixel_values"], config)
     ids = (config.boi_token_id, config.image_token_id, config.eoi_token_id)
     text = "".join(reader.token(id) for id in ids)
     counts = [int(config.mm_tokens_per_image)] * len(images)
-    return Pictured(
-        {"pixel_values": made["pixel_values"]}, [f"\n\n{text}\n\n"] * len(images), counts
-    )
+    texts = [f"\n\n{text}\n\n"] * len(images)
+    return Pictured({"pixel_values": made["pixel_values"]}, texts, counts, shown)
 
 
 def dummy(config: Any) -> tuple[list[int], Inputs]:
@@ -56,4 +57,5 @@ GEMMA = Family(
     mark=lambda config: int(config.boi_token_id),
     check=check,
     looks_ahead=True,
+    served_names=DEEPER_TOWER,
 )

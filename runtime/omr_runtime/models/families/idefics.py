@@ -33,7 +33,8 @@ def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
     token = reader.token(reader.config.image_token_id)
     grids = list(zip(made["rows"][0], made["cols"][0], strict=True))
     texts = [tiles_text(rows, columns, token) for rows, columns in grids]
-    return Pictured({"pixel_values": pixels[:, None]}, texts, [num_tokens(reader.config)] * len(pixels))  # fmt: skip
+    counts = [num_tokens(reader.config)] * len(pixels)
+    return Pictured({"pixel_values": pixels[:, None]}, texts, counts, rgb(images))
 
 
 def tiles_text(rows: int, columns: int, token: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omr_runtime.models.families.family import (
+    DEEPER_TOWER,
     Bounds,
     Family,
     Inputs,
@@ -13,7 +14,7 @@ from omr_runtime.models.families.family import (
     Reader,
     blank,
     check_size,
-    rgb,
+    sized,
 )
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ def check(config: Any) -> str | None:
 
 def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
     """``pixel_values`` [images, 3, side, side]."""
-    pixels = reader.processor(images=rgb(images), return_tensors="pt")["pixel_values"]
+    shown = sized(reader.processor, images)
+    pixels = reader.processor(images=shown, return_tensors="pt")["pixel_values"]
     check_size(pixels, reader.config)
     texts = [reader.token(reader.config.image_token_id)] * len(images)
-    return Pictured({"pixel_values": pixels}, texts, [num_tokens(reader.config)] * len(images))
+    counts = [num_tokens(reader.config)] * len(images)
+    return Pictured({"pixel_values": pixels}, texts, counts, shown)
 
 
 def num_tokens(config: Any) -> int:
@@ -66,5 +69,6 @@ LLAVA = Family(
     dummy=dummy,
     mark=lambda config: int(config.image_token_id),
     check=check,
+    served_names=DEEPER_TOWER,
     needs_parts=True,
 )

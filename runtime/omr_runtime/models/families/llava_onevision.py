@@ -7,6 +7,7 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from omr_runtime.models.families.family import (
+    DEEPER_TOWER,
     Bounds,
     Family,
     Inputs,
@@ -58,7 +59,8 @@ def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
         "image_sizes": made["image_sizes"],
         "batch_num_images": made["batch_num_images"],
     }
-    return Pictured(inputs, [reader.token(config.image_token_id)] * len(images), counts)
+    texts = [reader.token(config.image_token_id)] * len(images)
+    return Pictured(inputs, texts, counts, rgb(images))
 
 
 def _side(config: Any) -> int:
@@ -110,5 +112,6 @@ LLAVA_ONEVISION = Family(
     dummy=dummy,
     mark=lambda config: int(config.image_token_id),
     check=check,
+    served_names=DEEPER_TOWER,
     needs_parts=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +21,34 @@ def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
         "shortest_edge": bounds.min_pixels or processor.size["shortest_edge"],
         "longest_edge": bounds.max_pixels or processor.size["longest_edge"],
     }
-    made = processor(images=rgb(images), size=size, return_tensors="pt")
+    shown = [_resized(processor, image, size) for image in rgb(images)]
+    made = processor(images=shown, do_resize=False, return_tensors="pt")
     grids = made["image_grid_thw"]
     counts = (grids.prod(-1) // processor.merge_size**2).tolist()
     inputs = {"pixel_values": made["pixel_values"], "image_grid_thw": grids}
-    return Pictured(inputs, [reader.token(reader.config.image_token_id)] * len(images), counts)
+    texts = [reader.token(reader.config.image_token_id)] * len(images)
+    return Pictured(inputs, texts, counts, shown, _told(processor.size, shown))
+
+
+def _told(own: Mapping[str, int], shown: Sequence[Image]) -> dict[str, Any]:
+    """Bounds that hold the pictures as they are, where the processor's ``own`` would not."""
+    areas = [image.width * image.height for image in shown]
+    bounds = {
+        "shortest_edge": min(own["shortest_edge"], *areas),
+        "longest_edge": max(own["longest_edge"], *areas),
+    }
+    return {} if all(own[name] == bounds[name] for name in bounds) else {"size": bounds}
+
+
+def _resized(processor: Any, image: Image, size: Mapping[str, int]) -> Image:
+    """As the processor would."""
+    from PIL.Image import fromarray
+    from transformers.image_utils import SizeDict
+
+    factor = processor.patch_size * processor.merge_size
+    pixels = np.asarray(image).transpose(2, 0, 1)
+    made = processor.resize(pixels, SizeDict(**size), processor.resample, factor)
+    return fromarray(made.transpose(1, 2, 0))
 
 
 def positions(input_ids: Sequence[int], images: Inputs, config: Any) -> NDArray[np.int64]:
