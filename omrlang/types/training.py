@@ -94,57 +94,50 @@ Entropy: TypeAlias = Annotated[
 ]
 
 
-class Gspo(Frozen):
+class Clipped(Frozen):
+    """What every algorithm of a clipped ratio has; its ``kind`` comes first, as a diff tells it. ``clip`` is [low, high]."""
+
+    kind: str
+    clip: Annotated[
+        tuple[float, float],
+        Setting(
+            "how far below and above 1 a sequence's or token's ratio counts", cls="weights", ge=0
+        ),
+    ]
+    kl: Annotated[
+        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
+    ] = 0.0
+
+
+class Averaged(Clipped):
+    """Of those the ones whose loss is a mean over sequences or tokens."""
+
+    mean: Annotated[
+        Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
+    ] = "sequence"
+    dual_clip: DualClip = None
+    kl_estimator: KlEstimator = "k3"
+    entropy: Entropy = 0.0
+
+
+class Gspo(Averaged):
     """Group sequence policy optimisation (arXiv 2507.18071): length-normalised sequence ratio. ``clip`` is [low, high]."""
 
     kind: Literal["gspo"] = "gspo"
-    clip: Annotated[
-        tuple[float, float],
-        Setting("how far below and above 1 a sequence's ratio counts", cls="weights", ge=0),
-    ]
-    kl: Annotated[
-        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
-    ] = 0.0
-    mean: Annotated[
-        Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
-    ] = "sequence"
-    dual_clip: DualClip = None
-    kl_estimator: KlEstimator = "k3"
-    entropy: Entropy = 0.0
 
 
-class Grpo(Frozen):
+class Grpo(Averaged):
     """Group relative policy optimisation (arXiv 2402.03300): token ratios. ``clip`` is [low, high]."""
 
     kind: Literal["grpo"] = "grpo"
-    clip: Annotated[
-        tuple[float, float],
-        Setting("how far below and above 1 a token's ratio counts", cls="weights", ge=0),
-    ]
-    kl: Annotated[
-        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
-    ] = 0.0
-    mean: Annotated[
-        Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
-    ] = "sequence"
-    dual_clip: DualClip = None
-    kl_estimator: KlEstimator = "k3"
-    entropy: Entropy = 0.0
 
 
-class DrGrpo(Frozen):
+class DrGrpo(Clipped):
     """Dr. GRPO (arXiv 2503.20783): GRPO without its two biases. Advantages are not divided by the standard deviation of
     their group, so prompts that are almost always or never solved weigh no more than others; and every response's sum is divided
     by one constant, so a wrong answer is not let off for being long. ``clip`` is [low, high]."""
 
     kind: Literal["dr_grpo"] = "dr_grpo"
-    clip: Annotated[
-        tuple[float, float],
-        Setting("how far below and above 1 a token's ratio counts", cls="weights", ge=0),
-    ]
-    kl: Annotated[
-        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
-    ] = 0.0
     dual_clip: DualClip = None
     kl_estimator: KlEstimator = "k3"
     entropy: Entropy = 0.0
@@ -184,24 +177,14 @@ class OnSpread(Frozen):
     rounds: Annotated[int, Setting("at most so many in one step", cls="weights", ge=1)] = 10
 
 
-class Dapo(Frozen):
+class Dapo(Averaged):
     """DAPO (arXiv 2503.14476): decoupled clip, token mean over the global batch; groups without spread are left out, and
     with ``refill`` replaced."""
 
     kind: Literal["dapo"] = "dapo"
-    clip: Annotated[
-        tuple[float, float],
-        Setting("how far below and above 1 a token's ratio counts", cls="weights", ge=0),
-    ]
-    kl: Annotated[
-        float, Setting("weight of the divergence from the starting model", cls="weights", ge=0)
-    ] = 0.0
     mean: Annotated[
         Literal["sequence", "token"], Setting("over what the loss is averaged", cls="weights")
     ] = "token"
-    dual_clip: DualClip = None
-    kl_estimator: KlEstimator = "k3"
-    entropy: Entropy = 0.0
     refill: Annotated[
         OnSpread | None,
         Setting("what takes the place of groups that teach nothing", cls="weights"),
