@@ -97,7 +97,9 @@ def quantity(number: s.Number, reporter: Reporter) -> Quantity | Failed:
             return FAILED
         return Quantity(number.value, top)
     if top and top not in UNITS:
-        hint = did_you_mean(top, [*UNITS]) or "devices are counted as `8 * gpus.h100_80gb`"
+        hint = did_you_mean(top, [*UNITS])
+        if hint is None and top[-1].isdigit():  # such as `8 h100`
+            hint = "devices are counted as `8 * gpus.h100_80gb`"
         reporter.error("E210", f"unknown unit `{top}`", _unit_span(number, top), hint)
         return FAILED
     words = ["usd"] if number.dollars else []
