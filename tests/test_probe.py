@@ -131,3 +131,8 @@ def test_a_training_is_probed(recipe: Path) -> None:
     assert then.total.mid is not None
     assert abs(then.total.mid - peak) < abs(first.total.mid - peak)
     assert then.total.mid == pytest.approx(peak, rel=0.15)
+    models = sorted(Path(".omr/models").iterdir())
+    assert models
+    assert main(["probe", "r.omr", "longer"]) == 0
+    assert sorted(Path(".omr/models").iterdir()) == models
+    assert all((model / "config.json").exists() for model in models)

@@ -91,11 +91,17 @@ def _larger(size: int, whole: int, seconds: float) -> int:
     return min(most, math.ceil(size * min(GROWTH, wanted))) if seconds < ENOUGH_S else size
 
 
-def _share_images(state: State, scratch: State) -> None:
-    """Pictures are read where they lie; everything else is the probe's own."""
+def _share(state: State, scratch: State, stage: PlanStage) -> None:
+    """Pictures, and models that were made or trained before, are read where they lie: the stage will not make them again
+    either. Everything else is the probe's own."""
     (state.folder / "store" / "images").mkdir(parents=True, exist_ok=True)
     (scratch.folder / "store").mkdir(parents=True)
     (scratch.folder / "store" / "images").symlink_to(state.folder / "store" / "images")
+    (scratch.folder / "models").mkdir()
+    for config in state.folder.glob("models/*/config.json"):
+        made = config.parent
+        if made.name != stage.fingerprint and not made.name.startswith("."):
+            (scratch.folder / "models" / made.name).symlink_to(made.absolute())
 
 
 def _sizes(plan: Plan, stage: PlanStage, state: State) -> tuple[int, int]:
@@ -119,7 +125,7 @@ def _measure(plan: Plan, stage: PlanStage, size: int, state: State, lock: Lock) 
     scratch = State(state.folder / "probe")
     shutil.rmtree(scratch.folder, ignore_errors=True)
     try:
-        _share_images(state, scratch)
+        _share(state, scratch, stage)
         work = _slice(plan, stage, size, state, scratch)
         began = time.time()
         _run(work, state, scratch, lock)

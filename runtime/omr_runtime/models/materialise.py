@@ -18,7 +18,7 @@ from omr_runtime.models.load import read_config
 from omr_runtime.models.wheel import make_from_wheel
 from omrlang.types import FolderModel, Fresh, HfModel, Model, Scripted, WheelModel
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same source is turned into other files, so that older folders are not used."""
 
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
