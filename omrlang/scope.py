@@ -214,8 +214,8 @@ def report_unknown(scope: Scope, expr: s.Name | s.Attr, reporter: Reporter) -> N
 
 
 def _with_chosen(node: Tree, chosen: Mapping[Span, s.Expr]) -> Tree:
-    """The same tree with the chosen values in the places of sweeps."""
-    if node.span in chosen:
+    """The same tree with the chosen values in the places of sweeps. What holds nothing but a sweep has its span too."""
+    if isinstance(node, s.CallExpr) and node.span in chosen:
         return cast(Tree, chosen[node.span])
     changed: dict[str, Any] = {}
     for item in fields(node):

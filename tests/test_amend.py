@@ -272,6 +272,23 @@ def test_sweeps_over_clauses_calls_lets_and_set(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "cold_start { lr = constant(sweep(1e-4, 1e-5)) }",
+        "cold_start { optimizer = adamw(betas = [sweep(0.9, 0.8), 0.99]) }",
+        "cold_start { optimizer = adamw(eps = sweep(1e-8, 1e-7)) }",
+        "questions from [puzzles: sweep(10, 20), others: all]",
+    ],
+)
+def test_a_sweep_may_be_all_that_an_argument_or_an_item_is(folder: Path, text: str) -> None:
+    """Its place is then that of what holds it."""
+    recipes, found = load_all(write("x.omr", f'amend "base.omr"\n{text}\n'))
+    assert not found
+    marks = [{s.name: s.fingerprint for s in plan(recipe).stages} for recipe in recipes]
+    assert len({mark["cold_start"] for mark in marks}) == 2
+
+
+@pytest.mark.parametrize(
     ("text", "code"),
     [
         ("traces { n = sweep(4) }", "E308"),
