@@ -75,6 +75,13 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def not_written(path: Path, error: duckdb.Error, what: str) -> RunError:
+    """Why a lineage could not be ``what``: with room on the disk the run goes on."""
+    if is_disk_full(error):
+        return Resumable(f"{path}: the disk is full; free some space and run again to go on")
+    return RunError(f"{path}: the lineage cannot be {what} ({first_line(error)})")
+
+
 def create(path: Path) -> None:
     """Make an empty database beside and rename it: one that was cut short while it was made cannot be opened again."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,11 +91,7 @@ def create(path: Path) -> None:
         with duckdb.connect(str(beside)) as db:
             migrate(db)
     except duckdb.Error as error:
-        if is_disk_full(error):
-            raise Resumable(
-                f"{path}: the disk is full; free some space and run again to go on"
-            ) from error
-        raise RunError(f"{path}: the lineage cannot be made ({first_line(error)})") from error
+        raise not_written(path, error, "made") from error
     os.replace(beside, path)
 
 

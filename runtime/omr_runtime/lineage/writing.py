@@ -14,9 +14,8 @@ from typing import Any
 
 import duckdb
 
-from omr_runtime.errors import Resumable, RunError, is_disk_full
 from omr_runtime.lineage.counts import Counts, counts_of
-from omr_runtime.lineage.database import connect, create, first_line, migrate
+from omr_runtime.lineage.database import connect, create, migrate, not_written
 from omr_runtime.work import Shard
 
 COPIED: dict[str, str] = {
@@ -212,10 +211,6 @@ def write(path: Path, run: str, patience_s: float = COMMIT_PATIENCE_S) -> Iterat
         yield Writer(db, run)
         db.execute("commit")
     except duckdb.Error as error:
-        if is_disk_full(error):
-            raise Resumable(
-                f"{path}: the disk is full; free some space and run again to go on"
-            ) from error
-        raise RunError(f"{path}: the lineage cannot be written ({first_line(error)})") from error
+        raise not_written(path, error, "written") from error
     finally:
         db.close()
