@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_rl import launch, made, metric, number, table, weights
+from test_rl import assert_same, launch, made, metric, number, table, weights
 from training_parts import drawn_rows, fresh_folder
 
 from omr_runtime.engines.decode import Ask, Draw, OnSampled
@@ -340,10 +340,4 @@ def test_two_processes_equal_one(tmp_path: Path, base: Path, sharding: Zero | Fs
     rl.train(one)
     two = behind(tmp_path / "two", base, processes=2, sharding=sharding, **settings)
     launch(two)
-    key = ("step", "row", "sample_index", "response", "reward")
-    same = [
-        sorted([tuple(line[k] for k in key) for line in table(w, "rollout")]) for w in (one, two)
-    ]
-    assert same[0] == same[1]
-    for name, tensor in weights(one).items():
-        torch.testing.assert_close(tensor, weights(two)[name], atol=2e-4, rtol=0)
+    assert_same(one, two)

@@ -319,6 +319,17 @@ def launch(work: Work) -> None:
     assert result.returncode == 0, result.stderr[:6000]
 
 
+def assert_same(one: Work, two: Work) -> None:
+    """The rollouts and rewards of every step, and the weights but for the order of their sums."""
+    key = ("step", "row", "sample_index", "response", "reward")
+    same = [
+        sorted([tuple(line[k] for k in key) for line in table(w, "rollout")]) for w in (one, two)
+    ]
+    assert same[0] == same[1]
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, weights(two)[name], atol=2e-4, rtol=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, Lora(rank=4, alpha=8)], ids=["whole", "adapters"])
 @pytest.mark.parametrize("sharding", [None, Zero(stage=2), Zero(stage=3), Fsdp()], ids=str)
@@ -338,13 +349,7 @@ def test_two_processes_equal_one(
     rl.train(one)
     two = made(tmp_path / "two", base, processes=2, sharding=sharding, **settings)
     launch(two)
-    key = ("step", "row", "sample_index", "response", "reward")
-    same = [
-        sorted([tuple(line[k] for k in key) for line in table(w, "rollout")]) for w in (one, two)
-    ]
-    assert same[0] == same[1]
-    for name, tensor in weights(one).items():
-        torch.testing.assert_close(tensor, weights(two)[name], atol=2e-4, rtol=0)
+    assert_same(one, two)
 
 
 def test_a_curriculum_asks_easy_prompts_first_and_settles_ties_by_the_seed() -> None:
