@@ -2,11 +2,12 @@
 
     python benchmarks/sampling.py [QUESTIONS]
 
-A pretrained model of 135 million parameters answers made-up word problems, four samples each. Alone is `LLM.generate` with
-the engine options that omr uses; the ledger is the whole sample stage after its engine has started: keys, seeds, encoding,
-synced shards of samples, the stage's rows and edges. Each runs in a process of its own, engine start apart. The requests are
-counted against `vllm serve` through the engine for servers, prompts of about 300 tokens: one request with n = 8 for each
-question, then eight with n = 1 for other questions of the same length; prefix caching is on in both.
+A pretrained model of 135 million parameters answers made-up word problems, four samples each. Alone is `LLM.chat` of one
+engine with the options that omr uses; the ledger is the whole sample stage on the same engine: keys, seeds, encoding, synced
+shards of samples, the stage's rows and edges. The requests are counted against `vllm serve` through the engine for servers,
+prompts of about 300 tokens: one request with n = 8 for each question, and eight with n = 1 for other questions of the same
+length; prefix caching is on in both. Whatever is compared takes turns in one process, since the speed of a shared machine
+moves by a third between two minutes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,6 @@ SAMPLES = 4
 MAX_TOKENS = 96
 TOGETHER = 8
 TURNS = 4
-"""Both ways take turns, so that what else the machine does weighs on both."""
 
 
 def questions(count: int, seed: int, filler: int = 0) -> list[str]:
@@ -53,51 +55,55 @@ def model() -> Any:
     return Model(name="small", source=source, precision="bf16")
 
 
-# ---- the measurements, each in a process of its own --------------------------------------------------------------
+# ---- one engine --------------------------------------------------------------------------------------------------
 
 
-def alone(folder: Path, asked: list[str]) -> dict[str, float]:
-    """What a user would write, with omr's engine options."""
-    from vllm import SamplingParams
-
+def sampled(folder: Path, count: int) -> dict[str, float]:
+    """Tokens a second of vLLM alone and of the sample stage on one engine, which stands before either is timed."""
+    from omr_runtime import engines
     from omr_runtime.engines.vllm import VllmEngine, VllmLimits
     from omr_runtime.models import load_tokenizer, materialise
 
     loaded = load_tokenizer(materialise(model(), folder))
-    llm = VllmEngine(loaded, "bf16", VllmLimits(4096 + MAX_TOKENS)).llm
+    engine = VllmEngine(loaded, "bf16", VllmLimits(4096 + MAX_TOKENS))
+    engine.llm.generate(["warm"], use_tqdm=False)
+    engines.open_engine = lambda *given, **more: engine
+    engine.close = lambda: None  # type: ignore[method-assign]  # it stands for the next turn too
+    ways = {"alone": partial(alone, engine.llm), "ledger": partial(ledger, folder)}
+    tokens, seconds = defaultdict[str, float](float), defaultdict[str, float](float)
+    for turn in range(2 * TURNS):
+        name = ("alone", "ledger", "ledger", "alone")[turn % 4]
+        found = ways[name](questions(count // TURNS, turn))
+        tokens[name] += found[0]
+        seconds[name] += found[1]
+        print(f"{name:8} {found[0]:9,.0f} tokens in {found[1]:6.1f} s", file=sys.stderr)
+    return {name: tokens[name] / seconds[name] for name in ways}
+
+
+def alone(llm: Any, asked: list[str]) -> tuple[int, float]:
+    """What a user would write: tokens and seconds."""
+    from vllm import SamplingParams
+
     params = SamplingParams(n=SAMPLES, temperature=1.0, max_tokens=MAX_TOKENS, logprobs=0)
-    llm.generate(["warm"], SamplingParams(max_tokens=4), use_tqdm=False)
-    start = time.perf_counter()
     chats = [[{"role": "user", "content": text}] for text in asked]
+    start = time.perf_counter()
     outputs = llm.chat(chats, params, use_tqdm=False)
     seconds = time.perf_counter() - start
-    tokens = sum(len(one.token_ids) for output in outputs for one in output.outputs)
-    return {"tokens": tokens, "seconds": seconds}
+    return sum(len(one.token_ids) for output in outputs for one in output.outputs), seconds
 
 
-def ledger(folder: Path, asked: list[str]) -> dict[str, float]:
-    """The sample stage, from when its engine stands."""
-    from omr_runtime import engines
-    from omr_runtime.engines.vllm import VllmEngine
+def ledger(folder: Path, asked: list[str]) -> tuple[int, float]:
+    """The sample stage with a state folder of its own: tokens and seconds."""
     from omr_runtime.stages import sample
     from omr_runtime.work import InputRows, read_rows
 
-    work = order(folder, asked)
-    open_engine, began = engines.open_engine, [0.0]
-
-    def opened(*given: Any, **more: Any) -> Any:
-        engine = open_engine(*given, **more)
-        assert isinstance(engine, VllmEngine), "this machine has vLLM"
-        engine.llm.generate(["warm"], use_tqdm=False)
-        began[0] = time.perf_counter()
-        return engine
-
-    engines.open_engine = opened
+    work = order(Path(tempfile.mkdtemp(dir=folder)), asked)
+    start = time.perf_counter()
     sample.run(work)
-    seconds = time.perf_counter() - began[0]
+    seconds = time.perf_counter() - start
     rows = list(read_rows([InputRows(name="x", fingerprint="x", folder=work.out)]))
     assert len(rows) == SAMPLES * len(asked)
-    return {"tokens": sum(row["num_tokens"] for row in rows), "seconds": seconds}
+    return sum(row["num_tokens"] for row in rows), seconds
 
 
 def order(folder: Path, asked: list[str]) -> Any:
@@ -218,10 +224,7 @@ def ask(url: str, asked: list[str], *, apart: bool) -> float:
 
 
 def one(mode: str, count: int, folder: Path) -> dict[str, float]:
-    if mode == "served":
-        return served(folder, count)
-    asked = questions(count, 3)
-    return alone(folder, asked) if mode == "alone" else ledger(folder, asked)
+    return served(folder, count) if mode == "served" else sampled(folder, count)
 
 
 def measured(mode: str, count: int, folder: Path) -> dict[str, float]:
@@ -235,13 +238,8 @@ def measured(mode: str, count: int, folder: Path) -> dict[str, float]:
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rates = {}
-        for mode in ("alone", "ledger"):
-            found = measured(mode, count, folder)
-            rates[mode] = found["tokens"] / found["seconds"]
-            print(
-                f"{mode:8} {found['tokens']:9,.0f} tokens in {found['seconds']:6.1f} s: {rates[mode]:7,.0f} tokens/s"
-            )
+        rates = measured("sampled", count, folder)
+        print(f"alone {rates['alone']:,.0f} tokens/s, through the ledger {rates['ledger']:,.0f}")
         print(f"the ledger reaches {rates['ledger'] / rates['alone']:.1%} of the engine alone")
         found = measured("served", max(8, count // 4), folder)
         print(
