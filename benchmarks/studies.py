@@ -42,7 +42,7 @@ ROADS = {
     "word_problems": {"word problems": "{}"},
 }
 """Recipes without variants: what is asked before, between and after its trainings, and how those evals are called."""
-FOLLOWED = {"algorithms": ("reasoner", ("entropy", "reward"))}
+FOLLOWED = {"algorithms": ("reasoner", ("clip_fraction", "entropy", "reward"))}
 """Figures of a training that a study is about too: the mean of its last tenth of steps, over seeds."""
 Runs = dict[str, list[Ran]]
 """By variant a run of each seed."""
