@@ -1,10 +1,12 @@
 """The small studies and two recipes, run to their end under several seeds, to their tables in docs/small_studies.md.
 
-    python benchmarks/studies.py NAME ... [--seeds 3] [--state DIR] [--out docs/small_studies.md] [--set PATH=VALUE ...]
+    python benchmarks/studies.py NAME ... [--seeds 3] [--state DIR] [--only N] [--out docs/small_studies.md] [--set PATH=VALUE ...]
 
 NAME is `transfer`, `word_problems`, `answers`, `diversity`, `algorithms`, `format_weight` or `all`. Every figure of a table is read from the lineage
 of the runs: accuracies with 95% intervals over questions and seeds, differences paired by question. With --state an interrupted
-study goes on where it stopped, and studies share what is equal. Without --out the tables are only printed.
+study goes on where it stopped, and studies share what is equal. `{seed}` in DIR gives each seed a folder of its own: with --only N
+seed N alone is run, on another core or machine, and without it what is there is not run again. Without --out the tables are only
+printed.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from statistics import fmean
 from measured import ROOT
 
 from omr_runtime import lineage
+from omr_runtime.executor import execute, prepare
+from omr_runtime.lock import hold
 from omr_runtime.report.arms import Gain, Outcome, gain, outcome
 from omr_runtime.report.facts import trained
 from omr_runtime.report.markdown import table
@@ -52,7 +56,12 @@ def main(args: argparse.Namespace, state: Path) -> int:
     names = list(RECIPES) if "all" in args.names else args.names
     for name in names:
         start = time.monotonic()
-        _run(RECIPES[name], args, state)
+        if _has_seeds(state):
+            _run_apart(RECIPES[name], args, state)
+        else:
+            _run(RECIPES[name], args, state)
+        if args.only is not None:
+            continue
         minutes = (time.monotonic() - start) / 60
         runs = _runs(RECIPES[name], args, state)
         text = _road(name, next(iter(runs.values()))) if name in ROADS else _study(name, runs)
@@ -63,8 +72,9 @@ def main(args: argparse.Namespace, state: Path) -> int:
             str(args.seeds),
             *(w for item in args.set for w in ("--set", item)),
         ]
+        took = "each in a folder of its own" if _has_seeds(state) else f"{minutes:.0f} minutes"
         text += (
-            f"\n\n{seeds}, {minutes:.0f} minutes: `python benchmarks/studies.py {' '.join(words)}`"
+            f"\n\n{seeds}, {took}: `python benchmarks/studies.py {' '.join(words)}`"
         )
         print(f"{name}\n\n{text}\n")
         if args.out is not None:
@@ -88,12 +98,35 @@ def _run(recipe: str, args: argparse.Namespace, state: Path) -> None:
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
+def _has_seeds(state: Path) -> bool:
+    return "{seed}" in str(state)
+
+
+def _of_seed(state: Path, number: int) -> Path:
+    return Path(str(state).replace("{seed}", str(number)))
+
+
+def _run_apart(recipe: str, args: argparse.Namespace, state: Path) -> None:
+    """Seed after seed, or one alone, each in its own folder."""
+    for arm in arms(str(ROOT / recipe), [], args.seeds, args.set):
+        for number in range(args.seeds) if args.only is None else [args.only]:
+            own = _of_seed(state, number)
+            with hold(State(own)) as lock:
+                prepare(State(own), lock)
+                code, _ = execute(arm.side(number, own).plan, own, lock=lock)
+            if code != 0:
+                sys.exit(code)
+
+
 def _runs(recipe: str, args: argparse.Namespace, state: Path) -> Runs:
     found: Runs = {}
     for arm in arms(str(ROOT / recipe), [], args.seeds, args.set):
-        sides = [arm.side(number, state) for number in range(args.seeds)]
+        states = [_of_seed(state, number) for number in range(args.seeds)]
+        sides = [arm.side(number, own) for number, own in enumerate(states)]
         label = sides[0].name.partition("[")[2].removesuffix("]") or arm.path.stem
-        found[label] = [of_plan(State(state), side.plan) for side in sides]
+        found[label] = [
+            of_plan(State(own), side.plan) for own, side in zip(states, sides, strict=True)
+        ]
     return found
 
 
@@ -160,9 +193,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="+", choices=[*RECIPES, "all"], metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--state", type=Path)
+    parser.add_argument("--only", type=int)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--set", action="append", default=[])
-    return parser.parse_args()
+    found = parser.parse_args()
+    if found.only is not None and not (found.state and _has_seeds(found.state)):
+        parser.error("--only needs --state with {seed} in it")
+    return found
 
 
 if __name__ == "__main__":
