@@ -73,9 +73,7 @@ def main(args: argparse.Namespace, state: Path) -> int:
             *(w for item in args.set for w in ("--set", item)),
         ]
         took = "each in a folder of its own" if _has_seeds(state) else f"{minutes:.0f} minutes"
-        text += (
-            f"\n\n{seeds}, {took}: `python benchmarks/studies.py {' '.join(words)}`"
-        )
+        text += f"\n\n{seeds}, {took}: `python benchmarks/studies.py {' '.join(words)}`"
         print(f"{name}\n\n{text}\n")
         if args.out is not None:
             args.out.write_text(placed(args.out.read_text(), name, text))
