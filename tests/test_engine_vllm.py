@@ -14,6 +14,8 @@ import pytest
 from training_parts import fresh_folder
 
 from omr_runtime.engines import vllm
+from omr_runtime.engines.decode import Ask
+from omr_runtime.errors import RunError
 from omr_runtime.models import load_tokenizer
 
 needs_vllm = pytest.mark.skipif(
@@ -85,7 +87,8 @@ def main(folder, push, out, name, most):
     ours = name == "transformers"
     loaded = load(Path(folder), "fp32", "cpu") if ours else load_tokenizer(Path(folder))
     asks = []
-    for sizes in [(56, 56)], [(60, 130)], [(30, 200), (84, 56)]:
+    several = [] if "onevision" in loaded.layout.config.model_type else [[(30, 200), (84, 56)]]
+    for sizes in [(56, 56)], [(60, 130)], *several:
         row = {"id": "a", "question": "How many red circles?", "images": ["digest"] * len(sizes)}
         pictures = [picture(*size) for size in sizes]
         made = chat.encode_prompt(loaded, row, Prompt(name="p"), pictures, None, int(most) or None)
@@ -105,7 +108,8 @@ if __name__ == "__main__":
 """
 
 TORCHVISION = Path(sys.prefix) / "torchvision"
-"""vLLM needs it for pictures; it has no build for CPUs, so it lies apart, where no other test finds it."""
+"""vLLM needs it for pictures, and num2words for SmolVLM's; it has no build for CPUs, so both lie apart, where no other test
+finds them."""
 
 NO_OPERATORS = """
 import sys, types
@@ -173,6 +177,25 @@ def test_vision_models_without_torchvision_are_refused_with_the_way_out(
         assert reason == "vLLM is not installed"
 
 
+def test_what_vllm_would_show_otherwise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured: on a CPU Gemma 3's image tokens do not see those after them, and LLaVA-OneVision's several pictures are each cut
+    into crops."""
+    gemma, llava = (
+        load_tokenizer(fresh_folder(tmp_path / family, family, hidden=128))
+        for family in ("gemma3", "llava_onevision")
+    )
+    with monkeypatch.context() as all_installed:
+        all_installed.setattr("importlib.util.find_spec", lambda name: object())
+        assert "image tokens see each other" in str(vllm.refusal(gemma))
+        assert vllm.refusal(llava) is None
+    one, two = (Ask([1], (0,), None, "", ("picture",) * count) for count in (1, 2))
+    assert list(vllm.checked(llava, [one])) == [one]
+    with pytest.raises(RunError, match="each of several images as if it were alone"):
+        list(vllm.checked(llava, [one, two]))
+
+
 def test_asking_for_vllm_does_not_import_it() -> None:
     root = Path(__file__).parents[1]
     code = (
@@ -185,7 +208,10 @@ def test_asking_for_vllm_does_not_import_it() -> None:
 
 @needs_vllm
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "most"), [("qwen2_5_vl", 3_136), ("llava", 0)])
+@pytest.mark.parametrize(
+    ("family", "most"),
+    [("qwen2_5_vl", 3_136), ("qwen3_vl", 0), ("llava", 0), ("llava_onevision", 0), ("smolvlm", 0)],
+)
 def test_pictures_are_seen_as_the_trainer_sees_them(tmp_path: Path, family: str, most: int) -> None:
     """Also with a stage's bounds of pixels, which vLLM's own image processor does not know, and after new weights."""
     one, other = (fresh_folder(tmp_path / name, family, hidden=128, seed=seed) for name, seed in (("one", 3), ("other", 4)))  # fmt: skip

@@ -533,5 +533,6 @@ def test_the_plan_counts_the_tokens_of_an_image(known: Known, size: tuple[int, i
     assert found - MARKS_AROUND.get(base, 0) == image_tokens(shape, *size)
 
 
-MARKS_AROUND = {"qwen2_5_vl": 2, "qwen3_vl": 2, "gemma3": 6}
-"""Tokens that the chat template or the processor puts around an image, which the plan counts with the text."""
+MARKS_AROUND = {"qwen2_5_vl": 2, "qwen3_vl": 2, "gemma3": 3}
+"""Tokens that the chat template or the processor puts around an image, which the plan counts with the text. Gemma 3's are a
+mark and a blank line on either side, of which the first is one token with the end of the line before."""

@@ -133,5 +133,5 @@ _TOWERS: Mapping[str, Tower] = {
     "smolvlm": Tower(
         _llama_layer, _smolvlm_tower, 36, {"tiling": "split", "tile": 56, "max_side": 112}
     ),
-    "gemma3": Tower(_gemma_layer, _gemma_tower, -1, {"tiling": "fixed", "tile": 56}),
+    "gemma3": Tower(_gemma_layer, _gemma_tower, 2, {"tiling": "fixed", "tile": 56}),
 }

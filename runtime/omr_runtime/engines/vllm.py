@@ -21,10 +21,13 @@ import torch
 from omr_runtime.engines.asking import answer
 from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled
 from omr_runtime.engines.protocol import Done, EngineDied, Request, Weights
+from omr_runtime.errors import RunError
 from omr_runtime.models import Loaded
 from omrlang.types import Vllm
 
 KV_CACHE_GIB = "2"
+NEEDED = {"smolvlm": ("num2words",)}
+"""Packages that a model's processor wants in transformers, by the model's type."""
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """What vLLM's attention for CPUs is compiled for (its ``CPUAttentionBackend.get_supported_head_sizes``)."""
 
@@ -38,11 +41,29 @@ def refusal(loaded: Loaded) -> str | None:
     """Why vLLM cannot serve this model on this machine; None if it can."""
     if not is_installed():
         return "vLLM is not installed"
-    if loaded.is_vision and importlib.util.find_spec("torchvision") is None:
-        return "vLLM needs torchvision for vision-language models, and it is not installed; engine = transformers() serves them"
+    reason = _missing(loaded) or (None if _has_gpu() else _not_on_a_cpu(loaded))
+    return f"{reason}; engine = transformers() serves them" if reason else None
+
+
+def _missing(loaded: Loaded) -> str | None:
+    """What vLLM wants beside itself for models of this kind."""
+    if not loaded.is_vision:
+        return None
+    for package in ("torchvision", *NEEDED.get(loaded.layout.config.model_type, ())):
+        if importlib.util.find_spec(package) is None:
+            return f"vLLM needs {package} for vision-language models of this kind, and it is not installed"
+    return None
+
+
+def _not_on_a_cpu(loaded: Loaded) -> str | None:
     size = _head_size(loaded)
-    if not _has_gpu() and size is not None and size not in CPU_HEAD_SIZES:
-        return f"vLLM on a CPU has no attention for heads of size {size}; engine = transformers() serves them"
+    if size is not None and size not in CPU_HEAD_SIZES:
+        return f"vLLM on a CPU has no attention for heads of size {size}"
+    if loaded.is_vision and loaded.layout.family is not None and loaded.layout.family.looks_ahead:
+        return (
+            "vLLM on a CPU shows models whose image tokens see each other those before alone, "
+            "so their answers differ"
+        )
     return None
 
 
@@ -89,7 +110,7 @@ class VllmEngine:
 
     def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None:
         """Draw every sample of every encoded prompt, at least two batches in flight. EngineDied if vLLM gives up."""
-        waiting = _samples(asks)
+        waiting = _samples(checked(self.loaded, asks))
         places: dict[str, tuple[int, int]] = {}
         core = self.llm.llm_engine
         try:
@@ -203,6 +224,17 @@ def _with_head(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, torc
         yield name, tensor.to(dtype)
     if not has_head and embedding is not None:
         yield "lm_head.weight", embedding.to(dtype)
+
+
+def checked(loaded: Loaded, asks: Iterable[Ask]) -> Iterator[Ask]:
+    """The prompts. RunError at one that vLLM would show otherwise than the trainer."""
+    family = loaded.layout.family
+    for ask in asks:
+        if family is not None and family.vllm_sees_one and len(ask.images) > 1:
+            raise RunError(
+                f"vLLM shows {family.name} each of several images as if it were alone; engine = transformers() serves them"
+            )
+        yield ask
 
 
 def _samples(asks: Iterable[Ask]) -> Iterator[tuple[int, int, Ask]]:

@@ -5,8 +5,11 @@ Pictures are small too: the towers take patches of 14 or 16 pixels, so that a dr
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from omr_runtime.models import vocabulary
@@ -27,6 +30,19 @@ TILE = 56
 QWEN3_PATCH = 16
 QWEN3_GRID = 16
 """Patches of a side of the learned positions, which are stretched to each picture's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """An image processor and the settings of the processor around it, whose class cannot be made here: it wants packages
+    for videos."""
+
+    images: Any
+    settings: Mapping[str, Any]
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.images.save_pretrained(folder)
+        (folder / "processor_config.json").write_text(json.dumps(dict(self.settings), indent=2))
 
 
 def text_settings(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -221,7 +237,13 @@ def _llava_onevision(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> tuple
     images = LlavaOnevisionImageProcessorPil(
         size={"height": TILE, "width": TILE}, image_grid_pinpoints=grids
     )
-    return LlavaOnevisionForConditionalGeneration(config), images
+    settings = {
+        "processor_class": "LlavaOnevisionProcessor",
+        "num_image_tokens": (TILE // PATCH) ** 2,
+        "vision_feature_select_strategy": config.vision_feature_select_strategy,
+        "vision_aspect_ratio": config.vision_aspect_ratio,
+    }
+    return LlavaOnevisionForConditionalGeneration(config), Processor(images, settings)
 
 
 # ---- SmolVLM -------------------------------------------------------------------------------------------------------
@@ -244,7 +266,9 @@ def _smolvlm(source: Fresh, tokenizer: PreTrainedTokenizerFast) -> tuple[Any, An
     images = SmolVLMImageProcessorPil(
         size={"longest_edge": 2 * TILE}, max_image_size={"longest_edge": TILE}
     )
-    return SmolVLMForConditionalGeneration(config), images
+    count = (TILE // PATCH // MERGE) ** 2
+    settings = {"processor_class": "SmolVLMProcessor", "image_seq_len": count}
+    return SmolVLMForConditionalGeneration(config), Processor(images, settings)
 
 
 # ---- Gemma 3 -------------------------------------------------------------------------------------------------------

@@ -51,6 +51,9 @@ _GEMMA = {
     "image_token": "<image_soft_token>",
 }
 
+_BLANK_LINES = ("\n\n", "\n\n\n", "\n\n\n\n")
+"""Gemma's tokenizer has a token for each, which vLLM asks for."""
+
 QWEN = Marks((VISION_START, VISION_END, IMAGE, VIDEO), VISION_START + IMAGE + VISION_END)
 MARKS: Mapping[str, Marks] = {
     "qwen2": QWEN,
@@ -59,7 +62,7 @@ MARKS: Mapping[str, Marks] = {
     "llava": Marks(("<image>",), "<image>"),
     "llava_onevision": Marks(("<image>", "<video>"), "<image>"),
     "smolvlm": Marks((AROUND, WHOLE, *_TILES, "<image>"), "<image>", ("\n\n",)),
-    "gemma3": Marks(tuple(_GEMMA.values()), _GEMMA["boi_token"], named=_GEMMA),
+    "gemma3": Marks(tuple(_GEMMA.values()), _GEMMA["boi_token"], _BLANK_LINES, named=_GEMMA),
 }
 
 CHAT_TEMPLATE = (

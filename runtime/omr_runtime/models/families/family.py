@@ -77,6 +77,8 @@ class Family:
     """Whether a stage may set the pixels of a picture."""
     looks_ahead: bool = False
     """Whether the tokens of one picture see each other, also those after."""
+    vllm_sees_one: bool = False
+    """Whether vLLM shows each of several pictures as if it were alone in its prompt, where transformers does not."""
     has_windows: bool = False
     """Whether the vision tower takes the pictures of a pack as one sequence, and says where each window of it ends."""
     served_names: Mapping[str, str] = field(default_factory=dict)
@@ -182,6 +184,10 @@ def sized(processor: Any, images: Sequence[Image], **settings: Any) -> list[Imag
     plain = {"do_rescale": False, "do_normalize": False} | settings
     made = processor(images=rgb(images), **plain)["pixel_values"]
     return [fromarray(np.asarray(one).transpose(1, 2, 0).astype(np.uint8)) for one in made]
+
+
+ON_PIL: Mapping[str, Any] = {"use_fast": False}
+"""What a transformers processor is told so that it makes pictures as they are made here: torchvision resizes otherwise."""
 
 
 def rgb(images: Sequence[Image]) -> list[Image]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omr_runtime.models.families.family import (
+    ON_PIL,
     Bounds,
     Family,
     Inputs,
@@ -34,7 +35,7 @@ def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
     grids = list(zip(made["rows"][0], made["cols"][0], strict=True))
     texts = [tiles_text(rows, columns, token) for rows, columns in grids]
     counts = [num_tokens(reader.config)] * len(pixels)
-    return Pictured({"pixel_values": pixels[:, None]}, texts, counts, rgb(images))
+    return Pictured({"pixel_values": pixels[:, None]}, texts, counts, rgb(images), ON_PIL)
 
 
 def tiles_text(rows: int, columns: int, token: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omr_runtime.models.families.family import (
     DEEPER_TOWER,
+    ON_PIL,
     Bounds,
     Family,
     Inputs,
@@ -60,7 +61,7 @@ def read(reader: Reader, images: Sequence[Image], bounds: Bounds) -> Pictured:
         "batch_num_images": made["batch_num_images"],
     }
     texts = [reader.token(config.image_token_id)] * len(images)
-    return Pictured(inputs, texts, counts, rgb(images))
+    return Pictured(inputs, texts, counts, rgb(images), ON_PIL)
 
 
 def _side(config: Any) -> int:
@@ -113,5 +114,6 @@ LLAVA_ONEVISION = Family(
     mark=lambda config: int(config.image_token_id),
     check=check,
     served_names=DEEPER_TOWER,
+    vllm_sees_one=True,
     needs_parts=True,
 )
