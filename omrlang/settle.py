@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from omrlang.schema import Eval, Rl, Sft, Spec
+from omrlang.schema.stage import StageSpec
 from omrlang.types import (
     Algorithm,
     Amount,
@@ -15,6 +16,7 @@ from omrlang.types import (
     OnSpread,
     RowExpr,
     Rule,
+    Vllm,
     construct,
 )
 
@@ -45,12 +47,24 @@ def pass_tokens(spec: Sft | Rl) -> int:
             assert_never(spec)
 
 
+def engine_apart(spec: StageSpec) -> Vllm | None:
+    """The engine of rollouts that has a process, and GPUs, of its own beside each process that trains."""
+    engine = spec.engine if isinstance(spec, Rl) else None
+    return engine if isinstance(engine, Vllm) and engine.apart else None
+
+
+def gpus_a_process(spec: StageSpec) -> int:
+    """GPUs for each process that trains: its own, and those of the engine that draws for it apart."""
+    engine = engine_apart(spec)
+    return 1 if engine is None else 1 + engine.tensor_parallel
+
+
 def num_devices(spec: Sft | Rl) -> int:
-    """How many processes train: one a GPU, or ``processes`` on a machine without one."""
+    """How many processes train: one a GPU that no engine has for itself, or ``processes`` on a machine without one."""
     if spec.hardware is None:
         return spec.processes
     return (
-        spec.hardware.count
+        max(1, spec.hardware.count // gpus_a_process(spec))
         if spec.hardware.gpu is not None
         else max(spec.hardware.count, spec.processes)
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from omrlang.check.context import Context
 from omrlang.hir import Stage
 from omrlang.schema import Eval, Rl, Sample, Sft, Spec
-from omrlang.settle import num_devices, settled_amount
+from omrlang.settle import gpus_a_process, num_devices, settled_amount
 from omrlang.source import Span
 from omrlang.types import Fresh, Hardware, Vllm
 
@@ -80,7 +80,12 @@ def _on_gpus(spec: Spec, hardware: Hardware) -> Iterator[Product]:
     if isinstance(spec, Sft) and spec.batch.unit.startswith("packs"):
         batch = settled_amount(spec.batch, hardware.count).value
         yield Product("batch", ("packs of a batch", batch), devices, "some would wait each step")
-    if isinstance(spec, Sample | Eval | Rl) and isinstance(spec.engine, Vllm):
+    each = gpus_a_process(spec)
+    if each > 1:
+        one = ("1 + tensor_parallel", each)
+        node = ("devices of a machine", min(hardware.count, hardware.per_node))
+        yield Product("engine", node, one, "each that trains has an engine apart beside it")
+    elif isinstance(spec, Sample | Eval | Rl) and isinstance(spec.engine, Vllm):
         parallel = ("tensor_parallel", spec.engine.tensor_parallel)
         yield Product("engine", devices, parallel, "engines are of equal size")
 

@@ -30,6 +30,13 @@ class Vllm(Frozen):
     tensor_parallel: Annotated[
         int, Setting("devices that one engine is spread over", cls="speed", ge=1)
     ] = 1
+    apart: Annotated[
+        bool,
+        Setting(
+            "of `rl`: beside each training process an engine in a process of its own, with GPUs of its own",
+            cls="speed",
+        ),
+    ] = False
 
 
 class Transformers(Frozen):

@@ -119,8 +119,9 @@ class VllmEngine:
                     if output.finished:
                         done(_sampled(places.pop(output.request_id), output.outputs[0]))
         except (RuntimeError, ValueError) as error:
-            core.abort_request(list(places))
             raise EngineDied(f"vLLM stopped: {_first_line(error)}") from error
+        finally:
+            core.abort_request(list(places))  # whatever ended it before all were drawn
 
     def _top_up(
         self,

@@ -14,6 +14,7 @@ from pathlib import Path
 from omr_runtime.errors import RunError
 from omr_runtime.work import Work
 from omrlang.schema.sft import Training
+from omrlang.settle import gpus_a_process
 from omrlang.types import Hardware, Zero
 
 MODULE = "omr_runtime.stages"
@@ -22,10 +23,19 @@ TASK = "omr_runtime.train.task"
 
 
 def num_processes(spec: Training) -> int:
-    """One process a GPU, else the setting ``processes`` (or what a machine without a GPU declares)."""
-    if spec.hardware is not None:
-        return spec.hardware.count
-    return spec.processes
+    """One process a GPU that no engine has for itself, else the setting ``processes`` (or what a machine without a GPU
+    declares)."""
+    hardware = spec.hardware
+    if hardware is None:
+        return spec.processes
+    return hardware.count if hardware.gpu is None else hardware.count // gpus_a_process(spec)
+
+
+def ranks_of_a_node(spec: Training) -> int:
+    """Processes that train on one machine."""
+    if spec.hardware is None:
+        return spec.processes
+    return num_processes(spec) // per_node_and_nodes(spec.hardware, spec.name)[1]
 
 
 def per_node_and_nodes(hardware: Hardware, address: str) -> tuple[int, int]:
@@ -87,12 +97,12 @@ def first_host(address: str, nodes: int) -> str:
 
 def _srun(spec: Training, count: int, nodes: int) -> list[str]:
     """One task a process; when one fails all end."""
-    each = count // nodes
+    each, gpus = count // nodes, gpus_a_process(spec)
     argv = ["srun", f"--nodes={nodes}", f"--ntasks={count}", f"--ntasks-per-node={each}"]
     if spec.hardware is not None and spec.hardware.gpu is not None:
-        argv.append(f"--gpus-per-node={each}")
+        argv.append(f"--gpus-per-node={each * gpus}")
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):  # a step no longer has it from its job
-        argv.append(f"--cpus-per-task={cpus}")
+        argv.append(f"--cpus-per-task={int(cpus) * gpus}")
     return [*argv, "--distribution=block", "--kill-on-bad-exit=1", "--export=ALL"]
 
 

@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch.distributed as dist
 from accelerate.utils import set_seed
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from omr_runtime import chat
 from omr_runtime.engines.asking import placeholders, response_of
-from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled
-from omr_runtime.engines.protocol import Weights
+from omr_runtime.engines.decode import Ask, Draw, Sampled
+from omr_runtime.engines.roller import Roller
 from omr_runtime.engines.transformers import TransformersEngine
 from omr_runtime.engines.vllm import VllmEngine, VllmLimits, refusal
 from omr_runtime.errors import RunError
@@ -27,6 +27,7 @@ from omr_runtime.models import Loaded, load
 from omr_runtime.models.families import Layout, num_bytes
 from omr_runtime.store import ImageStore
 from omr_runtime.train.advantage import divides_by_spread, group_advantages, penalty
+from omr_runtime.train.apart import vllm_apart
 from omr_runtime.train.batching import Sample, make_sample
 from omr_runtime.train.loop import Trainer
 from omr_runtime.train.prompts import Member
@@ -97,19 +98,6 @@ class Questions:
 # ---- who generates -----------------------------------------------------------------------------------------------
 
 
-class Roller(Protocol):
-    """An engine in this process whose weights follow the trainer's."""
-
-    name: str
-    version: str
-
-    def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None: ...
-
-    def update_weights(self, weights: Weights) -> None: ...
-
-    def close(self) -> None: ...
-
-
 @dataclass(slots=True)
 class Rollouts:
     """A roller and how it comes by weights: ``shares`` is true where it generates with the trainer's own. Once ``given_up`` is
@@ -163,6 +151,8 @@ def open_rollouts(spec: Rl, trainer: Trainer, loaded: Loaded, longest: int) -> R
 def _with_vllm(spec: Rl, loaded: Loaded, longest: int) -> Rollouts:
     settings = spec.engine if isinstance(spec.engine, Vllm) else None
     limits = VllmLimits(longest)
+    if settings is not None and settings.apart:
+        return Rollouts(vllm_apart(spec, loaded, settings, limits), shares=False)
     engine = VllmEngine(loaded, spec.precision, limits, settings)
     # vLLM seeded every generator of this process when it started.
     set_seed(spec.seed % 2**32)
