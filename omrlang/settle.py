@@ -12,6 +12,7 @@ from omrlang.types import (
     Call,
     Dapo,
     DrGrpo,
+    Hardware,
     LrSchedule,
     OnSpread,
     RowExpr,
@@ -57,6 +58,20 @@ def gpus_a_process(spec: StageSpec) -> int:
     """GPUs for each process that trains: its own, and those of the engine that draws for it apart."""
     engine = engine_apart(spec)
     return 1 if engine is None else 1 + engine.tensor_parallel
+
+
+def drawing_hardware(spec: Rl) -> Hardware | None:
+    """The machines that draw rollouts: those that train too, or of their GPUs those that engines apart have for themselves."""
+    engine, hardware = engine_apart(spec), spec.hardware
+    if engine is None or hardware is None or hardware.gpu is None:
+        return hardware
+    return hardware.model_copy(update={"count": num_devices(spec) * engine.tensor_parallel})
+
+
+def gpus_of_an_engine(spec: Rl) -> int | None:
+    """Over how many GPUs an engine apart is spread; None where none is."""
+    engine = engine_apart(spec)
+    return None if engine is None else engine.tensor_parallel
 
 
 def num_devices(spec: Sft | Rl) -> int:

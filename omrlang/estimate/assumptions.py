@@ -70,6 +70,13 @@ DECODE_MIX = (0.65, 0.5, 0.4)
 ENGINE_BYTES = 4e9
 """Of a device: what vLLM keeps for a step's values, CUDA graphs and libraries."""
 
+ENGINE_FIXED: Guess = (1.5e9, 4e9, 8e9)
+"""The same with its range, where the memory of such a device is judged."""
+
+PUSH_BYTES_PER_S: Guess = (4e9, 1.5e9, 0.5e9)
+"""From a trainer to its engine in another process, through the memory of their machine, of all processes at once. From GPU to GPU
+not measured."""
+
 ALL_REDUCE_S: Guess = (1e-5, 2e-5, 5e-5)
 """A sum of one step's hidden states over the devices of an engine."""
 

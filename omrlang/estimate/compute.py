@@ -27,7 +27,7 @@ from omrlang.estimate.shapes import (
 )
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
-from omrlang.settle import num_devices
+from omrlang.settle import engine_apart, num_devices
 from omrlang.types import Gpu, Hardware, Shape
 
 NO_SHAPE = unknown("s", "the model's shape is not declared")
@@ -167,12 +167,20 @@ def _gpu_train(spec: Sft | Rl, shape: Shape, part: str, work: Estimate) -> Estim
         lambda FLOPs, GPUs, peak, utilisation: FLOPs / (GPUs * peak * utilisation),
         falling=["GPUs", "peak", "utilisation"],
         FLOPs=work,
-        GPUs=setting(hardware.count, "GPUs", hardware.name),
+        GPUs=_training_gpus(spec, hardware),
         peak=exact(
             hardware.gpu.tflops * 1e12, "FLOP/s", "declared", f"{hardware.gpu.name}, dense bf16"
         ),
         utilisation=guess(values, "", f"model FLOPs utilisation of the {part}, causal convention"),
     )
+
+
+def _training_gpus(spec: Sft | Rl, hardware: Hardware) -> Estimate:
+    """All, but for those that engines apart have."""
+    if engine_apart(spec) is None:
+        return setting(hardware.count, "GPUs", hardware.name)
+    what = f"of {hardware.count} of {hardware.name}: the others draw"
+    return exact(num_devices(spec), "GPUs", "formula", what)
 
 
 def overhead_seconds(passes: Estimate) -> Estimate:
@@ -204,13 +212,16 @@ def sample_seconds(
     prompts: Estimate,
     responses: Estimate,
     context: Estimate,
+    split: int | None = None,
 ) -> Estimate:
-    """Time to write ``responses`` tokens after reading ``prompts`` tokens, at a mean context of so many tokens."""
+    """Time to write ``responses`` tokens after reading ``prompts`` tokens, at a mean context of so many tokens. ``split`` is
+    over how many devices an engine is spread, where that is not to be guessed."""
     if shape is None:
         return NO_SHAPE
     if hardware is None or hardware.gpu is None:
         return _cpu_sample(shape, engine, prompts, responses)
-    return _gpu_sample(shape, hardware, hardware.gpu, prompts, responses, context)
+    devices = split or gpus_of_a_replica(shape, hardware, hardware.gpu)
+    return _gpu_sample(shape, hardware, hardware.gpu, devices, prompts, responses, context)
 
 
 def _cpu_sample(shape: Shape, engine: str, prompts: Estimate, responses: Estimate) -> Estimate:
@@ -239,12 +250,12 @@ def _gpu_sample(
     shape: Shape,
     hardware: Hardware,
     gpu: Gpu,
+    devices: int,
     prompts: Estimate,
     responses: Estimate,
     context: Estimate,
 ) -> Estimate:
     """Engines decode side by side; ``mix`` is what prefill between steps and ragged ends leave of a full engine's rate."""
-    devices = gpus_of_a_replica(shape, hardware, gpu)
     split = f"{hardware.count} {gpu.name}, {devices} an engine"
     return derive(
         "s",
@@ -340,12 +351,14 @@ def gpus_of_a_replica(shape: Shape, hardware: Hardware, gpu: Gpu) -> int:
     return devices
 
 
-def tail_seconds(shape: Shape, hardware: Hardware | None, longest: Estimate) -> Estimate:
+def tail_seconds(
+    shape: Shape, hardware: Hardware | None, longest: Estimate, split: int | None = None
+) -> Estimate:
     """The longest answer of a batch, alone at its end: tokens one after another, bound by reading the weights."""
     if hardware is None or hardware.gpu is None:
         step = guess(assumptions.CPU_DECODE_STEP_S, "s", "fixed time of a step")
         return derive("s", "longest x one step", product, longest=longest, step=step)
-    devices = gpus_of_a_replica(shape, hardware, hardware.gpu)
+    devices = split or gpus_of_a_replica(shape, hardware, hardware.gpu)
     inputs = _step_inputs(shape, hardware.gpu, devices)
     return derive(
         "s",

@@ -12,7 +12,13 @@ from omrlang.estimate import assumptions
 from omrlang.estimate.cascade import cascade
 from omrlang.estimate.compute import gpu_hours, sample_seconds, start_seconds
 from omrlang.estimate.history import Speed, like_stage, measured_seconds, past, speed_of, speeds
-from omrlang.estimate.jobs import memory, with_measured
+from omrlang.estimate.jobs import (
+    engine_needs,
+    memory,
+    of_engine_apart,
+    with_engine_apart,
+    with_measured,
+)
 from omrlang.estimate.judges import judge_costs, token_dollars
 from omrlang.estimate.near import near_seconds
 from omrlang.estimate.probed import (
@@ -379,6 +385,10 @@ def _training(spec: Sft | Rl, before: Past, walk: _Pass) -> Costs:
     costs = _costs(spec, before, parent.rows, flow, work.tokens, parts, work.extra)
     engine = engine_of(spec, root, spec.hardware) if isinstance(spec, Rl) else None
     found = memory(spec, shape, work.images, engine)
+    apart = engine_needs(spec, shape) if isinstance(spec, Rl) and shape is not None else None
+    if apart is not None:
+        found = with_engine_apart(found, apart)
+        costs = costs.model_copy(update={"extra": costs.extra | of_engine_apart(apart)})
     found = with_probed_peak(found, spec, root, own, walk.index)
     return costs.model_copy(update={"memory": with_measured(found, before.same)})
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 
-from omrlang.estimate.memory import GIB, Job, flips, measure, no_shape, verdict
-from omrlang.estimate.ranges import exact
-from omrlang.estimate.shapes import MATRICES, kv_bytes_per_token, moments_bytes
-from omrlang.plan import Estimate, Memory
+from omrlang.estimate import assumptions
+from omrlang.estimate.memory import APART, GIB, Job, flips, measure, no_shape, verdict
+from omrlang.estimate.ranges import added, derive, exact, setting
+from omrlang.estimate.rows import guess
+from omrlang.estimate.shapes import MATRICES, kv_bytes_per_token, moments_bytes, origin_of
+from omrlang.plan import Estimate, Memory, Verdict
 from omrlang.schema import Rl, Sft
-from omrlang.settle import num_devices, pass_tokens, settled_amount
+from omrlang.settle import (
+    drawing_hardware,
+    engine_apart,
+    num_devices,
+    pass_tokens,
+    settled_amount,
+)
 from omrlang.state import Record
 from omrlang.types import Fsdp, Shape, Vllm, Zero
 
@@ -58,16 +66,25 @@ def job_of(spec: Sft | Rl, shape: Shape, images: Estimate, engine: str | None) -
         fused=spec.loss.fused if isinstance(spec, Sft) else True,
         images=images.mid or 0.0,
         on_cpu=on_cpu(spec),
-        engine=engine if isinstance(spec, Rl) else None,
+        engine=_engine_beside(spec, engine),
         engine_bytes=_engine_bytes(spec, shape, engine) if isinstance(spec, Rl) else 0.0,
         engine_writes=isinstance(spec, Rl) and spec.behind > 0,
         capacity=capacity(spec),
     )
 
 
+def _engine_beside(spec: Sft | Rl, engine: str | None) -> str | None:
+    """What rolls out in the memory that the trainer has; an engine apart is there only on a machine without a GPU."""
+    if not isinstance(spec, Rl):
+        return None
+    return APART if drawing_hardware(spec) != spec.hardware else engine
+
+
 def _engine_bytes(spec: Rl, shape: Shape, engine: str | None) -> float:
     """vLLM's share of a GPU; on a CPU its own weights and cache. In process the sequences that are written at once."""
     weights = 2.0 * shape.num_params
+    if drawing_hardware(spec) != spec.hardware:
+        return 0.0
     if engine == "vllm":
         share = spec.engine.gpu_memory if isinstance(spec.engine, Vllm) else Vllm().gpu_memory
         limit = capacity(spec)
@@ -75,6 +92,56 @@ def _engine_bytes(spec: Rl, shape: Shape, engine: str | None) -> float:
     rollouts = settled_amount(spec.batch, num_devices(spec)).value * spec.group / num_devices(spec)
     at_once = min(rollouts, getattr(spec.engine, "batch", 64))
     return at_once * kv_bytes_per_token(shape) * (spec.max_prompt + spec.max_response)
+
+
+def engine_needs(spec: Rl, shape: Shape) -> Memory | None:
+    """Of each GPU of an engine apart what it cannot do without, of the share that it may take; None where it has none."""
+    engine, hardware = engine_apart(spec), drawing_hardware(spec)
+    if engine is None or hardware is None or hardware.gpu is None:
+        return None
+    devices = setting(engine.tensor_parallel, "GPUs", "tensor_parallel")
+    size = exact(2.0 * shape.num_params, "bytes", origin_of(shape), "weights in bf16")
+    longest = (spec.max_prompt + spec.max_response) * kv_bytes_per_token(shape)
+    cache = exact(longest, "bytes", origin_of(shape), "keys and values of one longest rollout")
+    parts = {
+        name: derive(
+            "bytes",
+            f"{name} / devices of the engine",
+            lambda whole, devices: whole / devices,
+            falling=["devices"],
+            whole=whole,
+            devices=devices,
+        )
+        for name, whole in {"weights": size, "cache": cache}.items()
+    }
+    parts["fixed"] = guess(assumptions.ENGINE_FIXED, "bytes", "values of a step, graphs, libraries")
+    total, limit = added("bytes", " + ".join(parts), parts), engine.gpu_memory * hardware.gpu.memory_gib * GIB  # fmt: skip
+    return Memory(parts=parts, total=total, capacity_bytes=limit, verdict=_within(total, limit))
+
+
+def with_engine_apart(found: Memory, apart: Memory) -> Memory:
+    """The trainer's peak, with the verdict of its engine where that is the worse; other settings of the trainer change nothing
+    then."""
+    order = ("fits", "unknown", "uncertain", "does not fit")
+    if order.index(apart.verdict) <= order.index(found.verdict):
+        return found
+    return found.model_copy(update={"verdict": apart.verdict, "flips": ()})
+
+
+def of_engine_apart(apart: Memory) -> dict[str, Estimate]:
+    """What a plan shows of it: what it needs and what it may take."""
+    limit = apart.capacity_bytes or 0.0
+    share = exact(limit, "bytes", "formula", "gpu_memory x memory of a GPU")
+    return {"engine_apart": apart.total, "engine_share": share}
+
+
+def _within(total: Estimate, limit: float) -> Verdict:
+    """Of a share that nothing else uses; vLLM itself leaves the rest."""
+    if total.lo is None or total.hi is None:
+        return "unknown"
+    if total.hi <= limit:
+        return "fits"
+    return "does not fit" if total.lo > limit else "uncertain"
 
 
 def on_cpu(spec: Sft | Rl) -> bool:

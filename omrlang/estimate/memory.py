@@ -31,6 +31,8 @@ ADAPTER, RANK = "adapter = ", 16
 EIGHT_BITS = "optimizer = adamw(moments = blockwise8)"
 OFFLOADED = "offload = true"
 IN_TURN = "behind = 0 steps"
+APART = "apart"
+"""An engine that rolls out on GPUs of its own."""
 OTHERWISE = (ADAPTER, EIGHT_BITS, IN_TURN)
 """How the settings begin with which something else is learned, and the rank of adapters that are offered."""
 
@@ -75,7 +77,7 @@ def measure(job: Job) -> Memory:
         "libraries, kernels and buffers before the model",
     )
     parts["fragments"] = _fragments(dict(parts))
-    if job.engine is not None:
+    if job.engine not in (None, APART):
         parts |= _writing(job) if job.engine_writes else _engine(job, _passing(job))
     total = added("bytes", " + ".join(parts), parts)
     return Memory(
@@ -361,7 +363,7 @@ def _alternatives(job: Job) -> dict[str, Job]:
     options[f"{ADAPTER}{text}"] = adapted
     if not job.zero and job.moments == MOMENTS_FP32:
         options[EIGHT_BITS] = replace(job, moments=MOMENTS_8BIT)
-    if job.engine_writes:
+    if job.engine_writes and job.engine != APART:
         options[IN_TURN] = replace(job, engine_writes=False)
     if job.engine is None:
         fused = str(not job.fused).lower()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from omrlang.estimate import assumptions
 from omrlang.estimate.compute import (
+    of_shape,
     overhead_seconds,
     passes,
     passes_a_parameter,
@@ -33,6 +34,9 @@ from omrlang.estimate.watching import watching
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import (
+    drawing_hardware,
+    engine_apart,
+    gpus_of_an_engine,
     num_devices,
     pass_tokens,
     ratio_to_engine,
@@ -210,7 +214,7 @@ def rl_work(
     parts = _rl_parts(spec, shape, engine, made, share)
     if looked is not None and looked.seconds is not None:
         parts[WATCH] = looked.seconds
-    whole = _beside(parts) if spec.behind else parts
+    whole = _beside(parts, spec) if spec.behind else parts
     seconds = _with_start(spec, whole, passes(spec, made.tokens, pass_tokens(spec)))
     extra |= _named(parts)
     return Work(made.tokens, seconds, made.learned, made.response, share, extra)
@@ -264,7 +268,7 @@ def _rl_parts(
     """The seconds of each part of a step, over all steps."""
     update = _update(spec, shape, made, share)
     generation = _generation(spec, shape, engine, made)
-    parts = {GENERATION: generation, "update": update, "sync": _sync(made.steps)}
+    parts = {GENERATION: generation, "update": update, "sync": _sync(spec, shape, made.steps)}
     if updates_per_batch(spec) > 1 and not ratio_to_engine(spec):
         each = passes_a_parameter(spec)
         part = exact(2 / each, "", "formula", "a forward pass of forward and backward")
@@ -275,11 +279,21 @@ def _rl_parts(
     return parts
 
 
-def _beside(parts: dict[str, Estimate]) -> dict[str, Estimate]:
-    """Generation while the batch before is learned. Both are on one device, where each takes from the other what it needs: on
-    devices of their own the longer one would count, here only what the device has to spare is saved."""
+def _beside(parts: dict[str, Estimate], spec: Rl) -> dict[str, Estimate]:
+    """Generation while the batch before is learned. On devices of their own the longer one counts. On one device each takes
+    from the other what it needs, and only what the device has to spare is saved."""
     learning = {name: parts[name] for name in LEARNING if name in parts}
     others = {k: part for k, part in parts.items() if k != GENERATION and k not in learning}
+    learned = added("s", " + ".join(learning), learning)
+    if drawing_hardware(spec) != spec.hardware:
+        both = derive(
+            "s",
+            "the longer of generation and learning, each on GPUs of its own",
+            lambda generation, learning: max(generation, learning),
+            generation=parts[GENERATION],
+            learning=learned,
+        )
+        return {"generation beside learning": both, **others}
     both = derive(
         "s",
         "generation + learning - share that is hidden x the shorter of them",
@@ -288,7 +302,7 @@ def _beside(parts: dict[str, Estimate]) -> dict[str, Estimate]:
         ),
         falling=["hidden"],
         generation=parts[GENERATION],
-        learning=added("s", " + ".join(learning), learning),
+        learning=learned,
         hidden=guess(assumptions.HIDDEN, "", "what a shared device does besides"),
     )
     return {"generation beside learning": both, **others}
@@ -353,14 +367,25 @@ def _at_most(tokens: Estimate, limit: int) -> Estimate:
     )
 
 
-def _sync(steps: Estimate) -> Estimate:
+def _sync(spec: Rl, shape: Shape, steps: Estimate) -> Estimate:
+    if engine_apart(spec) is not None:
+        return derive(
+            "s",
+            "steps x bytes of the weights / rate of a push",
+            lambda steps, size, rate: steps * size / rate,
+            falling=["rate"],
+            steps=steps,
+            size=of_shape(shape, 2.0 * shape.num_params, "bytes", "in bf16"),
+            rate=guess(assumptions.PUSH_BYTES_PER_S, "B/s", "from process to process"),
+        )
     each = guess(assumptions.SYNC_S, "s", "weights to the engine")
     return derive("s", "steps x weights to the engine", product, steps=steps, each=each)
 
 
 def _generation(spec: Rl, shape: Shape, engine: str, made: _Rollouts) -> Estimate:
     """The work of all rollouts, or in each round the longest of them, whichever takes longer."""
-    work = sample_seconds(shape, spec.hardware, engine, made.read, made.written, made.length)
+    hardware, split = drawing_hardware(spec), gpus_of_an_engine(spec)
+    work = sample_seconds(shape, hardware, engine, made.read, made.written, made.length, split)
     far = between(
         spec.max_response * 0.3,
         spec.max_response * 0.8,
@@ -369,7 +394,7 @@ def _generation(spec: Rl, shape: Shape, engine: str, made: _Rollouts) -> Estimat
         "assumed",
         "the longest rollout of a round: 80% of `max_response`",
     )
-    tail = tail_seconds(shape, spec.hardware, far)
+    tail = tail_seconds(shape, hardware, far, split)
     return derive(
         "s",
         "steps x max(work, rounds x longest rollout)",

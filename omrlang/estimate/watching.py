@@ -10,6 +10,7 @@ from omrlang.estimate.rows import Flow, times_n
 from omrlang.estimate.tokens import prompt_tokens, row_visual_tokens
 from omrlang.plan import Estimate
 from omrlang.schema import Rl
+from omrlang.settle import drawing_hardware, gpus_of_an_engine
 from omrlang.types import Shape, Watch
 
 
@@ -57,7 +58,8 @@ def watching(
     each = _at_most(response, watch.max_tokens or spec.max_response)
     written = derive("tokens", "answers x response", product, answers=answers, response=each)
     length = added("tokens", "prompt + response", {"prompt": prompt, "response": each})
-    seconds = sample_seconds(shape, spec.hardware, engine, read, written, length)
+    hardware, split = drawing_hardware(spec), gpus_of_an_engine(spec)
+    seconds = sample_seconds(shape, hardware, engine, read, written, length, split)
     return Watching(looks, answers, seconds)
 
 

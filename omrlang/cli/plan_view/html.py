@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omrlang.cli.figures import LETTER, gib, spread
 from omrlang.cli.plan_view.inputs import drifted, revision, rows
-from omrlang.cli.plan_view.memory import said
+from omrlang.cli.plan_view.memory import apart_text, said
 from omrlang.cli.plan_view.notes import origins
 from omrlang.cli.plan_view.pictures import (
     cost_picture,
@@ -160,6 +160,9 @@ def _memory_of(stage: PlanStage, memory: Memory) -> Iterator[Markup]:
     drawing = memory_picture(memory)
     if drawing is not None:
         yield drawing
+    apart = apart_text(stage)
+    if apart is not None:
+        yield element("p", apart, class_="soft")
     word = "not with" if memory.verdict == "fits" else "with"
     for flip in memory.flips:
         yield element("p", f"{word} {flip}", class_="soft")

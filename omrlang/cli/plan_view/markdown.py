@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from omrlang.cli.figures import marked, spread
 from omrlang.cli.plan_view.funnel import funnel, rows_of
 from omrlang.cli.plan_view.inputs import drifted, revision, rows
-from omrlang.cli.plan_view.memory import said
+from omrlang.cli.plan_view.memory import apart_text, said
 from omrlang.cli.plan_view.stages import flow, named, price, time, tokens, why
 from omrlang.cli.plan_view.verdict import is_priced, next_command, verdict
 from omrlang.plan import SYMBOL, Plan
@@ -81,7 +81,12 @@ def _funnel(plan: Plan) -> str:
 
 def _memory(plan: Plan) -> str:
     lines = [
-        [named(stage), spread(memory.total), said(memory), "; ".join(memory.flips)]
+        [
+            named(stage),
+            spread(memory.total),
+            said(memory),
+            "; ".join((*filter(None, [apart_text(stage)]), *memory.flips)),
+        ]
         for stage in plan.stages
         if stage.costs is not None and (memory := stage.costs.memory) is not None
     ]

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from omrlang.cli.figures import LETTER, gib
 from omrlang.cli.plan_view.layout import listing, wrapped
 from omrlang.cli.plan_view.stages import named
-from omrlang.plan import Estimate, Memory, Plan
+from omrlang.plan import Estimate, Memory, Plan, PlanStage
+from omrlang.schema import Rl
+from omrlang.settle import num_devices
 
 
 def memory_lines(plan: Plan, width: int) -> Iterator[str]:
@@ -34,10 +36,24 @@ def memory_lines(plan: Plan, width: int) -> Iterator[str]:
                 width,
                 "      ",
             )
+        apart = apart_text(stage)
+        if apart is not None:
+            yield from wrapped(apart, width, "      ")
         for flip in memory.flips:
             yield from wrapped(
                 flip, width, "      with " if memory.verdict != "fits" else "      not with "
             )
+
+
+def apart_text(stage: PlanStage) -> str | None:
+    """Who has which GPUs, where rollouts are drawn on others than those that train."""
+    spec, extra = stage.spec, stage.costs.extra if stage.costs is not None else {}
+    if not isinstance(spec, Rl) or spec.hardware is None or "engine_apart" not in extra:
+        return None
+    num, train, needs = spec.hardware.count, num_devices(spec), extra["engine_apart"]
+    takes = "?" if needs.mid is None else f"{gib(needs.mid)} ({gib(needs.lo or 0)} – {gib(needs.hi or 0)}) {LETTER[needs.origin]}"  # fmt: skip
+    share = gib(extra["engine_share"].mid or 0)
+    return f"{train} of {num} GPUs train, {num - train} draw: an engine apart takes at least {takes} of its {share} on each"
 
 
 def said(memory: Memory) -> str:

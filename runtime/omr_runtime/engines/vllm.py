@@ -21,6 +21,7 @@ import torch
 from omr_runtime.engines.asking import answer
 from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled
 from omr_runtime.engines.protocol import Done, EngineDied, Request, Weights
+from omr_runtime.engines.spread import reload_in_workers
 from omr_runtime.errors import RunError
 from omr_runtime.models import Loaded
 from omrlang.types import Vllm
@@ -101,7 +102,11 @@ class VllmEngine:
         self.loaded, self.limits = loaded, limits
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.version = importlib.metadata.version(_distribution())
-        self.llm = _start(loaded, precision, limits, settings or Vllm())
+        settings = settings or Vllm()
+        self.llm = _start(loaded, precision, limits, settings)
+        self.is_spread = settings.tensor_parallel > 1
+        self.can_rest = _has_gpu()
+        self.is_resting = False
         self.num_requests = 0
 
     def generate(self, requests: Iterable[Request], done: Done) -> None:
@@ -147,9 +152,23 @@ class VllmEngine:
         """Replace all weights and forget every cached key and value, which belong to the old ones."""
         named = ((self.loaded.layout.served_name(name), tensor) for name, tensor in weights)
         whole = _with_head(named, self.dtype)
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": whole})
+        if self.is_resting:
+            torch.cuda.empty_cache()  # what the trainer holds and does not use
+            self.llm.wake_up(tags=["weights"])
+        if self.is_spread:
+            reload_in_workers(self.llm, whole)
+        else:
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": whole})
+        if self.is_resting:
+            self.llm.wake_up(tags=["kv_cache"])
+            self.is_resting = False
         if not self.llm.reset_prefix_cache():
             raise EngineDied("vLLM did not drop its prefix cache after new weights")
+
+    def rest(self) -> None:
+        """Leave the GPU's memory to who learns, weights too: with new ones it wakes. Only where ``can_rest``."""
+        self.llm.sleep(level=2)
+        self.is_resting = True
 
     def close(self) -> None:
         """Let go of the engine. vLLM frees its memory when the process ends."""

@@ -100,17 +100,23 @@ class Questions:
 
 @dataclass(slots=True)
 class Rollouts:
-    """A roller and how it comes by weights: ``shares`` is true where it generates with the trainer's own. Once ``given_up`` is
-    set nobody wants what it draws."""
+    """A roller and how it comes by weights: ``shares`` is true where it generates with the trainer's own, and ``let_rest`` has it
+    leave the device's memory to the trainer until it is given new ones. Once ``given_up`` is set nobody wants what it draws."""
 
     roller: Roller
     shares: bool
+    let_rest: Callable[[], None] | None = None
     given_up: threading.Event = field(default_factory=threading.Event)
 
     def refresh(self, trainer: Trainer) -> None:
         """Give the roller the trainer's present weights. Every rank must call it."""
         if not self.shares:
             self.roller.update_weights(everyones_weights(trainer))
+
+    def rest(self) -> None:
+        """Nothing is drawn before the next ``refresh``."""
+        if self.let_rest is not None:
+            self.let_rest()
 
 
 def everyones_weights(trainer: Trainer) -> Iterable[tuple[str, Tensor]]:
@@ -152,11 +158,14 @@ def _with_vllm(spec: Rl, loaded: Loaded, longest: int) -> Rollouts:
     settings = spec.engine if isinstance(spec.engine, Vllm) else None
     limits = VllmLimits(longest)
     if settings is not None and settings.apart:
-        return Rollouts(vllm_apart(spec, loaded, settings, limits), shares=False)
-    engine = VllmEngine(loaded, spec.precision, limits, settings)
-    # vLLM seeded every generator of this process when it started.
+        rollouts = Rollouts(vllm_apart(spec, loaded, settings, limits), shares=False)
+    else:
+        engine = VllmEngine(loaded, spec.precision, limits, settings)
+        rest = engine.rest if engine.can_rest and not spec.behind else None
+        rollouts = Rollouts(engine, shares=False, let_rest=rest)
+    # vLLM seeded every generator of this process when it started in it.
     set_seed(spec.seed % 2**32)
-    return Rollouts(engine, shares=False)
+    return rollouts
 
 
 def _with_transformers(spec: Rl, trainer: Trainer, loaded: Loaded, batch: int) -> Rollouts:

@@ -91,6 +91,7 @@ class InTurn:
             return drawing.roll(members, step)
 
         batch = fill(drawing.spec, drawing.trainer, step + 1, take, roll)
+        drawing.rollouts.rest()
         batch.rollout_s = time.perf_counter() - start
         batch.reward_s = drawing.reward.waited_s - waited
         return batch

@@ -1,0 +1,114 @@
+"""Reinforcement learning with vLLM in a process of its own: it draws what it draws in the trainer's, and its end is no hang."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_rl import launch, rl_spec, rl_work, table, weights
+from training_parts import drawn_rows, fresh_folder
+
+from omr_runtime.keeper import parents
+from omr_runtime.train.launch import command
+from omr_runtime.work import Work
+from omrlang.types import Constant, Vllm
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = fresh_folder(tmp_path_factory.mktemp("base"), "qwen2", hidden=128)
+    return folder
+
+
+def work_of(state: Path, base: Path, *, apart: bool, steps: int = 4, behind: int = 0) -> Work:
+    spec = rl_spec(
+        steps=steps,
+        behind=behind,
+        engine=Vllm(apart=apart),
+        precision="bf16",
+        lr=Constant(peak=3e-3),
+    )
+    return rl_work(state, base, drawn_rows(state, 8, with_images=False), spec)
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_it_draws_and_learns_what_it_does_in_the_trainers_process(
+    tmp_path: Path, base: Path, behind: int
+) -> None:
+    """After pushed weights too: three of four batches are drawn with such."""
+    here, there = (
+        work_of(tmp_path / name, base, apart=apart, behind=behind)
+        for name, apart in (("here", False), ("there", True))
+    )
+    for work in (here, there):
+        launch(work)
+    one, other = table(here, "rollout"), table(there, "rollout")
+    assert len(one) == 4 * 4 * 4
+    key = ("step", "row", "sample_index", "response", "num_tokens", "reward")
+    assert [[line[k] for k in key] for line in one] == [[line[k] for k in key] for line in other]
+    for mine, theirs in zip(one, other, strict=True):
+        assert theirs["mean_logprob"] == pytest.approx(mine["mean_logprob"], abs=1e-3)
+    for name, tensor in weights(here).items():
+        torch.testing.assert_close(weights(there)[name], tensor, atol=1e-3, rtol=0)
+
+
+def engine_of(trainer: subprocess.Popen[str]) -> int:
+    """The process that the trainer started."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and trainer.poll() is None:
+        for pid, parent in parents().items():
+            if (
+                parent == trainer.pid
+                and b"apart.serve" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ):
+                return pid
+        time.sleep(0.1)
+    raise AssertionError("no engine was started")
+
+
+def started(work: Work, log: Path) -> subprocess.Popen[str]:
+    path = Path(work.state) / "work.json"
+    path.write_text(work.model_dump_json())
+    argv, env = command(work, path)
+    root = Path(__file__).parents[1]
+    paths = {"PYTHONPATH": f"{root}:{root / 'runtime'}", "OMP_NUM_THREADS": "1"}
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            argv, env=os.environ | paths | env, stdout=file, stderr=file, text=True
+        )
+
+
+def test_an_engine_that_is_killed_ends_the_run_and_another_goes_on(
+    tmp_path: Path, base: Path
+) -> None:
+    steps = 400
+    work = work_of(tmp_path, base, apart=True, steps=steps)
+    trainer = started(work, tmp_path / "log")
+    engine = engine_of(trainer)
+    checkpoints = tmp_path / "checkpoints"
+    while not list(checkpoints.glob("**/training.json")):
+        assert trainer.poll() is None, (tmp_path / "log").read_text()[-3000:]
+        time.sleep(0.1)
+    os.kill(engine, signal.SIGKILL)
+    assert trainer.wait(60) == 5
+    reason = json.loads((Path(work.out) / "error.json").read_text())
+    assert reason["exit_code"] == 5
+    assert "the engine's process was killed by SIGKILL" in reason["message"]
+    done = max(line["step"] for line in table(work, "rollout"))
+    assert 0 < done < steps
+    shorter = work.stage.spec.model_copy(update={"steps": done + 2})
+    again = work.model_copy(update={"stage": work.stage.model_copy(update={"spec": shorter})})
+    launch(again)
+    assert max(line["step"] for line in table(again, "rollout")) == done + 2
