@@ -100,6 +100,7 @@ _ALL = (
     Code("W128", "idle-allow", "an `allow` stops no warning"),
     Code("W129", "refill-never-acts", "a `refill` has no prompt to spare"),
     Code("W130", "watched-training-rows", "validation looks at data that is trained on"),
+    Code("W131", "apart-without-training", "an engine is apart where nothing is trained"),
     Code("W201", "unpinned", "what a stage reads could not be pinned when the plan was made"),
     Code("W203", "may-be-unexpected", "an expected number may come out otherwise"),
     Code("W204", "unexpected", "an expected number comes out otherwise"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -52,3 +53,17 @@ def refuses() -> ScriptedRoller:
 def breaks() -> ScriptedRoller:
     print("about to break", flush=True)
     raise KeyError("a mistake")
+
+
+class Forgets(ScriptedRoller):
+    """Takes weights one after another and keeps none; its one sample says how much memory its process had at most, in bytes."""
+
+    def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        for number, _ in enumerate(asks):
+            done(Sampled(number, 0, [peak * 1024], [0.0], True))
+
+    def update_weights(self, weights: Weights) -> None:
+        for _, _tensor in weights:
+            continue

@@ -166,6 +166,20 @@ def test_new_weights_are_drawn_with(opened: Opened) -> None:
     assert drawn(engine, asks(1))[0].logprobs[0] == 0.0
 
 
+def test_a_model_never_stands_there_a_second_time() -> None:
+    """256 MiB go over in halves of one."""
+    one = 2**20
+    engine = EngineApart(scripted_roller.Forgets, {"PYTHONPATH": PATH}, one)
+    try:
+        before = drawn(engine, asks(1))[0].token_ids[0]
+        engine.update_weights(
+            (str(n), torch.full((8 * one,), n, dtype=torch.uint8)) for n in range(32)
+        )
+        assert drawn(engine, asks(1))[0].token_ids[0] - before < 32 * one
+    finally:
+        engine.close()
+
+
 # ---- either process ends -----------------------------------------------------------------------------------------
 
 

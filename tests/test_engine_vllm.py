@@ -58,6 +58,10 @@ def main(folder, push, out):
     if push:
         engine.update_weights(weights_of(Path(push)))
         result["pushed"] = roll(0.0, asks)
+        # As where workers are processes, here with the one worker that there is.
+        engine.is_spread = True
+        engine.update_weights(weights_of(Path(folder)))
+        result["back"] = roll(0.0, asks)
     Path(out).write_text(json.dumps(result))
     engine.close()
 
@@ -153,6 +157,9 @@ def test_pushed_weights_give_what_a_fresh_engine_gives(tmp_path: Path) -> None:
     for (_, mine, _), (_, theirs, _) in zip(old["pushed"], new["greedy"], strict=True):
         assert mine == pytest.approx(theirs, abs=2e-2)
     assert [tokens for tokens, *_ in old["pushed"]] != [tokens for tokens, *_ in old["greedy"]]
+    assert old["back"] == old["greedy"], (
+        "also in parts, as an engine over several devices is given them"
+    )
     assert len(old["drawn"]) == 12
     assert old["drawn"][6:9] == old["alone"]
     assert len(old["long"]) == 4

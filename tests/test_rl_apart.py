@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ import torch
 from test_rl import launch, rl_spec, rl_work, table, weights
 from training_parts import drawn_rows, fresh_folder
 
+from omr_runtime.engines.apart.engine import EngineApart
+from omr_runtime.engines.decode import Ask, Draw, Sampled
+from omr_runtime.engines.vllm import VllmLimits, weights_of
 from omr_runtime.keeper import parents
+from omr_runtime.train.apart import open_vllm
 from omr_runtime.train.launch import command
 from omr_runtime.work import Work
 from omrlang.types import Constant, Vllm
@@ -62,6 +67,32 @@ def test_it_draws_and_learns_what_it_does_in_the_trainers_process(
         assert theirs["mean_logprob"] == pytest.approx(mine["mean_logprob"], abs=1e-3)
     for name, tensor in weights(here).items():
         torch.testing.assert_close(weights(there)[name], tensor, atol=1e-3, rtol=0)
+
+
+def greedy(folder: Path, tensor_parallel: int, push: Path | None) -> list[Sampled]:
+    """What an engine over so many devices says, of a CPU worker processes; with new weights where they are given."""
+    settings = Vllm(apart=True, tensor_parallel=tensor_parallel)
+    opener = partial(open_vllm, folder, "fp32", VllmLimits(256, max_num_seqs=4), settings)
+    engine = EngineApart(
+        opener, {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    )
+    found: list[Sampled] = []
+    try:
+        if push is not None:
+            engine.update_weights(weights_of(push))
+        asks = [Ask([5, 6, 7, 8], (1,)), Ask([9, 3], (2,))]
+        engine.roll(asks, Draw(0.0, 8, frozenset()), found.append)
+    finally:
+        engine.close()
+    return sorted(found, key=lambda one: one.ask)
+
+
+def test_new_weights_reach_every_worker_of_an_engine(tmp_path: Path, base: Path) -> None:
+    other: Path = fresh_folder(tmp_path / "other", "qwen2", hidden=128, seed=4)
+    pushed, fresh = greedy(base, 2, other), greedy(other, 1, None)
+    for one, same in zip(pushed, fresh, strict=True):
+        assert one.token_ids == same.token_ids
+        assert one.logprobs == pytest.approx(same.logprobs, abs=1e-3)
 
 
 def engine_of(trainer: subprocess.Popen[str]) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from omrlang.diagnostics import Diagnostic
 from omrlang.hir import Recipe
 from omrlang.lints import (
+    apart_without_training,
     cap_below_lengths,
     checkpoints_fill_disk,
     clip_never_acts,
@@ -80,6 +81,7 @@ LINTS = (
     judge_first,
     refill_never_acts,
     watched_training_rows,
+    apart_without_training,
 )
 
 

@@ -1,7 +1,7 @@
 """Weights to a vLLM engine that is spread over several devices, each of which has a worker process of its own.
 
 An iterator cannot go to another process, and all weights at once would stand in memory once more for each worker. So vLLM's own
-``reload_weights`` is done here in its three parts, the middle one for a few tensors at a time. On GPUs this was not run.
+``reload_weights`` is done here in its three parts, the middle one for a few tensors at a time. Tested with two workers on a CPU; on GPUs it was not run.
 """
 
 from __future__ import annotations
