@@ -22,13 +22,16 @@ class ScriptedRoller:
         self.weights: list[tuple[str, torch.Tensor]] = []
 
     def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None:
-        """A sample says its prompt, its seed and a sum over the weights; the length limit 13 ends the engine."""
+        """A sample says its prompt, its seed and a sum over the weights; the length limit 13 ends the engine, 14 is
+        refused."""
         total = sum(float(tensor.double().sum()) for _, tensor in self.weights)
         for number, ask in enumerate(asks):
             assert ask.inputs is None, "what the trainer's own model is given stays there"
             for sample, seed in enumerate(ask.seeds):
                 if draw.max_tokens == 13:
                     raise EngineDied("the script has no more")
+                if draw.max_tokens == 14:
+                    raise RunError("the script shows no such thing")
                 time.sleep(self.pause_s)
                 print(f"drew {number}/{sample}", flush=True)
                 shown = [image.size[0] for image in ask.images]

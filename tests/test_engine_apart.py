@@ -24,6 +24,7 @@ from omr_runtime.engines.apart.messages import Bucket
 from omr_runtime.engines.decode import Ask, Draw, Sampled
 from omr_runtime.engines.protocol import EngineDied
 from omr_runtime.engines.roller import Roller
+from omr_runtime.errors import RunError
 
 TESTS = Path(__file__).parent
 PATH = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", ""), *sys.path])
@@ -206,17 +207,24 @@ def test_an_engine_that_gives_up_says_why(opened: Opened) -> None:
         drawn(opened(), asks(2), replace(DRAW, max_tokens=13))
 
 
+def test_what_an_engine_refuses_is_no_fault_of_it(opened: Opened) -> None:
+    """So it ends with 1, and no re-run is proposed."""
+    with pytest.raises(RunError, match=r"^the script shows no such thing$") as found:
+        drawn(opened(), asks(2), replace(DRAW, max_tokens=14))
+    assert found.value.exit_code == 1
+
+
 @pytest.mark.parametrize(
-    ("opener", "reason"),
+    ("opener", "reason", "exit_code"),
     [
-        (scripted_roller.refuses, "^this model is not served here$"),
-        (scripted_roller.breaks, "^the engine's process failed: KeyError: 'a mistake'$"),
-        (test_every_sample_of_every_prompt_comes_back, "ended with status 1; it last said: .*"),
+        (scripted_roller.refuses, "^this model is not served here$", 1),
+        (scripted_roller.breaks, "^the engine's process failed: KeyError: 'a mistake'$", 5),
+        (test_every_sample_of_every_prompt_comes_back, "ended with status 1; it last said: .*", 5),
     ],
     ids=["refuses", "breaks", "is not there"],
 )
 def test_an_engine_that_does_not_start(
-    monkeypatch: pytest.MonkeyPatch, opener: Callable[[], Roller], reason: str
+    monkeypatch: pytest.MonkeyPatch, opener: Callable[[], Roller], reason: str, exit_code: int
 ) -> None:
     """The last cannot be imported there, where no folder of tests is on the path."""
     path = (
@@ -224,8 +232,9 @@ def test_an_engine_that_does_not_start(
         if opener.__module__ == "scripted_roller"
         else os.pathsep.join(p for p in PATH.split(os.pathsep) if p != str(TESTS))
     )
-    with pytest.raises(EngineDied, match=reason):
+    with pytest.raises(RunError, match=reason) as found:
         EngineApart(opener, {"PYTHONPATH": path}, HALF)
+    assert found.value.exit_code == exit_code
 
 
 def test_what_stops_a_whole_job_does_not_stop_the_engine(opened: Opened) -> None:

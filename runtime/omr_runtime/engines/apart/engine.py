@@ -38,6 +38,7 @@ from omr_runtime.engines.apart.messages import (
 from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled
 from omr_runtime.engines.protocol import EngineDied, Weights
 from omr_runtime.engines.roller import Roller
+from omr_runtime.errors import RunError
 
 MODULE = "omr_runtime.engines.apart.serve"
 LOOK_S = 1.0
@@ -76,6 +77,7 @@ class EngineApart:
         self.halves: tuple[Tensor, Tensor] = halves_of(memory)
         self.connection, theirs = Pipe()
         self.last_words = ""
+        self.is_gone = False
         self.process = _start(theirs, memory, extra or {})
         theirs.close()
         os.close(memory)
@@ -95,13 +97,16 @@ class EngineApart:
                     done(told)
                 else:
                     self._give(waiting, told)
-        except EngineDied:
-            raise
         except BaseException:
-            self._send(Leave())
-            while not isinstance(self._receive(), Rolled):
-                continue
+            if not self.is_gone:
+                self._leave()
             raise
+
+    def _leave(self) -> None:
+        """Have the engine end what it draws; what it had sent by then is not wanted either."""
+        self._send(Leave())
+        while not isinstance(self._receive(), Rolled):
+            continue
 
     def _give(self, waiting: Iterable[Ask], told: Any) -> None:
         """As many prompts as the engine wants. What the trainer's own model is given of a picture stays here."""
@@ -157,7 +162,8 @@ class EngineApart:
         except (EOFError, OSError):
             raise self._died() from None
         if isinstance(told, Gone):
-            raise EngineDied(told.message)
+            self.is_gone = True
+            raise (EngineDied if told.is_fault else RunError)(told.message)
         return told
 
     def _expect(self, kind: type[Answer]) -> Answer:
@@ -166,6 +172,7 @@ class EngineApart:
         return told
 
     def _died(self) -> EngineDied:
+        self.is_gone = True
         try:
             code = self.process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:

@@ -105,6 +105,7 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Why the engine ends."""
+    """Why the engine ends; ``is_fault`` where it failed, and not the request of its user."""
 
     message: str
+    is_fault: bool = True

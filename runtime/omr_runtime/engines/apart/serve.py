@@ -36,7 +36,7 @@ from omr_runtime.engines.apart.messages import (
 )
 from omr_runtime.engines.decode import Ask, Draw, Sampled
 from omr_runtime.engines.roller import Roller
-from omr_runtime.errors import RunError
+from omr_runtime.errors import Resumable, RunError
 from omr_runtime.keeper import PR_SET_PDEATHSIG, prctl
 
 AHEAD = 32
@@ -158,7 +158,7 @@ def main(socket: int, memory: int, parent: int) -> int:
     try:
         serve(line, halves)
     except RunError as error:
-        line.send(Gone(str(error)))
+        line.send(Gone(str(error), isinstance(error, Resumable)))
         return 1
     except Exception as error:  # noqa: BLE001 the boundary of the process
         traceback.print_exc()
