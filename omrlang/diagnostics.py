@@ -101,6 +101,7 @@ _ALL = (
     Code("W129", "refill-never-acts", "a `refill` has no prompt to spare"),
     Code("W130", "watched-training-rows", "validation looks at data that is trained on"),
     Code("W131", "apart-without-training", "an engine is apart where nothing is trained"),
+    Code("W132", "drops-long-answers", "a step drops what ends late, so that short answers are preferred"),
     Code("W201", "unpinned", "what a stage reads could not be pinned when the plan was made"),
     Code("W203", "may-be-unexpected", "an expected number may come out otherwise"),
     Code("W204", "unexpected", "an expected number comes out otherwise"),

@@ -13,7 +13,11 @@ from omrlang.leaves import Canonical, Parents, leaves
 from omrlang.schema import Rl, Sft, Spec
 from omrlang.types import SettingClass
 
-LATER: dict[tuple[str, str], Canonical] = {("rl", "behind"): 0}
+LATER: dict[tuple[str, str], Canonical] = {
+    ("rl", "behind"): 0,
+    ("rl", "oversample"): None,
+    ("rl", "unfinished"): None,
+}
 """Settings that came after stages were run, with the value that means what a stage without them did: it moves nothing."""
 
 

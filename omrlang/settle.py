@@ -10,8 +10,10 @@ from omrlang.types import (
     Algorithm,
     Amount,
     Call,
+    Continue,
     Dapo,
     DrGrpo,
+    Drop,
     Hardware,
     LrSchedule,
     OnSpread,
@@ -112,6 +114,7 @@ def settle(spec: Spec) -> Spec:
                 "minibatch": minibatch,
                 "lr": _settled_lr(spec.lr, spec.steps),
                 "algorithm": _settled_algorithm(spec, batch),
+                **_settled_oversample(spec),
                 **_what_is_trained(spec),
             }
             return spec.model_copy(update=values)
@@ -129,10 +132,33 @@ def updates_per_batch(spec: Rl) -> float:
     return max(1.0, batch / mini)
 
 
+def beyond_batch(spec: Rl) -> float:
+    """Prompts that are under way besides those of a batch, over all processes."""
+    more = spec.oversample
+    return settled_amount(more, num_devices(spec)).value if more is not None else 0.0
+
+
+def continues(spec: Rl) -> bool:
+    """Whether rollouts that a step leaves unfinished are drawn on in the next."""
+    return spec.oversample is not None and not isinstance(spec.unfinished, Drop)
+
+
+def prompts_asked(spec: Rl) -> float:
+    """Prompts that a step takes from the stream, over all processes, once as many are under way as may be: what is dropped has
+    been asked too."""
+    batch = settled_amount(spec.batch, num_devices(spec)).value
+    return batch if continues(spec) else batch + beyond_batch(spec)
+
+
+def draws_older(spec: Rl) -> bool:
+    """Whether what a step learns from was drawn, if only in part, by the policy of an earlier step."""
+    return spec.behind > 0 or continues(spec)
+
+
 def ratio_to_engine(spec: Rl) -> bool:
     """Whether importance ratios are taken to the older policy that drew, as its engine recorded it; else to the trainer's own
     when the step began."""
-    return spec.behind > 0 and spec.rollout_correction is None
+    return draws_older(spec) and spec.rollout_correction is None
 
 
 def ratio_is_one(spec: Rl) -> bool:
@@ -166,6 +192,13 @@ def _settled_algorithm(spec: Rl, batch: Amount) -> Algorithm:
             return algorithm.model_copy(update={"refill": settled})
         case _:
             return algorithm
+
+
+def _settled_oversample(spec: Rl) -> dict[str, object]:
+    if spec.oversample is None:
+        return {}
+    more = settled_amount(spec.oversample, num_devices(spec))
+    return {"oversample": more, "unfinished": spec.unfinished or construct(Continue)}
 
 
 def _settled_lr(lr: LrSchedule, steps: int | None) -> LrSchedule:

@@ -109,6 +109,8 @@ OTHERS: dict[type[Spec], dict[str, object]] = {
         "group": 4,
         "rollout_correction": t.TokenTruncated(),
         "behind": 1,
+        "oversample": t.Amount(value=16, unit="prompts"),
+        "unfinished": t.Drop(),
         "batch": t.Amount(value=16, unit="prompts"),
         "minibatch": t.Amount(value=16, unit="prompts"),
         "temperature": 0.5,

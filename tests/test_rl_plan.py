@@ -193,6 +193,28 @@ def test_the_clip_range_acts_on_rollouts_of_an_older_policy(
     assert ("the ratio is 1" in told) == idle
 
 
+def test_what_is_under_way_besides_is_not_waited_for(tmp_path: Path) -> None:
+    """Continued, all that is drawn is learned from; dropped, the rest was drawn too. Neither waits for the longest."""
+    plain = costs(tmp_path)
+    going_on = costs(tmp_path, rest="oversample = 32 prompts")
+    dropping = costs(tmp_path, rest="oversample = 32 prompts, unfinished = drop()")
+    assert going_on.extra["rollouts"].mid == going_on.rows_out.mid == BATCHES
+    assert dropping.extra["rollouts"].mid == 2 * BATCHES
+    assert dropping.extra["rollouts_left_out"].mid == dropping.rows_out.mid == BATCHES
+    waited = [one.extra["seconds_generation"].mid or 0 for one in (plain, going_on)]
+    assert waited[1] <= waited[0]
+    assert "seconds_old_log_probs" in dropping.extra
+    assert "seconds_old_log_probs" not in going_on.extra
+
+
+def test_oversampling_moves_the_fingerprint_and_its_default_nothing(tmp_path: Path) -> None:
+    rests = ("", "oversample = none", "oversample = 8 prompts", "oversample = 8 prompts, unfinished = continue()", "oversample = 8 prompts, unfinished = drop()")  # fmt: skip
+    marks = [planned(tmp_path, rest=rest).stage("reasoner").fingerprint for rest in rests]
+    assert marks[0] == marks[1]
+    assert marks[2] == marks[3]
+    assert len(set(marks)) == 3
+
+
 def test_a_round_says_the_same_whether_it_is_written_or_left_to_the_batch(tmp_path: Path) -> None:
     marks = {
         planned(tmp_path, refill).stage("reasoner").fingerprint

@@ -9,7 +9,7 @@ import pytest
 from test_rl import launch, metric, rl_spec, rl_work, table
 from training_parts import drawn_rows, fresh_folder
 
-from omrlang.types import Constant, Lora
+from omrlang.types import Amount, Constant, Lora, TokenTruncated
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,3 +49,28 @@ def test_one_step_behind_it_draws_in_a_thread(tmp_path: Path) -> None:
     assert first < 5e-3
     assert max(later) > 2 * first
     assert len(metric(work, "wait_s")) == 4
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen2_5_vl"])
+def test_it_draws_on_where_a_step_left_off(tmp_path: Path, family: str) -> None:
+    """Also after pictures: what was begun follows the prompt, and each token is as the weights of its step have it."""
+    base = fresh_folder(tmp_path / "base", family, hidden=128)
+    rows = drawn_rows(tmp_path, 8, with_images=family != "qwen2")
+    spec = rl_spec(
+        steps=4,
+        engine=None,
+        group=2,
+        max_response=24,
+        oversample=Amount(value=4, unit="prompts"),
+        rollout_correction=TokenTruncated(),
+        lr=Constant(peak=1e-6),
+    )
+    work = rl_work(tmp_path, base, rows, spec)
+    launch(work)
+    assert sum(metric(work, "carried_tokens")) > 0
+    assert max(metric(work, "rollout_kl")) < 5e-3, (
+        "the weights hardly move: so what drew is what learns"
+    )
+    rollouts = table(work, "rollout")
+    assert len({line["id"] for line in rollouts}) == len(rollouts) == (8 + 3 * 4) * 2
+    assert max(line["num_tokens"] for line in rollouts) <= 24

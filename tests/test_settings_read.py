@@ -162,6 +162,9 @@ CLAUSES = {
     "with": ("start", "other"), "on": ("pod", "2 * pod"),
 }  # fmt: skip
 
+NEEDED = {"reasoner.unfinished": "reasoner.oversample=8 prompts"}
+"""Settings that stand beside another alone."""
+
 UNSEEN = {"test.columns.videos", "test.columns.audios"}
 """Columns of a benchmark that no model in process is shown, so that the recipe would be wrong; a source has the same."""
 
@@ -313,7 +316,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def planned(folder: Path, path: str, value: str) -> Plan:
     file = folder / "recipe.omr"
-    recipe, found = load(file, [f"{path}={value}"])
+    beside = [f"{NEEDED[path]}"] if path in NEEDED else []
+    recipe, found = load(file, [*beside, f"{path}={value}"])
     assert recipe is not None, [item.message for item in found]
     return make_plan(recipe, folder / "state", file, found, ())
 

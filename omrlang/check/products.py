@@ -66,9 +66,20 @@ def products(spec: Spec) -> Iterator[Product]:
         batch, part = (settled_amount(amount, num_devices(spec)).value for amount in amounts)
         why = "the last optimiser step of a batch would be smaller"
         yield Product("minibatch", ("batch", batch), ("minibatch", part), why)
+    if isinstance(spec, Rl) and spec.oversample is not None:
+        yield from _of_processes(spec)
     hardware: Hardware | None = getattr(spec, "hardware", None)
     if hardware is not None and hardware.gpu is not None:
         yield from _on_gpus(spec, hardware)
+
+
+def _of_processes(spec: Rl) -> Iterator[Product]:
+    """Which groups end first each process finds among its own."""
+    devices = num_devices(spec)
+    why = "each process has as many prompts under way"
+    for key in ("batch", "oversample"):
+        whole = (key, settled_amount(getattr(spec, key), devices).value)
+        yield Product(key, whole, ("processes", devices), why)
 
 
 def _on_gpus(spec: Spec, hardware: Hardware) -> Iterator[Product]:

@@ -12,6 +12,7 @@ from omrlang.estimate.shapes import MATRICES, kv_bytes_per_token, moments_bytes,
 from omrlang.plan import Estimate, Memory, Verdict
 from omrlang.schema import Rl, Sft
 from omrlang.settle import (
+    beyond_batch,
     drawing_hardware,
     engine_apart,
     num_devices,
@@ -89,7 +90,11 @@ def _engine_bytes(spec: Rl, shape: Shape, engine: str | None) -> float:
         share = spec.engine.gpu_memory if isinstance(spec.engine, Vllm) else Vllm().gpu_memory
         limit = capacity(spec)
         return weights + CPU_CACHE_BYTES if on_cpu(spec) or limit is None else share * limit
-    rollouts = settled_amount(spec.batch, num_devices(spec)).value * spec.group / num_devices(spec)
+    rollouts = (
+        (settled_amount(spec.batch, num_devices(spec)).value + beyond_batch(spec))
+        * spec.group
+        / num_devices(spec)
+    )
     at_once = min(rollouts, getattr(spec.engine, "batch", 64))
     return at_once * kv_bytes_per_token(shape) * (spec.max_prompt + spec.max_response)
 

@@ -1,4 +1,4 @@
-"""DAPO's dynamic sampling becomes rounds and rollouts: how much is generated for groups that teach something."""
+"""DAPO's dynamic sampling becomes rounds and rollouts: how much is generated for groups that teach something, or that end first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from omrlang.estimate.ranges import between, derive, exact, product, setting
 from omrlang.estimate.rows import Past, guess
 from omrlang.plan import Estimate
 from omrlang.schema import Rl
+from omrlang.settle import beyond_batch, continues
 from omrlang.types import Dapo
 
 
@@ -27,6 +28,8 @@ def refilling(
 ) -> Refilling:
     """``batch`` in prompts, ``group`` in rollouts of one; ``learned`` rollouts are trained on."""
     refill = spec.algorithm.refill if isinstance(spec.algorithm, Dapo) else None
+    if refill is None and spec.oversample is not None and not continues(spec):
+        return _dropping(spec, batch, group, steps)
     if refill is None:
         return Refilling(exact(1, "rounds", "formula", "no `refill`"), learned, {})
     asked = refill.generate
@@ -55,6 +58,26 @@ def refilling(
     )
     extra = {"rounds_per_step": rounds, "spread_share": share, "rollouts_left_out": left_out}
     return Refilling(rounds, rollouts, extra)
+
+
+def _dropping(spec: Rl, batch: Estimate, group: Estimate, steps: Estimate) -> Refilling:
+    """A group that is dropped has been drawn for as long as the last of the batch took: about as long as a whole one, since it is
+    a long one."""
+    more = setting(beyond_batch(spec), "prompts", "oversample")
+    rollouts = derive(
+        "rollouts",
+        "steps x (batch + oversample) x group",
+        lambda steps, batch, more, group: steps * (batch + more) * group,
+        steps=steps,
+        batch=batch,
+        more=more,
+        group=group,
+    )
+    left_out = derive(
+        "rollouts", "steps x oversample x group", product, steps=steps, more=more, group=group
+    )
+    once = exact(1, "rounds", "formula", "what ends late is dropped")
+    return Refilling(once, rollouts, {"rollouts_left_out": left_out})
 
 
 def _rounds(most: Estimate, batch: Estimate, each: Estimate, share: Estimate) -> Estimate:

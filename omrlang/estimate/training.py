@@ -34,11 +34,14 @@ from omrlang.estimate.watching import watching
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import (
+    beyond_batch,
+    continues,
     drawing_hardware,
     engine_apart,
     gpus_of_an_engine,
     num_devices,
     pass_tokens,
+    prompts_asked,
     ratio_to_engine,
     settled_amount,
     updates_per_batch,
@@ -354,6 +357,9 @@ def _rl_steps(spec: Rl, flow: Flow, prompts: Estimate) -> Estimate:
         return setting(spec.steps, "steps", "steps")
     epochs = setting(spec.epochs or 0.0, "epochs", "epochs")
     work = derive("rows", "epochs x rows", product, epochs=epochs, rows=flow.rows)
+    if spec.oversample is not None and not continues(spec):
+        asked = setting(prompts_asked(spec), "prompts", "batch + oversample")
+        return _at_least_one("epochs x rows / prompts of a step", work, asked)
     return _at_least_one("epochs x rows / prompts of a batch", work, prompts)
 
 
@@ -382,6 +388,23 @@ def _sync(spec: Rl, shape: Shape, steps: Estimate) -> Estimate:
     return derive("s", "steps x weights to the engine", product, steps=steps, each=each)
 
 
+def _waited(spec: Rl, tail: Estimate) -> Estimate:
+    """With ``oversample`` a step ends when its batch has ended: of so many under way, each as long as the longest of its group, a
+    step sees the share that it learns from (Little's law)."""
+    if spec.oversample is None:
+        return tail
+    batch = settled_amount(spec.batch, num_devices(spec)).value
+    return derive(
+        "s",
+        "longest rollout x batch / (batch + oversample)",
+        lambda tail, batch, more: tail * batch / (batch + more),
+        falling=["more"],
+        tail=tail,
+        batch=setting(batch, "prompts", "batch"),
+        more=setting(beyond_batch(spec), "prompts", "oversample"),
+    )
+
+
 def _generation(spec: Rl, shape: Shape, engine: str, made: _Rollouts) -> Estimate:
     """The work of all rollouts, or in each round the longest of them, whichever takes longer."""
     hardware, split = drawing_hardware(spec), gpus_of_an_engine(spec)
@@ -394,7 +417,7 @@ def _generation(spec: Rl, shape: Shape, engine: str, made: _Rollouts) -> Estimat
         "assumed",
         "the longest rollout of a round: 80% of `max_response`",
     )
-    tail = tail_seconds(shape, hardware, far, split)
+    tail = _waited(spec, tail_seconds(shape, hardware, far, split))
     return derive(
         "s",
         "steps x max(work, rounds x longest rollout)",

@@ -21,6 +21,7 @@ from omrlang.lints import (
     clip_never_acts,
     clip_scale,
     dapo_in_name,
+    drops_long_answers,
     eval_too_small,
     few_rollouts,
     identical_samples,
@@ -82,6 +83,7 @@ LINTS = (
     refill_never_acts,
     watched_training_rows,
     apart_without_training,
+    drops_long_answers,
 )
 
 

@@ -15,6 +15,7 @@ from omrlang.types import (
     RowExpr,
     Setting,
     TokenTruncated,
+    Unfinished,
     Watch,
 )
 
@@ -63,6 +64,22 @@ class Rl(Training):
             doc="1 draws the next batch while this one is learned, with the weights before its update; 0 one after the other",
         ),
     ] = 0
+    oversample: Annotated[
+        Amount | None,
+        Setting(
+            cls="weights",
+            units=("prompts",),
+            ge=1,
+            doc="so many more than `batch` are under way, and a step learns from those that end first; default none",
+        ),
+    ] = None
+    unfinished: Annotated[
+        Unfinished | None,
+        Setting(
+            cls="weights",
+            doc="with `oversample`, what becomes of the others: continue(…) in the next step, the default, or drop()",
+        ),
+    ] = None
     rollout_correction: Annotated[
         TokenTruncated | None,
         Setting(

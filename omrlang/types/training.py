@@ -206,6 +206,30 @@ class TokenTruncated(Frozen):
     cap: Annotated[float, Setting("the most that a token counts", cls="weights", gt=0)] = 2.0
 
 
+class Continue(Frozen):
+    """What is under way when a step has its batch goes on in the next one, drawn on with the new weights: a partial rollout (Kimi
+    k1.5, arXiv 2501.12599, section 2.6.2)."""
+
+    kind: Literal["continue"] = "continue"
+    steps: Annotated[
+        int,
+        Setting(
+            "a step waits for groups that were begun so many steps before: at most one more weights draw a rollout",
+            cls="weights",
+            ge=1,
+        ),
+    ] = 4
+
+
+class Drop(Frozen):
+    """What is under way when a step has its batch is thrown away, and recorded as left out."""
+
+    kind: Literal["drop"] = "drop"
+
+
+Unfinished: TypeAlias = Annotated[Continue | Drop, Field(discriminator="kind")]
+
+
 Matrix: TypeAlias = Literal[
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
 ]

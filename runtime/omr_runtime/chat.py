@@ -134,7 +134,7 @@ def encode_prompt(
             raise RunError(
                 f"{loaded.folder}: a text model cannot read row {row.get('id')}, which has images"
             )
-        return Encoded(_ids(loaded, text), text)
+        return Encoded(tokens_of(loaded, text), text)
     return _encode_pictured(loaded, family, text, images, Bounds(min_pixels, max_pixels))
 
 
@@ -150,7 +150,7 @@ def _encode_pictured(
     token = loaded.image_token_id
     assert token is not None, "a family with vision has an image token"
     if not images:
-        return Encoded(expand(_ids(loaded, text), token, ()), text)
+        return Encoded(expand(tokens_of(loaded, text), token, ()), text)
 
     def name(id: int) -> str:
         return str(loaded.tokenizer.convert_ids_to_tokens(id))
@@ -158,11 +158,11 @@ def _encode_pictured(
     mark = name(family.mark(layout.config))
     _same_number(text.count(mark), len(images))
     read = family.read(Reader(loaded.image_processor, layout.config, name), images, bounds)
-    ids = _ids(loaded, _with_texts(text, mark, read.texts))
+    ids = tokens_of(loaded, _with_texts(text, mark, read.texts))
     return Encoded(expand(ids, token, read.counts), text, read.inputs, read.shown, read.told)
 
 
-def _ids(loaded: Loaded, text: str) -> list[int]:
+def tokens_of(loaded: Loaded, text: str) -> list[int]:
     """The tokens of a whole prompt. Chat templates of vision-language models may leave the token that begins a text to
     the tokenizer, as processors of text and images do; those of text models never do."""
     begin = loaded.tokenizer.bos_token

@@ -83,6 +83,8 @@ TABLES: dict[str, pa.Schema] = {
             ("final_answer", pa.string()),
             ("finish", pa.string()),
             ("num_tokens", pa.int64()),
+            ("first_step", pa.int64()),
+            ("carried_tokens", pa.int64()),
             ("reward", pa.float64()),
             ("parts", pa.string()),
             ("advantage", pa.float64()),
@@ -92,7 +94,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 """What a shard may hold. ``verdict.ok`` null is unknown. ``dropped`` has one line for each input row that a stage lets
-go, so that in = kept + dropped. ``tally`` is written by filters, for ``pass_rate(STAGE)``: samples of a question that ``keep`` let through, and judged. ``rollout.left_out`` is why no update was made with a rollout: no_spread, reward_unknown, batch_full. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
+go, so that in = kept + dropped. ``tally`` is written by filters, for ``pass_rate(STAGE)``: samples of a question that ``keep`` let through, and judged. ``rollout.left_out`` is why no update was made with a rollout: no_spread, reward_unknown, batch_full, unfinished; ``first_step`` is whose weights drew its first token, and ``carried_tokens`` how many of its tokens were drawn before ``step``. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
 
 
 DICTS = 1_024

@@ -24,7 +24,8 @@ class Ask:
     """One prompt, tokenised, images expanded, and the seed of each sample that is wanted of it.
 
     ``inputs`` are the model's arguments for its pictures. ``text`` is the prompt with one placeholder an image and ``images`` are the pictures themselves (PIL), for an engine
-    that expands and prepares them on its own, with what its image processor is ``told``.
+    that expands and prepares them on its own, with what its image processor is ``told``. ``begun`` are tokens of the response that
+    were drawn before, of an ask with one seed: they are read after the prompt, and what is drawn follows them.
     """
 
     input_ids: list[int]
@@ -33,6 +34,12 @@ class Ask:
     text: str | None = None
     images: tuple[Any, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
+    begun: tuple[int, ...] = ()
+
+    @property
+    def read_ids(self) -> list[int]:
+        """All that is read before the first token is drawn."""
+        return [*self.input_ids, *self.begun] if self.begun else self.input_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,8 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Sample number ``sample`` of ask number ``ask``; ``stopped`` tells a stop from the length limit."""
+    """Sample number ``sample`` of ask number ``ask``, without what was ``begun`` before; ``stopped`` tells a stop from the length
+    limit."""
 
     ask: int
     sample: int
@@ -63,6 +71,17 @@ class Sampled:
 
 
 OnSampled: TypeAlias = Callable[[Sampled], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Drawing ends early, between two tokens, once ``enough`` says so; ``left`` is then told what each sample that is under
+    way has so far. A sample with nothing yet is not told."""
+
+    enough: Callable[[], bool]
+    left: OnSampled
+
+
 Place: TypeAlias = tuple[int, int]
 
 
@@ -78,15 +97,23 @@ class _Prefilled:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A sample that waits for a slot: row ``row`` of a block, to be drawn with ``seed``."""
+    """A sample that waits for a slot: row ``row`` of a block, to be drawn with ``seed`` after the tokens ``begun``."""
 
     block: _Prefilled
     row: int
     place: Place
     seed: int
+    begun: tuple[int, ...]
 
 
-def decode(model: Any, asks: Iterable[Ask], draw: Draw, batch: int, done: OnSampled) -> None:
+def decode(
+    model: Any,
+    asks: Iterable[Ask],
+    draw: Draw,
+    batch: int,
+    done: OnSampled,
+    until: Until | None = None,
+) -> None:
     """Draw every sample of every ask, at most ``batch`` at once; ``done`` is called for each as soon as it ends.
 
     ``asks`` are taken a window at a time, so that the images of a large set never stand in memory together.
@@ -94,7 +121,7 @@ def decode(model: Any, asks: Iterable[Ask], draw: Draw, batch: int, done: OnSamp
     decoder = model.get_decoder()
     # Not inference mode: what a training model caches here (masks, orders of segments) is used in its backward pass.
     with torch.no_grad(), slot_attending(model):
-        _Loop(model, decoder, asks, draw, batch, done).run()
+        _Loop(model, decoder, asks, draw, batch, done).run(until)
 
 
 class _Loop:
@@ -120,11 +147,16 @@ class _Loop:
         self.tokens = torch.zeros(self.capacity, draw.max_tokens, dtype=torch.long)
         self.logprobs = torch.zeros(self.capacity, draw.max_tokens)
         self.counts = torch.zeros(self.capacity, dtype=torch.long)
+        self.begun = torch.zeros(self.capacity, dtype=torch.long)
         self.positions = torch.zeros(self.capacity, dtype=torch.long)
         self.active = 0
 
-    def run(self) -> None:
+    def run(self, until: Until | None) -> None:
         while self.active or self.ready or self.window:
+            if until is not None and until.enough():
+                for slot in range(self.active):
+                    until.left(self._sampled(slot, False))
+                return
             if self._worth_filling():
                 self._fill()
             if self.active:
@@ -142,7 +174,7 @@ class _Loop:
         while wanted > 0 and (taken := next(self.source, None)) is not None:
             asks.append(taken)
             wanted -= len(taken[1].seeds)
-        self.window.extend(sorted(asks, key=lambda entry: -len(entry[1].input_ids)))
+        self.window.extend(sorted(asks, key=lambda entry: -len(entry[1].read_ids)))
 
     def _fill(self) -> None:
         """Give the free slots to samples that wait, reading more prompts where none are ready."""
@@ -159,7 +191,7 @@ class _Loop:
         """Prefill the next prompts: as many as the free slots can use, within a budget of padded tokens."""
         free = self.capacity - self.active
         chosen: list[tuple[int, Ask]] = []
-        longest = len(self.window[0][1].input_ids)
+        longest = len(self.window[0][1].read_ids)
         while self.window and (
             not chosen or (free > 0 and (len(chosen) + 1) * longest <= max_tokens)
         ):
@@ -170,7 +202,7 @@ class _Loop:
         )
         for row, (index, ask) in enumerate(chosen):
             self.ready.extend(
-                _Ready(block, row, (index, n), seed) for n, seed in enumerate(ask.seeds)
+                _Ready(block, row, (index, n), seed, ask.begun) for n, seed in enumerate(ask.seeds)
             )
         if not self.window:
             self._look_ahead(self.capacity)
@@ -181,10 +213,11 @@ class _Loop:
         at = torch.tensor([entry.row for entry in entries])
         self.slots.admit(slots, block.states, at, block.lengths[at])
         self.u[slots] = uniform_rows([entry.seed for entry in entries], self.draw.max_tokens)
-        self.counts[slots] = 0
+        self.counts[slots] = self.begun[slots] = torch.tensor([len(e.begun) for e in entries])
         self.positions[slots] = block.positions[at]
         for slot, entry in zip(slots.tolist(), entries, strict=True):
             self.places[slot] = entry.place
+            self.tokens[slot, : len(entry.begun)] = torch.tensor(entry.begun, dtype=torch.long)
         self.active += len(entries)
         self._draw(slots, block.logits_BV[at.to(self.device)])
 
@@ -239,10 +272,13 @@ class _Loop:
 
     def _release(self, slots: list[int], stopped: list[bool]) -> None:
         for slot, stop in zip(slots, stopped, strict=True):
-            count, (ask, sample) = int(self.counts[slot]), self.places[slot]
-            tokens = self.tokens[slot, :count].tolist()
-            self.done(Sampled(ask, sample, tokens, self.logprobs[slot, :count].tolist(), stop))
+            self.done(self._sampled(slot, stop))
         self._close_gaps(set(slots))
+
+    def _sampled(self, slot: int, stopped: bool) -> Sampled:
+        own = slice(int(self.begun[slot]), int(self.counts[slot]))
+        tokens, logprobs = self.tokens[slot, own].tolist(), self.logprobs[slot, own].tolist()
+        return Sampled(*self.places[slot], tokens, logprobs, stopped)
 
     def _close_gaps(self, gone: set[int]) -> None:
         """Move the last active slots into the freed ones, so that the active slots are the first again."""
@@ -254,7 +290,7 @@ class _Loop:
             return
         source, target = torch.tensor(sources), torch.tensor(targets)
         self.slots.move(source, target)
-        for table in (self.u, self.tokens, self.logprobs, self.counts, self.positions):
+        for table in (self.u, self.tokens, self.logprobs, self.counts, self.begun, self.positions):
             table[target] = table[source]
         for into, out_of in zip(targets, sources, strict=True):
             self.places[into] = self.places[out_of]
@@ -267,11 +303,11 @@ def _has_rows(layout: Layout) -> bool:
 
 def prefill(model: Any, decoder: Any, head: Any, asks: Sequence[Ask], device: Any) -> _Prefilled:
     """Read prompts side by side, padded at the right: a causal mask then keeps padding out of sight without more ado."""
-    lengths = torch.tensor([len(ask.input_ids) for ask in asks])
+    lengths = torch.tensor([len(ask.read_ids) for ask in asks])
     width, layout = int(lengths.max()), Layout.of(model.config)
     ids_BL = torch.zeros(len(asks), width, dtype=torch.long)
     for row, ask in enumerate(asks):
-        ids_BL[row, : len(ask.input_ids)] = torch.tensor(ask.input_ids)
+        ids_BL[row, : len(ask.read_ids)] = torch.tensor(ask.read_ids)
     states = PromptStates()
     positions, following = _positions(layout, asks, width)
     images = joined([ask.inputs for ask in asks if ask.inputs])
@@ -291,7 +327,7 @@ def prefill(model: Any, decoder: Any, head: Any, asks: Sequence[Ask], device: An
 def _seen(layout: Layout, asks: Sequence[Ask], width: int) -> Tensor:
     """What each token may see: ``[1, 1, L, L]``, or ``[B, 1, L, L]`` where those of a picture see each other."""
     before = torch.ones(width, width, dtype=torch.bool).tril_()[None, None]
-    found = [layout.pictures(ask.input_ids) for ask in asks]
+    found = [layout.pictures(ask.read_ids) for ask in asks]
     if all(one is None or not one.any() for one in found):
         return before
     pictures_BL = torch.zeros(len(asks), width, dtype=torch.long)
@@ -304,14 +340,14 @@ def _seen(layout: Layout, asks: Sequence[Ask], width: int) -> Tensor:
 
 def _positions(layout: Layout, asks: Sequence[Ask], width: int) -> tuple[Tensor, Tensor]:
     """Position ids of the prompts (``[B, L]``, or ``[3, B, L]`` where images span two axes) and of each one's next token."""
-    lengths = [len(ask.input_ids) for ask in asks]
+    lengths = [len(ask.read_ids) for ask in asks]
     plain = torch.arange(width).expand(len(asks), -1)
     if not _has_rows(layout):
         return plain, torch.tensor(lengths)
     positions = plain.expand(3, -1, -1).clone()
     following = torch.tensor(lengths)
     for row, ask in enumerate(asks):
-        own = layout.positions(ask.input_ids, ask.inputs)
+        own = layout.positions(ask.read_ids, ask.inputs)
         assert own is not None, "the family has rows and columns"
         positions[:, row, : lengths[row]] = torch.from_numpy(own)
         following[row] = int(own.max()) + 1

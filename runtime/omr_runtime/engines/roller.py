@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from omr_runtime.engines.decode import Ask, Draw, OnSampled
+from omr_runtime.engines.decode import Ask, Draw, OnSampled, Until
 from omr_runtime.engines.protocol import Weights
 
 
@@ -15,7 +15,9 @@ class Roller(Protocol):
     name: str
     version: str
 
-    def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None: ...
+    def roll(
+        self, asks: Iterable[Ask], draw: Draw, done: OnSampled, until: Until | None = None
+    ) -> None: ...
 
     def update_weights(self, weights: Weights) -> None: ...
 

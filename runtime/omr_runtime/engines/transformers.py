@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from omr_runtime.engines.asking import answer
-from omr_runtime.engines.decode import Ask, Draw, OnSampled, decode
+from omr_runtime.engines.decode import Ask, Draw, OnSampled, Until, decode
 from omr_runtime.engines.protocol import Done, Request, Weights
 from omr_runtime.models import Loaded
 
@@ -29,9 +29,11 @@ class TransformersEngine:
         """Generate all samples of all requests; a row that cannot be shown fails its own request only."""
         answer(self.loaded, self.roll, requests, done)
 
-    def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None:
-        """Draw every sample of every encoded prompt."""
-        decode(self.loaded.model, asks, draw, self.batch, done)
+    def roll(
+        self, asks: Iterable[Ask], draw: Draw, done: OnSampled, until: Until | None = None
+    ) -> None:
+        """Draw every sample of every encoded prompt, or until there is enough."""
+        decode(self.loaded.model, asks, draw, self.batch, done, until)
 
     def update_weights(self, weights: Weights) -> None:
         """Copy the given weights over the model's own."""

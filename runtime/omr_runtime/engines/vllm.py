@@ -12,14 +12,15 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from omr_runtime.chat import tokens_of
 from omr_runtime.engines.asking import answer
-from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled
+from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled, Until
 from omr_runtime.engines.protocol import Done, EngineDied, Request, Weights
 from omr_runtime.engines.spread import reload_in_workers
 from omr_runtime.errors import RunError
@@ -29,6 +30,8 @@ from omrlang.types import Vllm
 KV_CACHE_GIB = "2"
 NEEDED = {"smolvlm": ("num2words",)}
 """Packages that a model's processor wants in transformers, by the model's type."""
+SEED_APART = 0x9E3779B97F4A7C15
+"""Between the seeds of what a sample's requests draw; odd and large, so that no neighbour's seed is met."""
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """What vLLM's attention for CPUs is compiled for (its ``CPUAttentionBackend.get_supported_head_sizes``)."""
 
@@ -113,40 +116,63 @@ class VllmEngine:
         """Generate all samples of all requests; a row that cannot be shown fails its own request only."""
         answer(self.loaded, self.roll, requests, done)
 
-    def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None:
-        """Draw every sample of every encoded prompt, at least two batches in flight. EngineDied if vLLM gives up."""
+    def roll(
+        self, asks: Iterable[Ask], draw: Draw, done: OnSampled, until: Until | None = None
+    ) -> None:
+        """Draw every sample of every encoded prompt, at least two batches in flight, or until there is enough. EngineDied if
+        vLLM gives up."""
         waiting = _samples(checked(self.loaded, asks))
-        places: dict[str, tuple[int, int]] = {}
+        under_way: dict[str, Sampled] = {}
         core = self.llm.llm_engine
         try:
-            while self._top_up(waiting, places, draw) or core.has_unfinished_requests():
+            while (until is None or not until.enough()) and (
+                self._top_up(waiting, under_way, draw, until) or core.has_unfinished_requests()
+            ):
                 for output in core.step():
+                    _add(under_way[output.request_id], output)
                     if output.finished:
-                        done(_sampled(places.pop(output.request_id), output.outputs[0]))
+                        stopped = output.outputs[0].finish_reason == "stop"
+                        done(replace(under_way.pop(output.request_id), stopped=stopped))
         except (RuntimeError, ValueError) as error:
             raise EngineDied(f"vLLM stopped: {_first_line(error)}") from error
         finally:
-            core.abort_request(list(places))  # whatever ended it before all were drawn
+            core.abort_request(list(under_way))  # whatever ended it before all were drawn
+        for sampled in under_way.values():
+            if until is not None and sampled.token_ids:
+                until.left(sampled)
 
     def _top_up(
         self,
         waiting: Iterator[tuple[int, int, Ask]],
-        places: dict[str, tuple[int, int]],
+        under_way: dict[str, Sampled],
         draw: Draw,
+        until: Until | None,
     ) -> bool:
         """Add requests until two batches are in flight; whether any were added."""
-        before = len(places)
-        while len(places) < 2 * self.limits.max_num_seqs:
+        before = len(under_way)
+        while len(under_way) < 2 * self.limits.max_num_seqs:
             entry = next(waiting, None)
             if entry is None:
                 break
             ask, sample, what = entry
             name = str(self.num_requests)
             self.num_requests += 1
-            places[name] = (ask, sample)
-            params = _params(draw, what.seeds[sample])
-            self.llm.llm_engine.add_request(name, _prompt(what), params)
-        return len(places) > before
+            under_way[name] = Sampled(ask, sample, [], [], False)
+            params = _params(draw, what.seeds[sample], len(what.begun), until is not None)
+            self.llm.llm_engine.add_request(name, self._prompt(what), params)
+        return len(under_way) > before
+
+    def _prompt(self, ask: Ask) -> Any:
+        """Images go with the text that has one placeholder each: vLLM expands them itself. What was begun follows as tokens, to
+        which the same is done."""
+        if not ask.images:
+            return {"prompt_token_ids": ask.read_ids}
+        shown: dict[str, Any] = {"prompt": ask.text}
+        if ask.begun:
+            assert ask.text is not None, "an ask with images has its text"
+            shown = {"prompt_token_ids": [*tokens_of(self.loaded, ask.text), *ask.begun]}
+        shown["multi_modal_data"] = {"image": list(ask.images)}
+        return shown | ({"mm_processor_kwargs": dict(ask.told)} if ask.told else {})
 
     def update_weights(self, weights: Weights) -> None:
         """Replace all weights and forget every cached key and value, which belong to the old ones."""
@@ -263,15 +289,9 @@ def _samples(asks: Iterable[Ask]) -> Iterator[tuple[int, int, Ask]]:
             yield index, sample, ask
 
 
-def _prompt(ask: Ask) -> Any:
-    """Images go with the text that has one placeholder each: vLLM expands them itself."""
-    if ask.images:
-        shown = {"prompt": ask.text, "multi_modal_data": {"image": list(ask.images)}}
-        return shown | ({"mm_processor_kwargs": dict(ask.told)} if ask.told else {})
-    return {"prompt_token_ids": ask.input_ids}
-
-
-def _params(draw: Draw, seed: int) -> Any:
+def _params(draw: Draw, seed: int, begun: int, as_they_come: bool) -> Any:
+    """A request has chance of its own from its first token on: one that goes on after ``begun`` tokens gets another seed.
+    ``as_they_come`` has the tokens of unfinished requests told too."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -280,21 +300,25 @@ def _params(draw: Draw, seed: int) -> Any:
         temperature=draw.temperature,
         top_p=draw.top_p,
         top_k=draw.top_k or 0,
-        max_tokens=draw.max_tokens,
-        seed=seed % (1 << 63) if draw.temperature > 0 else None,
+        max_tokens=draw.max_tokens - begun,
+        seed=(seed + begun * SEED_APART) % (1 << 63) if draw.temperature > 0 else None,
         stop_token_ids=sorted(draw.stops),
         logit_bias=dict.fromkeys(draw.never, -100.0) or None,
         structured_outputs=only,
         logprobs=0,
         detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.DELTA if as_they_come else RequestOutputKind.FINAL_ONLY,
     )
 
 
-def _sampled(place: tuple[int, int], output: Any) -> Sampled:
-    tokens = list(output.token_ids)
-    logprobs = [one[token].logprob for token, one in zip(tokens, output.logprobs, strict=True)]
-    return Sampled(*place, tokens, logprobs, output.finish_reason == "stop")
+def _add(sampled: Sampled, output: Any) -> None:
+    """The tokens that are new, or all of them at the end."""
+    (one,) = output.outputs
+    tokens = list(one.token_ids)
+    sampled.token_ids.extend(tokens)
+    sampled.logprobs.extend(
+        at[token].logprob for token, at in zip(tokens, one.logprobs or (), strict=True)
+    )
 
 
 def _first_line(error: BaseException) -> str:

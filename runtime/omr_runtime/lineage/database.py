@@ -47,6 +47,8 @@ MIGRATIONS: tuple[str, ...] = (
     """insert into funnel select stage, shard, source, coalesce(reason, ''), count(*), 0, 0 from dropped group by all""",
     "create table child (stage text, parent text, child text, role text)",
     "insert into child select stage, parent, child, role from edge order by parent",
+    "alter table rollout add column first_step bigint",
+    "alter table rollout add column carried_tokens bigint",
 )
 
 

@@ -26,7 +26,7 @@ COPIED: dict[str, str] = {
     "use": '"row", step',
     "metric": "step, name, value",
     "rollout": """id, step, "row", sample_index, final_answer, finish, num_tokens, reward, parts, advantage,
-                  mean_logprob, left_out""",
+                  mean_logprob, left_out, first_step, carried_tokens""",
     "origin": '"row", file, position',
 }
 """What is taken over from each table of a shard; the longer texts stay in the Parquet file."""

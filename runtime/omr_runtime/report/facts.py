@@ -25,6 +25,8 @@ CURVES = {
     "rollout_kl": "KL between sampler and trainer",
     "rollout_weight": "weight of the sampler's tokens",
     "rollout_weight_capped": "share of weights at the cap",
+    "carried_tokens": "tokens drawn by older weights",
+    "left_tokens": "tokens drawn and left out",
     "grad_norm": "gradient norm",
     "zero_variance_groups": "groups without spread",
     "length_stops": "share cut by length",

@@ -25,6 +25,7 @@ Roll: TypeAlias = Callable[[Sequence[Member]], Sequence[Group]]
 NO_SPREAD = "no_spread"
 UNKNOWN = "reward_unknown"
 FULL = "batch_full"
+UNFINISHED = "unfinished"
 
 
 class Ranks(Protocol):
@@ -41,7 +42,8 @@ class Batch:
     """``members`` are the prompts of the whole batch in order; ``groups`` those of this rank by their place in it, and
     ``left_out`` what this rank rolled out besides, with the reason. Of all ranks ``num_asked`` prompts were asked in
     ``num_rounds`` rounds, and the groups of ``num_teaching`` have spread. ``rollout_s`` is how long this rank took to draw and
-    score its part, ``reward_s`` what of it nothing was left to draw."""
+    score its part, ``reward_s`` what of it nothing was left to draw. Spread was looked for in ``num_judged`` groups. ``more`` are further
+    figures, of this rank, that are summed over all."""
 
     members: list[Member] = field(default_factory=list)
     groups: dict[int, Group] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class Batch:
     num_teaching: int = 0
     rollout_s: float = 0.0
     reward_s: float = 0.0
+    num_judged: int = 0
+    more: dict[str, float] = field(default_factory=dict)
 
     def parts(self, size: int) -> list[list[Group]]:
         """This rank's groups of each update, of which each has ``size`` prompts over all ranks."""
@@ -97,6 +101,7 @@ def _place(
     verdicts: list[str | None] = [None] * len(members)
     for rank, part in enumerate(ranks.gather([_verdict(group, spec) for group in groups])):
         verdicts[rank :: ranks.num_ranks] = part
+    batch.num_judged += len(members)
     for k, (member, verdict) in enumerate(zip(members, verdicts, strict=True)):
         group = next(mine) if k % ranks.num_ranks == ranks.rank else None
         batch.num_teaching += verdict is None

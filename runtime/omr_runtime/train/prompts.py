@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from omr_runtime.train.batching import order_key
 from omr_runtime.train.launch import num_processes
 from omrlang.schema import Rl
+from omrlang.settle import prompts_asked
 from omrlang.types import Amount, Descending
 
 
@@ -48,7 +49,7 @@ class Prompts:
             return 0
         if self.length is None:
             return self.spec.steps or 0
-        return -(-self.length // prompts_of_step(self.spec))
+        return -(-self.length // round(prompts_asked(self.spec)))
 
     def take(self, first: int, position: int, count: int) -> tuple[Member, ...]:
         """``count`` prompts from ``position`` of the stream on, of a step that began at ``first``; fewer at the end.
@@ -104,6 +105,11 @@ def prompts_of_step(spec: Rl) -> int:
 def prompts_of_update(spec: Rl) -> int:
     """Prompts of one optimiser step, over all processes."""
     return _whole(spec.minibatch or spec.batch, spec)
+
+
+def prompts_beyond(spec: Rl) -> int:
+    """Prompts that are under way besides those of a step, over all processes."""
+    return 0 if spec.oversample is None else _whole(spec.oversample, spec)
 
 
 def _whole(amount: Amount, spec: Rl) -> int:

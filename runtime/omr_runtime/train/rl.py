@@ -16,7 +16,7 @@ from omr_runtime.models import Loaded, load
 from omr_runtime.shortage import in_step
 from omr_runtime.store import ImageStore
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
-from omr_runtime.train.fill import Batch, reason_unused
+from omr_runtime.train.fill import UNFINISHED, Batch, reason_unused
 from omr_runtime.train.launch import num_processes
 from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder, where_to_load
 from omr_runtime.train.metrics import RunLog
@@ -143,7 +143,15 @@ def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints, stop: Stop) -
 
 def _at_the_start() -> dict[str, Any]:
     """``asked`` prompts are how far the stream of prompts was read."""
-    return {"step": 0, "asked": 0, "teaching": 0, "tokens": 0, "seconds": 0.0, "watch": []}
+    return {
+        "step": 0,
+        "asked": 0,
+        "judged": 0,
+        "teaching": 0,
+        "tokens": 0,
+        "seconds": 0.0,
+        "watch": [],
+    }
 
 
 def _saves(run: Run, step: int) -> bool:
@@ -190,7 +198,7 @@ def _step(run: Run, step: int, supply: Supply, policy: Policy, stop: Stop) -> bo
     metrics |= {
         "lr": lr,
         "prompts": batch.num_asked,
-        "spread_share": batch.num_teaching / max(1, batch.num_asked),
+        "spread_share": batch.num_teaching / max(1, batch.num_judged),
         "tokens_per_s": metrics["tokens"] / (end - start),
         "rollout_s": batch.rollout_s,
         "reward_s": batch.reward_s,
@@ -211,6 +219,7 @@ def _account(run: Run, step: int, batch: Batch, metrics: dict[str, float], stop:
     log.step(step + 1, metrics, used)
     totals["step"] = step + 1
     totals["asked"] += batch.num_asked
+    totals["judged"] = totals.get("judged", totals["asked"] - batch.num_asked) + batch.num_judged
     totals["teaching"] += batch.num_teaching
     totals["tokens"] += int(metrics["tokens"])
     totals["seconds"] += metrics["step_s"]
@@ -229,7 +238,8 @@ def _records(run: Run, step: int, batch: Batch) -> Iterator[dict[str, Any]]:
 def _figures(trainer: Trainer, batch: Batch, updates: Sequence[UpdateFigures]) -> dict[str, float]:
     """Means over all ranks' rollouts, also those that were left out, and over the step's updates. ``tokens`` are those of
     the batch alone."""
-    sums = _sums([*batch.groups.values(), *(group for group, _ in batch.left_out)])
+    left_out = (group for group, reason in batch.left_out if reason != UNFINISHED)
+    sums = _sums([*batch.groups.values(), *left_out]) | batch.more
     sums["tokens"] = sum(rollout.num_tokens for group in batch.groups.values() for rollout in group)
     names = sorted({name for names in trainer.gather(sorted(sums)) for name in names})
     total = dict(zip(names, trainer.total([sums.get(name, 0.0) for name in names]), strict=True))
@@ -239,6 +249,7 @@ def _figures(trainer: Trainer, batch: Batch, updates: Sequence[UpdateFigures]) -
         "length_stops": total["length_stops"] / count,
         "zero_variance_groups": total["zero_variance_groups"],
         "tokens": total["tokens"],
+        **{name: total[name] for name in batch.more},
     }
     for name in names:
         if name.startswith("num known "):
@@ -291,7 +302,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "num_in": len(run.questions.rows),
         "tokens": int(totals["tokens"]),
         "mean_response_tokens": totals.get("response_tokens"),
-        "spread_share": totals["teaching"] / max(1, totals["asked"]),
+        "spread_share": totals["teaching"] / max(1, totals["judged"]),
         "rates": {f"rl/{name}/{num_processes(spec)}": rate},
         "metrics": metrics | {name: totals.get(name) for name in kept} | watched,
     }

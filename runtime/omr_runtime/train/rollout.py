@@ -190,13 +190,19 @@ def load_whole(spec: Rl, trainer: Trainer, loaded: Loaded) -> Loaded:
         trainer.accelerator.state.deepspeed_plugin.set_deepspeed_weakref()
 
 
+Version: TypeAlias = tuple[int, int]
+"""A step (from 1) and how many tokens the weights of its beginning drew."""
+
+
 # ---- rollouts ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """One response with all that is known about it. ``scored`` has what the recipe's expression gives, and the
-    penalty for length among its parts; ``advantage`` is None where that is unknown. ``flat`` is set for all rollouts of a group without spread."""
+    penalty for length among its parts; ``advantage`` is None where that is unknown. ``flat`` is set for all rollouts of a group without spread.
+    ``first`` is the step in which its group was begun, and ``versions`` who drew its tokens; 0 and nothing where that is the step
+    that learns from it. Only a rollout that is left out may not have ``ended``."""
 
     row: dict[str, Any]
     index: int
@@ -208,16 +214,31 @@ class Rollout:
     scored: Scored
     advantage: float | None
     flat: bool
+    first: int = 0
+    versions: tuple[Version, ...] = ()
+    ended: bool = True
 
     @property
     def name(self) -> str:
-        """What the rollout is called in a batch and in messages."""
-        return f"{self.row['id']}/{self.index}"
+        """What the rollout is called in a batch and in messages. A batch may have a row of two steps."""
+        name = f"{self.row['id']}/{self.index}"
+        return f"{name} of step {self.first}" if self.first else name
+
+    def carried(self, step: int) -> int:
+        """Tokens that weights of before ``step`` drew."""
+        return sum(count for drawn, count in self.versions if drawn < step)
 
     @property
     def num_tokens(self) -> int:
         """Of prompt and response."""
         return len(self.ask.input_ids) + len(self.token_ids)
+
+    @property
+    def finish(self) -> str:
+        """How it ended, if it has."""
+        if not self.ended:
+            return "unfinished"
+        return "stop" if self.stopped else "length"
 
     def sample(self, layout: Layout) -> Sample:
         """Prompt and response as the training step takes them."""
@@ -234,18 +255,20 @@ class Rollout:
     def record(self, step: int, fingerprint: str, left_out: str | None = None) -> dict[str, Any]:
         """A line of the table ``rollout``; ``left_out`` is why no update was made with it."""
         return {
-            "id": sample_id(self.row["id"], f"{fingerprint}:{step}", self.index),
+            "id": sample_id(self.row["id"], f"{fingerprint}:{self.first or step}", self.index),
             "step": step,
             "row": self.row["id"],
             "sample_index": self.index,
             "response": self.response,
             "final_answer": self.scored.final_answer,
-            "finish": "stop" if self.stopped else "length",
+            "finish": self.finish,
             "num_tokens": len(self.token_ids),
+            "first_step": next((drawn for drawn, _ in self.versions), self.first or step),
+            "carried_tokens": self.carried(step),
             "reward": self.scored.value,
             "parts": json.dumps(self.scored.parts),
             "advantage": self.advantage,
-            "mean_logprob": sum(self.logprobs) / len(self.logprobs),
+            "mean_logprob": sum(self.logprobs) / len(self.logprobs) if self.logprobs else None,
             "left_out": left_out,
         }
 
@@ -270,7 +293,7 @@ def roll_out(
     What is drawn depends on seed, step, row and index alone, so it is the same on any number of processes.
     """
     spec = questions.spec
-    asks = [_seeded(questions, member, step) for member in members]
+    asks = [seeded(questions, member, step) for member in members]
     rows = [questions.rows[member.row] for member in members]
     with reward.meanwhile() as scoring:
 
@@ -284,7 +307,7 @@ def roll_out(
     groups = []
     for place, member in enumerate(members):
         own = slice(place * spec.group, (place + 1) * spec.group)
-        groups.append(_group(spec, member, asks[place], drawn[own], scored[own]))
+        groups.append(grouped(spec, member, asks[place], drawn[own], scored[own]))
     return groups
 
 
@@ -314,7 +337,8 @@ def draw_all(
     return sorted(found, key=lambda one: (one.sampled.ask, one.sampled.sample))
 
 
-def _seeded(questions: Questions, member: Member, step: int) -> Ask:
+def seeded(questions: Questions, member: Member, step: int) -> Ask:
+    """The prompt of a member that is begun in ``step`` (from 0), with the seeds of its group."""
     ask, spec = questions.ask(member.row), questions.spec
     key = order_key(spec.seed, f"rollout {step}", questions.rows[member.row]["id"])
     return with_seeds(ask, int(key[:12], 16) + member.repeat * spec.group, spec.group)
@@ -354,9 +378,10 @@ class GivenUp(Exception):
     """Ends an engine whose caller goes away; nobody is there to see it."""
 
 
-def _group(
+def grouped(
     spec: Rl, member: Member, ask: Ask, drawn: Sequence[Drawn], scored: Sequence[Scored]
 ) -> list[Rollout]:
+    """The rollouts of one prompt, in the order of their samples."""
     parts = [
         _parted(score, len(one.sampled.token_ids), spec)
         for one, score in zip(drawn, scored, strict=True)

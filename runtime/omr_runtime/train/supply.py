@@ -13,18 +13,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from omr_runtime.errors import RunError
 from omr_runtime.train import buffer
-from omr_runtime.train.fill import Batch, Group, fill, one_round
+from omr_runtime.train.fill import FULL, UNFINISHED, Batch, Group, fill, one_round
 from omr_runtime.train.loop import Trainer
-from omr_runtime.train.prompts import Member, Prompts, prompts_of_step
+from omr_runtime.train.prompts import Member, Prompts, prompts_beyond, prompts_of_step
 from omr_runtime.train.rollout import Questions, Rollouts, roll_out
+from omr_runtime.train.under_way import UnderWay, begun, draw_until, rolled, shuffled
 from omr_runtime.verify.reward import Reward
 from omrlang.schema import Rl
+from omrlang.settle import continues
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,9 @@ class Supply(Protocol):
 
 
 def open_supply(drawing: Drawing) -> Supply:
-    """As the recipe's ``behind`` says."""
+    """As the recipe's ``behind`` and ``oversample`` say."""
+    if drawing.spec.oversample is not None:
+        return Oversampled(drawing)
     return OneAhead(drawing) if drawing.spec.behind else InTurn(drawing)
 
 
@@ -104,6 +110,89 @@ class InTurn:
     def save(self, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Oversampled:
+    """More prompts are under way than a step learns from, and it takes the groups that end first."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        spec, ranks = drawing.spec, drawing.trainer.num_ranks
+        for key, count in (("batch", prompts_of_step(spec)), ("oversample", prompts_beyond(spec))):
+            if count % ranks:
+                raise RunError(
+                    f"{spec.name}: {ranks} processes do not divide `{key}`, {count:,} prompts: "
+                    "each process has as many under way"
+                )
+        self._drawing = drawing
+        self._groups: list[UnderWay] = []
+
+    def batch(self, step: int, first: int) -> Batch:
+        drawing, start = self._drawing, time.perf_counter()
+        waited = drawing.reward.waited_s
+        if step > 0:
+            drawing.rollouts.refresh(drawing.trainer)
+        num_new = self._begin(step, first)
+        share = prompts_of_step(drawing.spec) // drawing.trainer.num_ranks
+        wanted = min(share, len(self._groups))
+        given = (drawing.questions, drawing.rollouts, drawing.reward)
+        complete = draw_until(self._groups, step, wanted, *given)
+        drawing.rollouts.rest()
+        batch = self._learned(shuffled(complete[:wanted], step, drawing.questions), step)
+        batch.num_asked = num_new
+        self._keep(batch, complete[wanted:], step)
+        batch.rollout_s = time.perf_counter() - start
+        batch.reward_s = drawing.reward.waited_s - waited
+        return batch
+
+    def _begin(self, step: int, first: int) -> int:
+        """Take new prompts, so that as many as may be are under way; how many, over all ranks."""
+        drawing, spec = self._drawing, self._drawing.spec
+        is_first = step == 0 or not continues(spec)
+        count = prompts_of_step(spec) + (prompts_beyond(spec) if is_first else 0)
+        members = drawing.prompts.take(first, first, count)
+        mine = members[drawing.trainer.rank :: drawing.trainer.num_ranks]
+        self._groups += begun(mine, step, spec.group)
+        return len(members)
+
+    def _learned(self, groups: Sequence[UnderWay], step: int) -> Batch:
+        drawing = self._drawing
+        told = drawing.trainer.gather([(one.member.row, one.member.repeat) for one in groups])
+        turns = (pair for turn in zip_longest(*told) for pair in turn if pair is not None)
+        members = [Member(*pair) for pair in turns]
+        rollouts = [rolled(group, drawing.questions) for group in groups]
+        batch = one_round(drawing.spec, drawing.trainer, members, rollouts)
+        everyone = [one for group in rollouts for one in group]
+        carried = sum(one.carried(step + 1) for one in everyone)
+        batch.more = {"carried_tokens": carried, "left_tokens": 0}
+        self._groups = [one for one in self._groups if all(one is not group for group in groups)]
+        return batch
+
+    def _keep(self, batch: Batch, complete: Sequence[UnderWay], step: int) -> None:
+        """What is not learned from stays, complete groups first; or is left out, as all is after the last step."""
+        drawing = self._drawing
+        others = [group for group in self._groups if not group.complete]
+        if continues(drawing.spec) and step + 1 < drawing.prompts.num_steps:
+            self._groups = [*complete, *others]
+            return
+        self._groups = []
+        for groups, reason in ((complete, FULL), (others, UNFINISHED)):
+            batch.left_out += [(rolled(group, drawing.questions), reason) for group in groups]
+        left = sum(len(one.token_ids) for group, _ in batch.left_out for one in group)
+        batch.more["left_tokens"] = left
+
+    def begin(self, step: int, first: int) -> None:
+        """Nothing is drawn before the step itself."""
+
+    def settle(self) -> None: ...
+
+    def save(self, folder: Path) -> None:
+        buffer.write_under_way(folder, self._drawing.trainer.rank, self._groups)
+
+    def load(self, folder: Path) -> None:
+        trainer = self._drawing.trainer
+        self._groups = buffer.read_under_way(folder, trainer.rank, trainer.num_ranks)
 
     def close(self) -> None: ...
 

@@ -35,7 +35,7 @@ from omr_runtime.engines.apart.messages import (
     Rolled,
     Wants,
 )
-from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled
+from omr_runtime.engines.decode import Ask, Draw, OnSampled, Sampled, Until
 from omr_runtime.engines.protocol import EngineDied, Weights
 from omr_runtime.engines.roller import Roller
 from omr_runtime.errors import RunError
@@ -87,8 +87,11 @@ class EngineApart:
         opened = self._expect(Opened)
         self.name, self.version = opened.name, opened.version
 
-    def roll(self, asks: Iterable[Ask], draw: Draw, done: OnSampled) -> None:
+    def roll(
+        self, asks: Iterable[Ask], draw: Draw, done: OnSampled, until: Until | None = None
+    ) -> None:
         """Draw every sample of every ask. If ``done`` raises, what is not drawn yet is left and the engine is free again."""
+        assert until is None, "a recipe with `oversample` has its engine in this process"
         waiting = iter(asks)
         self._send(Roll(draw))
         try:
