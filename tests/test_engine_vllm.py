@@ -99,6 +99,7 @@ def main(folder, push, out, name, most):
         asks.append(Ask(made.input_ids, (1,), made.images, made.unexpanded_text, tuple(made.shown), made.told))
     engine = TransformersEngine(loaded, 4) if ours else VllmEngine(loaded, "fp32", VllmLimits(2048, max_num_seqs=4))
     if push:
+        engine.roll(asks, Draw(0.0, 2, frozenset(loaded.stop_ids)), [].append)  # what old weights see is not kept
         # As the trainer has them: under the names of the model in memory.
         engine.update_weights(load(Path(push), "fp32", "cpu").model.state_dict().items())
     found = []

@@ -45,6 +45,13 @@ class StandIn:
     def collective_rpc(self, what: Any, kwargs: dict[str, Any]) -> None:
         self.said.append((what, [name for name, _ in kwargs["weights_iterator"]]))
 
+    @property
+    def llm_engine(self) -> StandIn:
+        return self
+
+    def reset_encoder_cache(self) -> None:
+        self.said.append(("forget pictures", None))
+
     def reset_prefix_cache(self) -> bool:
         self.said.append(("reset", None))
         return True
@@ -64,6 +71,7 @@ def test_it_wakes_for_its_weights_and_then_for_its_cache(monkeypatch: pytest.Mon
     engine = engine_of(monkeypatch, on_gpu=True)
     weights = [("lm_head.weight", torch.zeros(1))]
     pushed = ("reload_weights", ["lm_head.weight"])
+    forgotten = [("forget pictures", None), ("reset", None)]
     for _ in range(2):
         engine.rest()
         engine.update_weights(weights)
@@ -72,11 +80,11 @@ def test_it_wakes_for_its_weights_and_then_for_its_cache(monkeypatch: pytest.Mon
         ("wake up", ["weights"]),
         pushed,
         ("wake up", ["kv_cache"]),
-        ("reset", None),
+        *forgotten,
     ]
     assert engine.llm.said == 2 * turn
     engine.update_weights(weights)
-    assert engine.llm.said[len(2 * turn) :] == [pushed, ("reset", None)]
+    assert engine.llm.said[len(2 * turn) :] == [pushed, *forgotten]
 
 
 @pytest.mark.parametrize(("on_gpu", "behind", "rests"), [(True, 0, True), (True, 1, False), (False, 0, False)])  # fmt: skip

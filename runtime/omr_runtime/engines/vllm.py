@@ -175,7 +175,7 @@ class VllmEngine:
         return shown | ({"mm_processor_kwargs": dict(ask.told)} if ask.told else {})
 
     def update_weights(self, weights: Weights) -> None:
-        """Replace all weights and forget every cached key and value, which belong to the old ones."""
+        """Replace all weights and forget every cached key, value and picture's features, which belong to the old ones."""
         named = ((self.loaded.layout.served_name(name), tensor) for name, tensor in weights)
         whole = _with_head(named, self.dtype)
         if self.is_resting:
@@ -188,6 +188,8 @@ class VllmEngine:
         if self.is_resting:
             self.llm.wake_up(tags=["kv_cache"])
             self.is_resting = False
+        # The workers forgot what old weights saw in pictures; the scheduler, which would not have them look again, did not.
+        self.llm.llm_engine.reset_encoder_cache()
         if not self.llm.reset_prefix_cache():
             raise EngineDied("vLLM did not drop its prefix cache after new weights")
 
