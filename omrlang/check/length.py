@@ -45,7 +45,7 @@ def _check_oversample(ctx: Context, stage: Stage, spec: Rl, refills: bool) -> No
         hint = "the one fills a batch with what ends first, the other with what has spread"
         _report(ctx, stage, "oversample", message, hint)
     if engine_apart(spec) is not None:
-        message = f"rl `{spec.name}` takes `oversample` with an engine in its own process alone"
+        message = f"rl `{spec.name}` takes `oversample` only with an engine in the training process"
         hint = "an engine apart does not tell what it has not finished: `engine = vllm()`"
         _report(ctx, stage, "engine", message, hint)
     if spec.behind:
