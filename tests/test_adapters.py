@@ -14,14 +14,13 @@ from test_rl import made as rl_made
 from test_rl import metric, rl_spec, table
 from test_rl import weights as rl_weights
 from torch.nn.functional import cross_entropy
-from training_parts import drawn_rows, fresh_folder, sft_spec, sft_work
+from training_parts import drawn_rows, fresh_folder, killed_after_saving, sft_spec, sft_work
 
 from omr_runtime.engines.slots import slot_attending
 from omr_runtime.errors import RunError
 from omr_runtime.models import load
 from omr_runtime.stages.sft import run
 from omr_runtime.train import adapters, policy, rl
-from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.loop import Trainer, open_accelerator
 from omr_runtime.train.rollout import everyones_weights
@@ -147,12 +146,9 @@ def test_a_tower_that_is_trained_alone_meets_rows_of_text(tmp_path: Path, base: 
     assert moved(base, folder_of(work)) == set()
 
 
-def test_a_checkpoint_holds_what_is_trained(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_holds_what_is_trained(tmp_path: Path, base: Path) -> None:
     work = work_of(tmp_path, base, adapter=LORA, steps=4, checkpoint=Checkpoint(every=2))
-    _die_after(monkeypatch, 2)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after_saving(2):
         run(work)
     (path,) = tmp_path.glob("checkpoints/*/step-000002/state.pt")
     state = torch.load(path, weights_only=True)
@@ -166,55 +162,36 @@ def test_a_checkpoint_holds_what_is_trained(
 # ---- going on ----------------------------------------------------------------------------------------------------------
 
 
-def _die_after(patch: pytest.MonkeyPatch, step: int) -> None:
-    save = Checkpoints.save
-
-    def save_then_die(self: Checkpoints, at: int, *rest: Any) -> None:
-        save(self, at, *rest)
-        if at == step:
-            raise KeyboardInterrupt
-
-    patch.setattr(Checkpoints, "save", save_then_die)
-
-
 TRAINED = [
     pytest.param({"adapter": LORA.model_copy(update={"dropout": 0.2})}, id="adapter"),
     pytest.param({"freeze": ("vision", "embeddings")}, id="freeze"),
 ]
 
 
-def _resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Work], go: Any
-) -> tuple[Work, Work]:
+def _resumed(tmp_path: Path, make: Callable[[Path], Work], go: Any) -> tuple[Work, Work]:
     whole, stopped = make(tmp_path / "whole"), make(tmp_path / "stopped")
     go(whole)
-    with monkeypatch.context() as patch:
-        _die_after(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            go(stopped)
+    with killed_after_saving(2):
+        go(stopped)
     go(stopped)
     return whole, stopped
 
 
 @pytest.mark.parametrize("trained", TRAINED)
-def test_a_stopped_run_goes_on_exactly(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, trained: dict[str, Any]
-) -> None:
+def test_a_stopped_run_goes_on_exactly(tmp_path: Path, base: Path, trained: dict[str, Any]) -> None:
     def make(state: Path) -> Work:
         return work_of(state, base, steps=5, checkpoint=Checkpoint(every=2), **trained)
 
-    whole, stopped = _resumed(tmp_path, monkeypatch, make, run)
+    whole, stopped = _resumed(tmp_path, make, run)
     assert moved(folder_of(whole), folder_of(stopped)) == set()
     assert moved(base, folder_of(whole))
 
 
-def test_a_stopped_rl_run_goes_on_exactly(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_rl_run_goes_on_exactly(tmp_path: Path, base: Path) -> None:
     def make(state: Path) -> Work:
         return rl_made(state, base, steps=4, adapter=LORA, algorithm=Grpo(clip=(0.2, 0.2), kl=0.1))
 
-    whole, stopped = _resumed(tmp_path, monkeypatch, make, rl.train)
+    whole, stopped = _resumed(tmp_path, make, rl.train)
     assert table(whole, "rollout") == table(stopped, "rollout")
     assert moved(folder_of(whole), folder_of(stopped)) == set()
 

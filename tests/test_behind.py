@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from test_rl import assert_same, launch, made, metric, number, table, weights
-from training_parts import drawn_rows, fresh_folder
+from training_parts import drawn_rows, fresh_folder, killed_after_saving
 
 from omr_runtime.engines.decode import Ask, Draw, OnSampled
 from omr_runtime.engines.transformers import TransformersEngine
@@ -19,7 +19,6 @@ from omr_runtime.errors import RunError
 from omr_runtime.models import load
 from omr_runtime.store import ImageStore
 from omr_runtime.train import buffer, rl, rollout
-from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.train.fill import Batch, one_round
 from omr_runtime.train.loop import Trainer, open_accelerator
 from omr_runtime.train.policy import Policy, open_policy
@@ -206,9 +205,7 @@ def test_it_learns_and_tells_its_times(tmp_path: Path, base: Path) -> None:
 
 
 @pytest.mark.parametrize("adapter", [None, Lora(rank=4, alpha=8, dropout=0.1)], ids=["whole", "adapters"])  # fmt: skip
-def test_a_stopped_run_goes_on_exactly(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, adapter: Lora | None
-) -> None:
+def test_a_stopped_run_goes_on_exactly(tmp_path: Path, base: Path, adapter: Lora | None) -> None:
     """With validation between, which has the engine meanwhile."""
     watch = Watch(every=2, rows=RowSets(names=("held_out",)), score=number(Call(fn="format_score")))
     found = []
@@ -221,18 +218,9 @@ def test_a_stopped_run_goes_on_exactly(
         found.append(work.model_copy(update={"others": (entry,)}))
     whole, stopped = found
     rl.train(whole)
-    save = Checkpoints.save
-
-    def save_then_die(self: Checkpoints, step: int, *rest: Any) -> None:
-        save(self, step, *rest)
-        if step in (1, 3):
-            raise KeyboardInterrupt
-
     for _ in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr(Checkpoints, "save", save_then_die)
-            with pytest.raises(KeyboardInterrupt):
-                rl.train(stopped)
+        with killed_after_saving(1, 3):
+            rl.train(stopped)
     assert max(line["step"] for line in table(stopped, "rollout")) == 3
     rl.train(stopped)
     assert_equal(stopped, whole)

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from test_rl import launch, made, metric, rl_work, table, weights
-from training_parts import drawn_rows, fresh_folder
+from training_parts import drawn_rows, fresh_folder, killed_after_saving
 
 from omr_runtime.engines.decode import Ask, Draw, Sampled, Until, samples
 from omr_runtime.engines.transformers import TransformersEngine
 from omr_runtime.models import load
 from omr_runtime.train import buffer, rl
-from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.train.policy import Policy
 from omr_runtime.train.prompts import Member
 from omr_runtime.train.rollout import Rollout
@@ -153,23 +152,12 @@ def test_the_ratio_is_to_who_drew(tmp_path: Path, base: Path) -> None:
     assert any(abs(one - 1.0) > 1e-4 for one in metric(apart, "rollout_weight"))
 
 
-def test_a_stopped_run_goes_on_exactly(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_goes_on_exactly(tmp_path: Path, base: Path) -> None:
     whole, stopped = (oversampled(tmp_path / name, base) for name in ("whole", "stopped"))
     rl.train(whole)
-    save = Checkpoints.save
-
-    def save_then_die(self: Checkpoints, step: int, *rest: Any) -> None:
-        save(self, step, *rest)
-        if step in (1, 3):
-            raise KeyboardInterrupt
-
     for _ in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr(Checkpoints, "save", save_then_die)
-            with pytest.raises(KeyboardInterrupt):
-                rl.train(stopped)
+        with killed_after_saving(1, 3):
+            rl.train(stopped)
     rl.train(stopped)
     for name in ("rollout", "use"):
         assert table(stopped, name) == table(whole, name)

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 from test_rl import made, metric, number, rl_spec, table, weights
-from training_parts import fresh_folder
+from training_parts import fresh_folder, killed_after_saving
 
 from omr_runtime.engines.decode import Ask
 from omr_runtime.errors import RunError
 from omr_runtime.train import rl
 from omr_runtime.train.advantage import group_advantages
-from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.train.fill import Batch, Group, fill
 from omr_runtime.train.prompts import Member, plan_prompts
 from omr_runtime.train.rollout import Rollout
@@ -199,22 +198,11 @@ def test_a_run_fills_every_batch_and_records_what_it_left_out(tmp_path: Path, ba
     assert summary["spread_share"] == pytest.approx(teaching / sum(asked))
 
 
-def test_a_stopped_run_goes_on_at_its_prompt(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_goes_on_at_its_prompt(tmp_path: Path, base: Path) -> None:
     whole, stopped = (made(tmp_path / name, base, **settings()) for name in ("whole", "stopped"))
     rl.train(whole)
-    save = Checkpoints.save
-
-    def save_then_die(self: Checkpoints, step: int, *rest: Any) -> None:
-        save(self, step, *rest)
-        if step == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save_then_die)
-        with pytest.raises(KeyboardInterrupt):
-            rl.train(stopped)
+    with killed_after_saving(2):
+        rl.train(stopped)
     rl.train(stopped)
     assert table(stopped, "rollout") == table(whole, "rollout")
     assert metric(stopped, "prompts") == metric(whole, "prompts")

@@ -13,13 +13,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from training_parts import PROMPT, drawn_rows, fresh_folder
+from training_parts import PROMPT, drawn_rows, fresh_folder, killed_after_saving
 
 from omr_runtime.errors import RunError
 from omr_runtime.models import load
 from omr_runtime.train import rl, rollout
 from omr_runtime.train.advantage import group_advantages, penalty
-from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.train.rollout import OVERLONG, Drawn, shaped
 from omr_runtime.verify.reward import Scored
 from omr_runtime.work import InputRows, Shards, Work
@@ -213,24 +212,13 @@ def test_a_server_cannot_roll_out(tmp_path: Path, base: Path) -> None:
         rl.train(made(tmp_path, base, engine=OpenAI(url="http://localhost:1/v1")))
 
 
-def test_a_stopped_run_goes_on_exactly(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_goes_on_exactly(tmp_path: Path, base: Path) -> None:
     whole = made(tmp_path / "whole", base, steps=5, minibatch=Amount(value=2, unit="prompts"))
     rl.train(whole)
 
     stopped = made(tmp_path / "stopped", base, steps=5, minibatch=Amount(value=2, unit="prompts"))
-    save = Checkpoints.save
-
-    def save_then_die(self: Checkpoints, step: int, *rest: Any) -> None:
-        save(self, step, *rest)
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save_then_die)
-        with pytest.raises(KeyboardInterrupt):
-            rl.train(stopped)
+    with killed_after_saving(3):
+        rl.train(stopped)
     assert max(line["step"] for line in table(stopped, "rollout")) == 3
     rl.train(stopped)
     for name in ("rollout", "use"):

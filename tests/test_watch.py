@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 from test_rl import made, metric, number, table, weights
-from training_parts import drawn_rows, fresh_folder
+from training_parts import drawn_rows, fresh_folder, killed_after_saving
 
 from omr_runtime.stages.eval import default_score
 from omr_runtime.train import rl
-from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.work import InputRows, Shards, Work
 from omrlang.types import Binary, Call, Col, ExprNode, Lit, RowSets, Watch
 
@@ -99,22 +98,11 @@ def test_what_is_rewarded_shows_on_rows_that_are_not_trained_on(tmp_path: Path, 
     assert found[12] > found[0] + 0.2
 
 
-def test_a_stopped_run_looks_at_no_step_twice(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_looks_at_no_step_twice(tmp_path: Path, base: Path) -> None:
     whole, stopped = (watched(tmp_path / name, base) for name in ("whole", "stopped"))
     rl.train(whole)
-    save = Checkpoints.save
-
-    def save_then_die(self: Checkpoints, step: int, *rest: Any) -> None:
-        save(self, step, *rest)
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save_then_die)
-        with pytest.raises(KeyboardInterrupt):
-            rl.train(stopped)
+    with killed_after_saving(3):
+        rl.train(stopped)
     assert sorted(figures(stopped, "watch/accuracy")) == [0, 2]
     rl.train(stopped)
     names = {line["name"] for line in table(whole, "metric")} - set(TIMES)

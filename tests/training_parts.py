@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from omr_runtime.models.fresh import make_fresh
 from omr_runtime.store import ImageStore
 from omr_runtime.synthetic.shapes import draw
+from omr_runtime.train.checkpoint import Checkpoints
 from omr_runtime.work import InputRows, Shards, Work
 from omrlang.plan import PlanStage
 from omrlang.schema import Sft
@@ -78,3 +82,19 @@ def sft_work(state: Path, base: Path, rows: Sequence[dict[str, Any]], spec: Sft)
         inputs=(InputRows(name="puzzles", fingerprint="rows", folder=str(source)),),
         model_folders={"base": str(base)},
     )
+
+
+@contextmanager
+def killed_after_saving(*steps: int) -> Iterator[None]:
+    """What trains here must be ended at a checkpoint of one of these steps, as soon as it is written."""
+    save = Checkpoints.save
+
+    def save_then_die(self: Checkpoints, step: int, *rest: Any) -> None:
+        save(self, step, *rest)
+        if step in steps:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            yield
