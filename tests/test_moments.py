@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_adapters import _die_after, folder_of, moved, work_of
+from test_adapters import folder_of, moved, work_of
 from test_trained_plan import costs, part
 from torch import nn
-from training_parts import fresh_folder
+from training_parts import fresh_folder, killed_after_saving
 
 from omr_runtime.errors import RunError
 from omr_runtime.stages.sft import run
@@ -54,7 +54,7 @@ def test_its_moments_take_what_the_plan_says() -> None:
     assert held / weight.numel() == MOMENTS_8BIT
 
 
-def test_a_stopped_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
     base = fresh_folder(tmp_path / "base", "qwen2")
 
     def make(name: str) -> Any:
@@ -65,10 +65,8 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.Monke
 
     whole, stopped = make("whole"), make("stopped")
     run(whole)
-    with monkeypatch.context() as patch:
-        _die_after(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            run(stopped)
+    with killed_after_saving(2):
+        run(stopped)
     run(stopped)
     assert moved(folder_of(whole), folder_of(stopped)) == set()
     plain = work_of(tmp_path / "plain", base, steps=5, with_images=False)
