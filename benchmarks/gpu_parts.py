@@ -7,14 +7,17 @@ eight billion parameters stands there in seconds.
 from __future__ import annotations
 
 import gc
+import json
+import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ from omr_runtime.models.families import Layout
 from omr_runtime.models.families.qwen_vl import patch_dim
 from omr_runtime.train.batching import PackedBatch, Sample, make_sample, pack
 from omr_runtime.train.loop import Trainer, open_accelerator
+from omr_runtime.train.losses import cross_entropy
 from omrlang.compiler import load
 from omrlang.estimate.compute import train_flops_per_token, train_seconds, vision_flops_per_token
 from omrlang.estimate.jobs import job_of
@@ -36,11 +40,13 @@ from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.types import Shape
 
+Row: TypeAlias = dict[str, Any]
 ROOT = Path(__file__).parents[1]
 PEAK_FLOPS = 989e12
 """Dense bf16 of an H100 SXM, as in stdlib/gpus.omr."""
 
 SEED = 11
+RATE = 1e-6
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 FIRST_TOKEN = 100
@@ -275,6 +281,12 @@ def image_tokens(size: Size, batch: PackedBatch) -> int:
     return int((batch.input_ids == size.image_token).sum())
 
 
+def sft_loss(*batches: PackedBatch) -> Callable[[PackedBatch, Tensor, Tensor], Tensor]:
+    """The mean over the weighted tokens of all of ``batches``."""
+    weighted = float(sum(batch.num_weighted for batch in batches))
+    return lambda batch, logp_N, entropy_N: cross_entropy(logp_N, batch.weight, weighted)
+
+
 # ---- the clock ---------------------------------------------------------------------------------------------------
 
 
@@ -408,3 +420,37 @@ def relative(found: Tensor, expected: Tensor) -> float:
     """The norm of the difference over the norm of what is expected."""
     wanted = expected.detach().double()
     return float((found.detach().double() - wanted).norm() / wanted.norm().clamp(min=1e-30))
+
+
+# ---- where figures go ------------------------------------------------------------------------------------------------
+
+
+log = logging.getLogger("gpu")
+
+
+@dataclass
+class Out:
+    """Where a phase writes: rows as JSON lines, a profile as text."""
+
+    folder: Path
+    phase: str
+
+    def write(self, found: Row) -> None:
+        found = {"phase": self.phase, **found}
+        with (self.folder / "rows.jsonl").open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        print(json.dumps(found), flush=True)
+
+    @contextmanager
+    def row(self, what: str) -> Iterator[None]:
+        """A row that fails says so and lets the next be measured."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            self.write({"what": what, "failed": "out of memory"})
+            log.warning("%s: %s", what, str(error).splitlines()[0])
+        except Exception as error:
+            first = str(error).partition("\n")[0]
+            self.write({"what": what, "failed": f"{type(error).__name__}: {first}"})
+            log.exception(what)
+        free()
