@@ -318,12 +318,37 @@ def test_a_server_that_dies_leaves_what_was_finished(serve: Serve) -> None:
         (b'{"error": {"message": "overloaded"}}', "overloaded"),
         (b"{}", "without choices"),
         (b"[1]", "without choices"),
+        (b'{"choices": "\xff"}', "no JSON"),
+        (b"[" * 100_000, "no JSON"),
     ],
 )
 def test_something_that_is_no_chat_answer(serve: Serve, sent: bytes, reason: str) -> None:
     (found,) = ask(serve(lambda body, number: (200, sent)), request(n=1))
     assert found.finish == "error"
     assert reason in (found.error or "")
+
+
+def test_half_a_character_in_an_answer_costs_neither_the_answer_nor_the_stage(serve: Serve) -> None:
+    server = serve(lambda body, number: answer(choice("cut \ud83d"), choice("no", "error")))
+    whole, filtered = ask(server, request(n=2))
+    assert (whole.text, whole.finish) == ("cut \ufffd", "stop")
+    assert filtered.finish == "error"
+    refused = serve(lambda body, number: refuse(400, "too long: \ud83d"))
+    (found,) = ask(refused, request(n=1))
+    assert "too long" in (found.error or "")
+    assert (found.error or "").encode()
+
+
+def test_counts_that_cannot_be_true_are_none(serve: Serve) -> None:
+    (found,) = ask(serve(lambda body, number: answer(choice("4"), tokens=10**30)), request(n=1))
+    assert (found.text, found.num_tokens) == ("4", 0)
+
+
+def test_a_password_in_an_address_stands_in_no_message() -> None:
+    engine = OpenAIEngine(["http://me:secret@127.0.0.1:9/v1"], "m", retry=FAST)
+    with pytest.raises(EngineDied, match=r"http://127\.0\.0\.1:9/v1 cannot be reached") as caught:
+        engine.generate([request()], lambda completion: None)
+    assert "secret" not in str(caught.value)
 
 
 # ---- the load --------------------------------------------------------------------------------------------------

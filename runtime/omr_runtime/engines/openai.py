@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import openai
 from openai import AsyncOpenAI
@@ -39,6 +40,7 @@ from omrlang.types import HfModel, Model, OpenAI
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_WAIT_S = 60.0
+MOST_TOKENS = 2**31
 NO_KEY = "none"
 
 
@@ -183,7 +185,7 @@ class OpenAIEngine:
             return _checked(answer)
         except TimeoutError as error:
             raise _Unusable(f"no answer within {self.timeout_s:g} s") from error
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _Unusable("the answer is no JSON") from error
         except openai.APIStatusError:
             self.silent = 0
@@ -193,6 +195,7 @@ class OpenAIEngine:
 
     def _judge(self, error: _Unusable | openai.APIError, url: str, last: bool) -> float | None:
         """Returns how long the server asks to wait where another try may help; raises otherwise."""
+        url = shown_url(url)
         match error:
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 raise RunError(
@@ -250,7 +253,7 @@ def _checked(answer: Any) -> Any:
 
 def _complaint(answer: Any) -> str:
     said = getattr(answer, "error", None) or "the server gave an answer without choices"
-    return str(said)[:500]
+    return _whole(str(said))[:500]
 
 
 def _is_choice(choice: Any) -> bool:
@@ -271,6 +274,16 @@ def addresses(settings: OpenAI) -> list[str]:
     if not found:
         raise RunError("openai(…) has no address")
     return found
+
+
+def shown_url(url: str) -> str:
+    """An address as messages name it, which stand in files: without a name and password, or what follows a question mark.
+
+    >>> shown_url("https://me:secret@host:8000/v1?key=secret")
+    'https://host:8000/v1'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def wire_messages(request: Request) -> list[dict[str, Any]]:
@@ -370,9 +383,9 @@ def completions(request: Request, positions: Sequence[int], answer: Any) -> list
 
 
 def _counted(answer: Any, name: str) -> int | None:
-    """A count of the server's, where it gives one."""
+    """A count of the server's, where it gives one that can be true."""
     value = getattr(answer.usage, name, None)
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and 0 <= value < MOST_TOKENS else None
 
 
 def _text(request: Request, message: Any) -> str:
@@ -381,8 +394,17 @@ def _text(request: Request, message: Any) -> str:
     reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
     tag = request.prompt.thinking
     if not reasoning or tag is None or f"</{tag}>" in content:
-        return str(content)
-    return f"<{tag}>{reasoning.strip()}</{tag}>{content.lstrip()}"
+        return _whole(str(content))
+    return _whole(f"<{tag}>{reasoning.strip()}</{tag}>{content.lstrip()}")
+
+
+def _whole(text: str) -> str:
+    """Without halves of characters: JSON can spell one, as where a server cuts an emoji in two, and no file can hold it.
+
+    >>> _whole("cut \\ud83d"), _whole("\\ud83d\\ude00") == "\U0001f600"
+    ('cut \ufffd', True)
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _shares(total: int, lengths: Sequence[int]) -> list[int]:
@@ -434,5 +456,5 @@ def _told_s(error: Exception) -> float | None:
 
 
 def _said(error: Exception) -> str:
-    text = str(error).strip().splitlines()
+    text = _whole(str(error)).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:500]
