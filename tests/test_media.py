@@ -20,6 +20,7 @@ from test_sources import read
 from omr_runtime.engines.openai import wire_messages
 from omr_runtime.engines.protocol import Decoding, Request
 from omr_runtime.errors import RunError
+from omr_runtime.export import rows as export_rows
 from omr_runtime.export.rows import write_rows
 from omr_runtime.stages import sample
 from omr_runtime.store import ImageStore, MediaStore
@@ -161,6 +162,31 @@ def test_an_export_holds_their_bytes(tmp_path: Path) -> None:
     assert "videos" in columns
     (row,) = pq.read_table(tmp_path / "out" / file.name).to_pylist()
     assert row["videos"] == [{"bytes": CLIP, "path": video}]
+
+
+def test_an_export_holds_the_files_of_few_rows_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_rows, "PIECE_BYTES", 5_000)
+    store, shards = MediaStore(tmp_path, "videos"), Shards(tmp_path / "rows")
+    names = [
+        store.put(io.BytesIO(b"%d" % i * size)) for i, size in enumerate([2_000] * 5 + [9_000])
+    ]
+    rows = [{"id": str(i), "question": "?", "videos": [name]} for i, name in enumerate(names)]
+    shards.write(0, {"row": rows})
+    (file,), _ = write_rows(shards, ImageStore(tmp_path), tmp_path / "out")
+    found = pq.ParquetFile(tmp_path / "out" / file.name)
+    assert [found.metadata.row_group(n).num_rows for n in range(found.num_row_groups)] == [
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert [video["path"] for row in found.read()["videos"].to_pylist() for video in row] == names
+
+    monkeypatch.setattr(export_rows, "MOST_BYTES", 8_000)
+    with pytest.raises(RunError, match="row 5: its files have 9,000 bytes"):
+        write_rows(shards, ImageStore(tmp_path), tmp_path / "again")
 
 
 def test_what_cannot_be_shown_is_known_before_a_run(

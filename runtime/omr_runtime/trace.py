@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def _shown(state: State, reader: Reader, file: Path) -> Iterator[str]:
     """The rows that show the file's bytes as a picture."""
     if file.is_dir():
         return
-    digest = sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as data:
+        digest = file_digest(data, "sha256").hexdigest()
     if not (state.folder / "store" / "images" / digest[:2] / digest).exists():
         return
     yield f"picture {digest}"

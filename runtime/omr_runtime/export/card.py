@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ def _front(facts: Facts) -> str:
     size = next((name for most, name in _SIZES if facts.num_rows < most), "n>1M")
     num_bytes = sum(file.num_bytes for file in facts.files)
     lines = [
-        f"license: {hub_licence(facts.licences)}",
+        f"license: {yaml_word(hub_licence(facts.licences))}",
         f"pretty_name: {json.dumps(facts.title, ensure_ascii=False)}",
         f"size_categories:\n- {size}",
         "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*",
@@ -80,6 +81,15 @@ def hub_licence(licences: Sequence[str | None]) -> str:
     if not licences or None in licences:
         return "unknown"
     return str(licences[0]).lower() if len(licences) == 1 else "other"
+
+
+def yaml_word(text: str) -> str:
+    """As YAML reads it back: in quotes unless it is a plain word.
+
+    >>> yaml_word("cc-by-4.0"), yaml_word("mine: see #2")
+    ('cc-by-4.0', '"mine: see #2"')
+    """
+    return text if re.fullmatch(r"[a-z][a-z0-9.+-]*", text) else json.dumps(text)
 
 
 def _summary(facts: Facts) -> str:

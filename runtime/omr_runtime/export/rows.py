@@ -1,6 +1,6 @@
 """A stage's rows -> Parquet files as `datasets` writes them, each picture's bytes in the row that shows it.
 
-A batch of rows is in memory at a time, whatever the number of rows.
+A batch of rows is in memory at a time, whatever their number, and of their files a piece.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ from omr_runtime.store import MEDIA, ImageStore, MediaStore
 from omr_runtime.work import ROW, Shards
 
 BATCH_ROWS = 256
+PIECE_BYTES = 128 * 2**20
+"""Files of so many bytes are in memory at a time, or those of one row."""
+
+MOST_BYTES = 2**31 - 2**20
+"""What one value of Arrow's may hold, less what is around the files of a row."""
+
 FILE_BYTES = 400 * 2**20
 """A file is closed once it is this long."""
 
@@ -132,9 +138,35 @@ def _batches(
         try:
             with pq.ParquetFile(part, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
-                    yield _with_pictures(batch, images, schema)
+                    for piece in _pieces(batch, images):
+                        yield _with_pictures(piece, images, schema)
         except (OSError, pa.ArrowException) as error:
             raise DamagedArtifact(part) from error
+
+
+def _pieces(batch: pa.RecordBatch, images: ImageStore) -> Iterator[pa.RecordBatch]:
+    """The batch cut where the files of its rows would be more than ``PIECE_BYTES`` in memory."""
+    start = num_bytes = 0
+    for at, size in enumerate(_sizes(batch, images)):
+        if size > MOST_BYTES:
+            raise RunError(
+                f"row {batch.column('id')[at]}: its files have {size:,} bytes, more than a row of Parquet may hold"
+            )
+        if num_bytes + size > PIECE_BYTES and at > start:
+            yield batch.slice(start, at - start)
+            start, num_bytes = at, 0
+        num_bytes += size
+    yield batch.slice(start)
+
+
+def _sizes(batch: pa.RecordBatch, images: ImageStore) -> list[int]:
+    """Bytes of the files of each row."""
+    sizes = [0] * batch.num_rows
+    for name in FILES.keys() & set(batch.schema.names):
+        store = _store(images, name)
+        for at, shown in enumerate(batch.column(name).to_pylist()):
+            sizes[at] += sum(_file(store, digest).stat().st_size for digest in shown or ())
+    return sizes
 
 
 def _with_pictures(batch: pa.RecordBatch, images: ImageStore, schema: pa.Schema) -> pa.RecordBatch:
@@ -142,21 +174,27 @@ def _with_pictures(batch: pa.RecordBatch, images: ImageStore, schema: pa.Schema)
     for field in schema:
         column = batch.column(field.name)
         if field.name in FILES:
-            held = images if field.name == "images" else _beside(images, field.name)
-            shown = [[_picture(held, name) for name in row or ()] for row in column.to_pylist()]
+            store = _store(images, field.name)
+            shown = [[_picture(store, name) for name in row or ()] for row in column.to_pylist()]
             column = pa.array(shown, field.type)
         arrays.append(column)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _beside(images: ImageStore, kind: str) -> MediaStore:
-    """The videos or the audio of the same state folder."""
+def _store(images: ImageStore, kind: str) -> ImageStore | MediaStore:
+    """Where the files of a column lie: the videos or the audio of the same state folder, or the images."""
+    if kind == "images":
+        return images
     (media,) = (media for media in MEDIA if media == kind)
     return MediaStore(images.folder.parent.parent, media)
 
 
-def _picture(images: ImageStore | MediaStore, name: str) -> dict[str, Any]:
-    try:
-        return {"bytes": images.path(name).read_bytes(), "path": name}
-    except FileNotFoundError as error:
-        raise RunError(f"{images.path(name)}: a file of the rows is gone") from error
+def _picture(store: ImageStore | MediaStore, name: str) -> dict[str, Any]:
+    return {"bytes": _file(store, name).read_bytes(), "path": name}
+
+
+def _file(store: ImageStore | MediaStore, name: str) -> Path:
+    path = store.path(name)
+    if not path.is_file():
+        raise RunError(f"{path}: a file of the rows is gone")
+    return path

@@ -7,13 +7,12 @@ once the stage is committed, and again when an eval has judged the model.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omr_runtime.export.ancestry import Made, model_text, of_plan, public_path, sources
-from omr_runtime.export.card import Facts, hub_licence, sections, table
+from omr_runtime.export.card import Facts, hub_licence, sections, table, yaml_word
 from omr_runtime.store import State
 from omr_runtime.work import write_atomic
 from omrlang.leaves import Leaf, leaves
@@ -77,7 +76,7 @@ def judged_model(spec: Spec) -> str | None:
 def front(about: Facts, evals: Sequence[Judged]) -> str:
     """The YAML that the hub reads: licence, base model, data, and the measured results as a model index."""
     lines = [
-        f"license: {_word(hub_licence(_licences(about)))}",
+        f"license: {yaml_word(hub_licence(_licences(about)))}",
         "library_name: transformers",
         *_listed("base_model", [source.id for source in _bases(about.made)]),
         *_listed("datasets", _datasets(about.made)),
@@ -90,10 +89,6 @@ def front(about: Facts, evals: Sequence[Judged]) -> str:
         name = json.dumps(about.title, ensure_ascii=False)
         lines.append(f"model-index:\n- name: {name}\n  results:\n" + "\n".join(results))
     return "---\n" + "\n".join(lines) + "\n---"
-
-
-def _word(text: str) -> str:
-    return text if re.fullmatch(r"[a-z][a-z0-9.+-]*", text) else json.dumps(text)
 
 
 def _listed(key: str, names: Sequence[str]) -> list[str]:
