@@ -303,3 +303,15 @@ def test_writers_take_turns(tmp_path: Path) -> None:
         thread.join()
     with lineage.read(path) as reader:
         assert [reader.counts(f"{number}" * 32).num_rows for number in range(2)] == [3, 3]
+
+
+def test_a_file_that_is_no_lineage_is_said_at_once(tmp_path: Path) -> None:
+    """Its path says "lock", which is no word that somebody else has it open."""
+    path = tmp_path / "blocks" / "lineage.duckdb"
+    path.parent.mkdir()
+    path.write_bytes(b"nothing of a database" * 1_000)
+    started = time.monotonic()
+    with pytest.raises(RunError, match="not a valid DuckDB database") as caught, lineage.read(path):
+        raise AssertionError("it cannot be read")
+    assert not isinstance(caught.value, lineage.Busy)
+    assert time.monotonic() - started < 4

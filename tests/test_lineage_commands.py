@@ -64,6 +64,49 @@ def test_sql_changes_nothing_and_says_what_is_wrong(
     assert State(ran).lineage.read_bytes() == before
 
 
+def test_sql_shows_texts_and_columns_as_they_are(
+    ran: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Marks of a chat template are none of a table's, and no column hides another of its name."""
+    query = "select 'a [/INST] [bold]b :x:' as \"q[/b]\", true as q, 2 as n, 3 as n"
+    told = said(capsys, "sql", query, "--state", str(ran))
+    assert "a [/INST] [bold]b :x:" in told
+    assert told.splitlines()[1].split() == ["q[/b]", "q", "n", "n", "1"]
+    assert told.splitlines()[3].split()[-3:] == ["true", "2", "3"]
+    odd = "select 'nan'::double as x, ['inf'::double, 1] as y, 1 as x"
+    line = said(capsys, "sql", odd, "--json", "--state", str(ran))
+    assert line == '{"x": null, "y": [null, 1.0], "x_1": 1}\n'
+
+
+@pytest.mark.parametrize("query", ["", " ; ", "-- nothing"])
+def test_sql_of_nothing(ran: Path, capsys: pytest.CaptureFixture[str], query: str) -> None:
+    assert "is empty" in said(capsys, "sql", query, "--state", str(ran), code=1)
+
+
+def test_a_number_of_rows_is_one(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = said(capsys, "show", "rows", "both", "-n", "-1", "--state", str(ran), code=64)
+    assert "`-1` is no number of rows" in told
+
+
+def test_a_state_folder_whose_name_is_a_pattern(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its neighbours hold the same artifacts, and none of their rows counts here."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "a"}) + "\n")
+    specs = [plans.source("one", "a.jsonl"), plans.mix("two", {"one": UpTo(n=9)})]
+    for state in (tmp_path / "arm1", tmp_path / "arm*"):
+        made = plans.plan(specs, state, tmp_path)
+        assert execute(made, state, show=PlainDisplay())[0] == 0
+    capsys.readouterr()
+    counted = """select (select count(*) from one) as one, (select count(*) from two) as two,
+                 (select count(*) from "row") as "all" """
+    told = said(capsys, "sql", counted, "--json", "--state", str(state))
+    assert json.loads(told) == {"one": 1, "two": 1, "all": 2}
+    assert "two: 1 in = 1 kept" in said(capsys, "funnel", "two", "--state", str(state))
+    shown = said(capsys, "show", "rows", "two", "--json", "--state", str(state))
+    assert json.loads(shown)["question"] == "a"
+
+
 def test_trace_of_what_a_source_reads(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = said(capsys, "trace", str(ran.parent / "words.jsonl"), "--state", str(ran))
     lines = [line.strip() for line in told.splitlines()]

@@ -104,9 +104,9 @@ def _print_table(table: Tournament) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+        console = Console(highlight=False, markup=False, emoji=False, width=200)
     grid = Grid(box=SIMPLE_HEAD, pad_edge=False)
     grid.add_column("model", overflow="fold", min_width=12)
     grid.add_column("", no_wrap=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="FILE",
         help="for tournament: a result file of lm-eval or lmms-eval",
     )
-    parser.add_argument("-n", type=int, default=5, metavar="N", help="how many rows (default 5)")
+    parser.add_argument("-n", type=_many, default=5, metavar="N", help="how many rows (default 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     add_state(parser)
     parser.set_defaults(run=run)
@@ -66,6 +67,12 @@ def _what(word: str) -> str:
     if word in WHAT or word.endswith(".omrplan"):
         return word
     raise argparse.ArgumentTypeError(f"`{word}` is none of {', '.join(WHAT)}, nor a plan file")
+
+
+def _many(word: str) -> int:
+    if word.isdecimal():
+        return int(word)
+    raise argparse.ArgumentTypeError(f"`{word}` is no number of rows")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -178,7 +185,7 @@ def _rows(args: argparse.Namespace) -> int:
         return 64
     for row in story.rows(args.state, args.name, args.n):
         if args.json:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json_line(row))
         else:
             print(_block(row))
             _pictures(args.state, row)
@@ -212,7 +219,7 @@ def print_records(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """A table, or one JSON object a line."""
     if as_json:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False, default=str))
+            print(json_line(row))
         return
     if not rows:
         print("none")
@@ -221,19 +228,49 @@ def print_records(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, markup=False, emoji=False, width=160)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name, value in rows[0].items():
-        table.add_column(
-            name.replace("_", " "), justify="right" if isinstance(value, int | float) else "left"
-        )
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        table.add_column(name.replace("_", " "), justify="right" if is_number else "left")
     for row in rows:
-        table.add_row(
-            *(
-                "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-                for value in row.values()
-            )
-        )
+        table.add_row(*map(_cell, row.values()))
     console.print(table)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """The row as JSON, which has no word for what is not finite: null stands for it.
+
+    >>> json_line({"a": [float("nan"), 1.5]})
+    '{"a": [null, 1.5]}'
+    """
+    try:
+        return json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(row), ensure_ascii=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case dict():
+            return {name: _finite(item) for name, item in value.items()}
+        case _:
+            return value

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from omr_runtime.errors import RunError
-from omr_runtime.work import ROW, InputRows, Shards
+from omr_runtime.work import ROW, InputRows, Shards, for_duckdb
 from omrlang.schema import Mix
 from omrlang.types import All, Count, MixAmount, MixPart, Share, Times, UpTo
 
@@ -110,7 +110,7 @@ class Relations:
         self.db.unregister("found")
 
     def _load(self, rows: InputRows) -> None:
-        files = [str(file) for file in row_files([rows])]
+        files = for_duckdb(row_files([rows]))
         self.db.execute(
             "create or replace table part (file text, spot bigint, id text, content text, source text, response text, thinking text)"
         )
@@ -195,10 +195,8 @@ class Relations:
 
     def gather(self) -> None:
         """Bring all columns of the kept rows together in the order of the result, once for all slices."""
-        files = [
-            row[0]
-            for row in self.db.execute("select distinct file from kept order by 1").fetchall()
-        ]
+        found = self.db.execute("select distinct file from kept order by 1").fetchall()
+        files = for_duckdb(file for (file,) in found)
         names = ", ".join(f'rows."{name}"' for name in ROW.names)
         if not files:
             self.db.execute("create or replace table result (number bigint, again bigint)")

@@ -17,9 +17,11 @@ def print_result(
     """Both tables; a stage that was not run this time is marked cached."""
     from rich.console import Console
 
-    console = Console(file=out, highlight=False)
+    console = Console(file=out, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(file=out, highlight=False, width=max(console.width, 120))
+        console = Console(
+            file=out, highlight=False, markup=False, emoji=False, width=max(console.width, 120)
+        )
     console.print(_stages(plan, index, set(executed)))
     evals = [stage for stage in plan.stages if stage.spec.kind == "eval"]
     if evals:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -96,6 +97,8 @@ TABLES: dict[str, pa.Schema] = {
 """What a shard may hold. ``verdict.ok`` null is unknown. ``dropped`` has one line for each input row that a stage lets
 go, so that in = kept + dropped. ``tally`` is written by filters, for ``pass_rate(STAGE)``: samples of a question that ``keep`` let through, and judged. ``rollout.left_out`` is why no update was made with a rollout: no_spread, reward_unknown, batch_full, unfinished; ``first_step`` is whose weights drew its first token, and ``carried_tokens`` how many of its tokens were drawn before ``step``. ``origin`` is written by sources: which line or row (from 1) of which file. Roles of an edge: derived, sampled_from, duplicate_of, merged."""
 
+
+_PATTERN = re.compile(r"[*?\[]")
 
 DICTS = 1_024
 """Rows of a batch that are made dicts at a time: sixty thousand as Parquet has them would be a hundred megabytes."""
@@ -263,6 +266,16 @@ def check_rows(inputs: Iterable[InputRows]) -> None:
             if "row" in shard.files:
                 for _ in _batches(shard.files["row"], None):
                     pass
+
+
+def for_duckdb(files: Iterable[Path | str]) -> list[str]:
+    """Paths as DuckDB's ``read_parquet`` takes them, which would read the signs of a pattern in a folder's name as one, and
+    rows of its neighbours with it.
+
+    >>> for_duckdb(["study[1]/part.parquet"])
+    ['study[[]1]/part.parquet']
+    """
+    return [_PATTERN.sub(r"[\g<0>]", str(file)) for file in files]
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -64,7 +64,7 @@ def connect(path: Path, read_only: bool, patience_s: float) -> duckdb.DuckDBPyCo
         except duckdb.IOException as error:
             if is_disk_full(error):
                 raise Resumable(f"{path}: the disk is full") from error
-            is_locked = "lock" in str(error).lower()
+            is_locked = "could not set lock" in str(error).lower()
             if not is_locked or time.monotonic() > end:
                 kind = Busy if is_locked else RunError
                 raise kind(f"{path}: the lineage cannot be opened ({first_line(error)})") from error

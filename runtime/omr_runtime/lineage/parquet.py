@@ -10,6 +10,7 @@ import duckdb
 
 from omr_runtime.errors import RunError
 from omr_runtime.lineage.database import first_line
+from omr_runtime.work import for_duckdb
 
 
 def rows_with_image(files: Sequence[Path], digest: str) -> list[str]:
@@ -19,7 +20,7 @@ def rows_with_image(files: Sequence[Path], digest: str) -> list[str]:
     with duckdb.connect(":memory:") as db:
         found = db.execute(
             "select id from read_parquet(?) where list_contains(images, ?) order by id",
-            [[str(file) for file in files], digest],
+            [for_duckdb(files), digest],
         )
         return [row[0] for row in found.fetchall()]
 
@@ -31,7 +32,7 @@ def read_parquet(
     if not files:
         return []
     sql = "select * from read_parquet(?)"
-    params: list[Any] = [[str(file) for file in files]]
+    params: list[Any] = [for_duckdb(files)]
     if where_id is not None:
         sql, params = sql + " where id = ?", [*params, where_id]
     if limit is not None:

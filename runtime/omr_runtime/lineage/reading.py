@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from omr_runtime.errors import RunError
 from omr_runtime.lineage.counts import Counts, counts_of
 from omr_runtime.lineage.database import connect, first_line, is_old
 from omr_runtime.lineage.writing import COPIED, DERIVED, write
+from omr_runtime.work import for_duckdb
 
 
 class Reader:
@@ -23,9 +25,11 @@ class Reader:
         self.db = db
 
     def ask(self, sql: str, *params: Any) -> list[dict[str, Any]]:
-        cursor = self.db.execute(sql, list(params))
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+        self.db.execute(sql, list(params))  # what it returns is None where there is nothing to ask
+        if self.db.description is None:
+            raise RunError("the query is empty")
+        names = _apart([column[0] for column in self.db.description])
+        return [dict(zip(names, values, strict=True)) for values in self.db.fetchall()]
 
     def runs(self) -> list[dict[str, Any]]:
         return self.ask("select * from run order by started, id")
@@ -158,13 +162,27 @@ class Reader:
             "actual",
             "probe",
         ):
-            listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+            listed = ", ".join("'" + file.replace("'", "''") + "'" for file in for_duckdb(files))
             self.db.execute(f'create temp view "{name}" as select * from read_parquet([{listed}])')
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         return self.ask(
             "select step, name, value from metric where stage = ? order by name, step", stage
         )
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """The names of columns, one that stands again with a number, so that no column hides another.
+
+    >>> _apart(["id", "id", "id_1"])
+    ['id', 'id_2', 'id_1']
+    """
+    found: list[str] = []
+    for name in names:
+        others = (f"{name}_{number}" for number in itertools.count(1))
+        free = (other for other in others if other not in names and other not in found)
+        found.append(next(free) if name in found else name)
+    return found
 
 
 @contextlib.contextmanager

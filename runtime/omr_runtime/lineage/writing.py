@@ -16,7 +16,7 @@ import duckdb
 
 from omr_runtime.lineage.counts import Counts, counts_of
 from omr_runtime.lineage.database import connect, create, migrate, not_written
-from omr_runtime.work import Shard
+from omr_runtime.work import Shard, for_duckdb
 
 COPIED: dict[str, str] = {
     "row": "id, parent, content, source, num_tokens",
@@ -105,7 +105,7 @@ class Writer:
             if table in shard.files:
                 self.db.execute(
                     f'insert into "{table}" (stage, {columns}, shard) select ?, {columns}, ? from read_parquet(?)',
-                    [stage, shard.number, str(shard.files[table])],
+                    [stage, shard.number, for_duckdb([shard.files[table]])],
                 )
         self._count(stage, shard)
         self.db.execute(
@@ -122,7 +122,7 @@ class Writer:
             if table in shard.files:
                 self.db.execute(
                     f"insert into funnel select ?, ?, source, {values} from read_parquet(?) group by source, reason",
-                    [stage, shard.number, str(shard.files[table])],
+                    [stage, shard.number, for_duckdb([shard.files[table]])],
                 )
 
     def sort_edges(self, stage: str) -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from omr_runtime.near.clusters import Clusters, Ints, clusters
 from omr_runtime.near.measure import EXACT, Bands, Forms, Measure
+from omr_runtime.work import for_duckdb
 from omrlang.types import Near
 
 BLOCK = 100_000
@@ -28,7 +29,7 @@ class Repeats:
     def __init__(self, folder: Path, files: Sequence[Path]) -> None:
         self.folder = folder
         self.db = duckdb.connect(":memory:", config={"temp_directory": str(folder / ".spill")})
-        self.files = [str(file) for file in files]
+        self.files = for_duckdb(files)
 
     def of(self, file: int) -> dict[int, dict[str, Any]]:
         """Of one file the rows that go, by their place in it: their ids, who ``stays``, ``via`` whom, how ``alike``."""
