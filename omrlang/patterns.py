@@ -23,6 +23,14 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _NUMBERS = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 
 
+def at_home(path: str) -> Path:
+    """The path, a ``~`` at its beginning as the home folder; that of a user who is not there stands for itself."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def named_files(path: Path) -> list[Path]:
     """What the last part of a path names: each name that braces spell out, there or not; of a pattern what matches.
 
@@ -73,7 +81,9 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from files_below(Path(entry.path))
-        elif not entry.is_dir():
+        elif not (
+            entry.is_symlink() and Path(entry.path).is_dir()
+        ):  # no error of links in a circle
             yield Path(entry.path)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, assert_never
 
-from omrlang.patterns import is_picture, named_files
+from omrlang.patterns import at_home, is_picture, named_files
 from omrlang.types import (
     Csv,
     Folder,
@@ -110,7 +110,7 @@ class Pins:
 
     def local(self, path: str, kind: str) -> Pin:
         """Content hash, rows and bytes of a file, a folder or a pattern."""
-        base = self.folder / Path(path).expanduser()
+        base = self.folder / at_home(path)
         of: Kind = "model" if kind == "model" else "data"
         try:
             files = list(_files(base))

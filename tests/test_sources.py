@@ -17,18 +17,22 @@ from PIL import Image
 from omr_runtime import blocks
 from omr_runtime.errors import RunError
 from omr_runtime.order import work_order
+from omr_runtime.places import batch_rows
 from omr_runtime.stages import source as stage
 from omr_runtime.store import ImageStore, State
 from omr_runtime.work import Shards, read_rows
 from omrlang.schema import Source
 from omrlang.types import (
+    Between,
     Binary,
     Call,
     Col,
     Csv,
+    ExprNode,
     Folder,
     Index,
     Json,
+    Jsonl,
     ListOf,
     Lit,
     Parquet,
@@ -214,6 +218,7 @@ BAD: list[tuple[Any, str]] = [
     ),
     ({"question": {"a": 1}}, r"data\.jsonl:2: `question` is no text"),
     ('{"question": "\\ud800"}', r"data\.jsonl:2: `question` holds half a character"),
+    ({"question": "q", "images": ["loop.png"]}, r"data\.jsonl:2: missing image: loop\.png"),
 ]
 
 
@@ -222,6 +227,7 @@ def test_a_bad_row_stops_with_its_place_or_is_dropped(
     tmp_path: Path, bad: Any, message: str
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "loop.png").symlink_to("loop.png")
     lines(tmp_path, {"question": "fine"}, bad, {"question": "fine too"})
     with pytest.raises(RunError, match=message):
         read(tmp_path, plans.source("s", "data.jsonl"))
@@ -234,6 +240,8 @@ def test_what_is_wrong_with_a_place(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text('[{"a": 1},\n {"a": }]')
     (tmp_path / "d.parquet").write_text("no parquet")
     (tmp_path / "d.csv").write_text("a,b\n1,2,3\n")
+    (tmp_path / "e.csv").write_text("question,,,answer,answer\n1,,,2,3\n")
+    (tmp_path / "e.json").write_text(f'[{{"question": {"9" * 5_000}}}]')
     lines(tmp_path, {"question": "q"})
     wrong: list[tuple[Place | str, str]] = [
         ("gone.jsonl", "gone.jsonl: no such file"),
@@ -241,6 +249,9 @@ def test_what_is_wrong_with_a_place(tmp_path: Path) -> None:
         (Json(path="data.jsonl"), "a JSON array of objects is needed"),
         (Parquet(path="d.parquet"), r"d\.parquet: not readable as Parquet"),
         (Csv(path="d.csv"), r"d\.csv:2: 3 fields, the first line names 2"),
+        (Csv(path="e.csv"), r"e\.csv:1: two columns are called 'answer'"),
+        (Json(path="e.json"), r"e\.json: not readable as JSON"),
+        ("~nobody-of-this-name/d.jsonl", "no such file"),
         (Folder(path="gone"), "gone: no such folder"),
     ]
     for place, message in wrong:
@@ -254,6 +265,48 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
         RunError, match=r"columns\.question: no column 'bodi' in data\.jsonl; it has body"
     ):
         read(tmp_path, plans.source("s", "data.jsonl", columns={"question": plans.column("bodi")}))
+
+
+def test_a_column_that_few_rows_have(tmp_path: Path) -> None:
+    lines(tmp_path, *[{"question": "q"}] * 150, {"question": "q", "solution": "4"})
+    columns = {"question": plans.column("question"), "answer": plans.column("solution")}
+    rows, _ = read(tmp_path, plans.source("s", "data.jsonl", columns=columns))
+    assert [row["answer"] for row in rows] == [None] * 150 + ["4"]
+
+
+A, B = Col(name="a"), Col(name="b")
+ODD: list[tuple[str, str, ExprNode, str | None]] = [
+    ("half a character in `extra`", '"\\ud83d"', A, "`extra` holds half a character"),
+    ("half a character in options", '["\\ud83d", "b"]', Call(fn="shuffled", args=(A,)), "half a character"),
+    ("no number in a list", "[1, Infinity]", A, None),
+    ("a place that is no number", '{"l": NaN}', Index(x=B, at=Index(x=A, at=Lit(value="l"))), None),
+    ("a place beyond all", "9" * 400, Index(x=B, at=A), None),
+    ("a place that is a list", "[1]", Index(x=Lit(value="text"), at=A), "a number is needed"),
+    ("a key that is a list", "[1]", Index(x=Col(name="c"), at=A), None),
+    ("lists without an order", "[1]", Binary(op="<", left=A, right=B), "cannot order"),
+    ("a number beyond all", "9" * 400, Between(x=A, lo=Lit(value=0), hi=Lit(value=1)), None),
+    ("nested too deep", "[" * 900 + "]" * 900, Call(fn="text", args=(A,)), "nested too deep"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "tree", "reason"), [o[1:] for o in ODD], ids=[o[0] for o in ODD])
+def test_an_odd_value_is_a_bad_row_or_missing(
+    tmp_path: Path, value: str, tree: ExprNode, reason: str | None
+) -> None:
+    """Whatever raw data holds, it is never a traceback, and with `bad_rows = drop` it stops nothing."""
+    odd = f'{{"question": "q", "a": {value}, "b": ["x"], "c": {{"k": 1}}}}'
+    lines(tmp_path, odd, {"question": "fine", "a": None, "b": [], "c": {}})
+    name = "options" if isinstance(tree, Call) and tree.fn == "shuffled" else "extra.x"
+    columns = {"question": plans.column("question"), name: plans.expression(tree, "x")}
+    rows, dropped = read(
+        tmp_path, plans.source("s", "data.jsonl", columns=columns, bad_rows="drop")
+    )
+    assert [row["question"] for row in rows] == (["fine"] if reason else ["q", "fine"])
+    assert not any(word in (row["extra"] or "") for word in ("NaN", "Infinity") for row in rows)
+    if reason:
+        assert len(dropped) == 1
+        with pytest.raises(RunError, match=f":1: .*{reason}"):
+            read(tmp_path, plans.source("s", "data.jsonl", columns=columns))
 
 
 def test_declared_rows_are_checked(tmp_path: Path) -> None:
@@ -301,6 +354,38 @@ def test_a_restarted_worker_makes_the_same_shards(
     again, _ = read(tmp_path, spec)
     assert again == whole
     assert (out / "part-00000.parquet").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_big_rows_are_read_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """And cut at the same rows as small ones, so that shards stay what they are."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(blocks, "NUM_LINES", 10)
+    monkeypatch.setattr(blocks, "NUM_ROWS", 10)
+    data = [{"question": "q" * (100 if n > 15 else 1)} for n in range(25)]
+    lines(tmp_path, *data)
+    (tmp_path / "d.json").write_text(json.dumps(data))
+    place: Place = Jsonl(path="data.jsonl") if kind == "jsonl" else Json(path="d.json")
+    sizes = [block.num_rows for block in blocks.read_blocks(place, tmp_path)]
+    assert sizes in ([10, 8, 2, 3, 2], [10, 9, 1, 3, 2])
+    rows, _ = read(tmp_path, plans.source("s", place))
+    assert [row["question"] for row in rows] == [row["question"] for row in data]
+
+
+def test_parquet_with_files_in_it_is_read_few_rows_at_a_time(tmp_path: Path) -> None:
+    file = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    plain = pa.schema([("question", pa.string()), ("options", pa.list_(pa.string()))])
+    assert batch_rows(plain, 1_000) == 1_000
+    for kind in (pa.large_binary(), file, pa.list_(file), pa.map_(pa.string(), pa.binary())):
+        few = batch_rows(plain.append(pa.field("image", kind)), 1_000)
+        assert few < 100
+        assert 1_000 % few == 0
+    rows = [{"question": str(n), "image": {"bytes": png(), "path": None}} for n in range(60)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    sizes = [b.num_rows for b in blocks.read_blocks(Parquet(path="d.parquet"), tmp_path)]
+    assert sizes == [25, 25, 10]
 
 
 def test_puzzlevqa(tmp_path: Path, shared_data: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -30,6 +29,7 @@ from omrlang.check.rows import row_value
 from omrlang.check.unpublished import is_unpublished, note, stand_in
 from omrlang.check.values import Choice, Quantity, describe, evaluate
 from omrlang.diagnostics import Edit, Fix, did_you_mean, listed
+from omrlang.patterns import at_home
 from omrlang.scope import MAKES_MODEL, Bound, Draft, look_up
 from omrlang.source import Span
 from omrlang.types import (
@@ -398,7 +398,7 @@ def _from_home(ctx: Context, bound: Bound, path: str) -> str:
     """A path as the whole recipe counts it, from that of the file where it is written. A library has no data beside
     it: there a path starts from the recipe."""
     scope, home = bound.scope, ctx.root.home
-    if scope.layer == "stdlib" or scope.folder == home or Path(path).expanduser().is_absolute():
+    if scope.layer == "stdlib" or scope.folder == home or at_home(path).is_absolute():
         return path
     return os.path.relpath(scope.folder / path, home)
 

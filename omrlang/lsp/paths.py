@@ -10,6 +10,7 @@ from lsprotocol.types import CompletionItem, CompletionItemKind
 from omrlang.lsp.cursor import Cursor
 from omrlang.lsp.standing import wanted
 from omrlang.lsp.view import View
+from omrlang.patterns import at_home
 
 MAX_ENTRIES = 200
 
@@ -30,7 +31,7 @@ def path_items(view: View, cursor: Cursor, offset: int) -> Iterator[CompletionIt
     if not is_recipe and (key is None or key.name != "path"):
         return
     folders, _ = typed_path(view, offset)
-    for entry in _entries(view.path.parent / Path(folders).expanduser()):
+    for entry in _entries(view.path.parent / at_home(folders)):
         if entry.is_dir():
             yield CompletionItem(f"{entry.name}/", kind=CompletionItemKind.Folder)
         elif not is_recipe or (entry.suffix == ".omr" and entry.resolve() != view.path):

@@ -8,22 +8,36 @@ no columns, and its rows are read one by one, as those of all other places are.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
 from omr_runtime.errors import RunError
-from omr_runtime.places import Bad, Good, Raw, find_files, numbered_lines, parse_line, read_place
+from omr_runtime.places import (
+    Bad,
+    Good,
+    Raw,
+    batch_rows,
+    find_files,
+    numbered_lines,
+    parse_line,
+    read_place,
+)
 from omrlang.types import Jsonl, Parquet, Place
+
+Item = TypeVar("Item")
 
 NUM_LINES = 10_000
 NUM_ROWS = 1_000
-"""Rows of a block, of text and of anything else: few enough that a picture in each fits in memory."""
+"""Rows of a block at most, of text and of anything else; a block ends at each multiple of it, and sooner where rows are big."""
+
+BLOCK_BYTES = 32 << 20
+"""A block ends once it has so many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +54,8 @@ class Block:
     shown: str = ""
     positions: Sequence[int] = ()
 
-    def raws(self) -> list[Raw]:
-        return [self.raw(at) for at in range(self.num_rows)]
+    def raws(self) -> Iterator[Raw]:
+        return (self.raw(at) for at in range(self.num_rows))
 
 
 def read_blocks(place: Place, base: Path) -> Iterator[Block]:
@@ -54,9 +68,43 @@ def read_blocks(place: Place, base: Path) -> Iterator[Block]:
             for file in find_files(path, base):
                 yield from _batches(file)
         case _:
-            rows = read_place(place, base)
-            while chunk := list(islice(rows, NUM_ROWS)):
+            for chunk in _cut(read_place(place, base), NUM_ROWS, _size_of_raw):
                 yield Block(len(chunk), chunk.__getitem__)
+
+
+def _cut(items: Iterable[Item], most: int, size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """All items in order, some at a time: cut at each multiple of ``most``, and sooner after ``BLOCK_BYTES``."""
+    chunk: list[Item] = []
+    num_bytes = 0
+    for number, item in enumerate(items, start=1):
+        chunk.append(item)
+        num_bytes += size(item)
+        if num_bytes >= BLOCK_BYTES or number % most == 0:
+            yield chunk
+            chunk, num_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+def _size_of_raw(raw: Raw) -> int:
+    return _size(raw.row.values) if isinstance(raw.row, Good) else 0
+
+
+def _size(value: Any) -> int:
+    """Bytes or letters of all that a value holds."""
+    match value:
+        case str() | bytes():
+            return len(value)
+        case dict():
+            return sum(map(_size, value.values()))
+        case list() | tuple():
+            return sum(map(_size, value))
+        case _:
+            return 0
+
+
+def _size_of_line(line: tuple[int, bytes]) -> int:
+    return len(line[1])
 
 
 # ---- JSON lines ------------------------------------------------------------------------------------------------
@@ -65,8 +113,7 @@ def read_blocks(place: Place, base: Path) -> Iterator[Block]:
 def _lines(file: Path) -> Iterator[Block]:
     try:
         with open(file, "rb") as data:
-            lines = numbered_lines(data)
-            while chunk := list(islice(lines, NUM_LINES)):
+            for chunk in _cut(numbered_lines(data), NUM_LINES, _size_of_line):
                 yield _block_of_lines(file, chunk)
     except OSError as error:
         raise RunError(f"{file}: cannot be read ({error.strerror or error})") from error
@@ -133,7 +180,7 @@ def _batches(file: Path) -> Iterator[Block]:
     position = 0
     try:
         with pq.ParquetFile(file) as data:
-            for batch in data.iter_batches(batch_size=NUM_ROWS):
+            for batch in data.iter_batches(batch_size=batch_rows(data.schema_arrow, NUM_ROWS)):
                 yield _block_of_batch(file, batch, position)
                 position += batch.num_rows
     except pa.ArrowException as error:

@@ -31,6 +31,7 @@ from omr_runtime.questions import Asking, Questions, Row, SpanOf, Wanted, missin
 from omr_runtime.sample_store import SampleStore, tag_of, tags
 from omr_runtime.store import MEDIA, ImageStore, MediaStore
 from omr_runtime.work import Progress, Work, write_atomic
+from omrlang.patterns import at_home
 from omrlang.schema import Eval, Sample
 from omrlang.types import (
     FolderModel,
@@ -187,7 +188,7 @@ def _identity(work: Work, model: ModelRef) -> str:
 def _source_identity(work: Work, model: Model) -> str:
     match model.source:
         case FolderModel(path=path):
-            folder = Path(work.base) / Path(path).expanduser()
+            folder = Path(work.base) / at_home(path)
             files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
             marks = [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
             return f"folder {digest('folder', marks)}" if files else f"folder {path}"

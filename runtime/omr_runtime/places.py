@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, assert_never
 
 from omr_runtime.errors import RunError
-from omrlang.patterns import files_below, is_picture, named_files
+from omrlang.patterns import at_home, files_below, is_picture, named_files
 from omrlang.types import Csv, Folder, HfData, Json, Jsonl, Parquet, Place, Synthetic, Webdataset
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from omrlang.tars import TarSample
 
 _LIMIT_FIELD = 1 << 27
-_PEEK = 100
+_PEEK, _PEEK_FAR = 100, 100_000
+FILES_AT_ONCE = 25
+"""Rows with files in them, at a time: a part of every number of rows that is counted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +91,14 @@ def read_place(place: Place, base: Path) -> Iterator[Raw]:
             assert_never(place)
 
 
-def known_columns(rows: Iterator[Raw]) -> list[str]:
-    """The columns of the first rows, in their order."""
+def known_columns(place: Place, base: Path, wanted: Set[str]) -> list[str]:
+    """The columns of the first rows, in their order; those of many rows where each row names its own and some ``wanted`` are
+    in none of the first."""
     found: dict[str, None] = {}
-    for _, raw in zip(range(_PEEK), rows, strict=False):
+    most = _PEEK_FAR if isinstance(place, Jsonl | Json | Webdataset) else _PEEK
+    for number, raw in zip(range(most), read_place(place, base), strict=False):
+        if number >= _PEEK and wanted <= found.keys():
+            break
         if isinstance(raw.row, Good):
             found.update(dict.fromkeys(raw.row.values))
     return list(found)
@@ -100,7 +109,7 @@ def known_columns(rows: Iterator[Raw]) -> list[str]:
 
 def find_files(path: str, base: Path) -> list[Path]:
     """The file, or the files of a pattern in order of names. RunError when there is none, or one is missing."""
-    full = base / Path(path).expanduser()
+    full = base / at_home(path)
     found = named_files(full)
     if not found:
         raise RunError(f"{path}: no file matches (looked in {full.parent.resolve()})")
@@ -167,7 +176,7 @@ def _json(file: Path) -> Content:
         raise RunError(
             f"{file}:{error.lineno}: not JSON: {error.msg} (column {error.colno})"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{file}: not readable as JSON ({error})") from error
     if not isinstance(rows, list):
         raise RunError(
@@ -184,12 +193,20 @@ def _csv(file: Path) -> Content:
         try:
             if reader.fieldnames is None:
                 raise RunError(f"{file}: empty, a line with the names of the columns is needed")
+            _check_names(file, reader.fieldnames)
             for row in reader:
                 yield reader.line_num, _csv_row(row, len(reader.fieldnames))
         except csv.Error as error:
             raise RunError(f"{file}:{reader.line_num}: not CSV: {error}") from error
         except UnicodeDecodeError as error:
             raise RunError(f"{file}: not UTF-8 after line {reader.line_num}") from error
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    """One name for two columns would hide one of them; columns without a name nobody can mean."""
+    again = next((name for at, name in enumerate(names) if name and name in names[:at]), None)
+    if again is not None:
+        raise RunError(f"{file}:1: two columns are called {again!r}")
 
 
 def _csv_row(row: dict[str | Any, Any], num_columns: int) -> Good | Bad:
@@ -208,7 +225,7 @@ def _parquet(file: Path) -> Content:
     position = 0
     try:
         with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=256):
+            for batch in table.iter_batches(batch_size=batch_rows(table.schema_arrow, 256)):
                 for values in batch.to_pylist():
                     position += 1
                     yield position, Good(values)
@@ -216,6 +233,19 @@ def _parquet(file: Path) -> Content:
         raise RunError(
             f"{file}: not readable as Parquet after row {position} ({str(error).splitlines()[0]})"
         ) from error
+
+
+def batch_rows(schema: pa.Schema, most: int) -> int:
+    """How many rows of a Parquet file are read at a time: few where it holds files, such as pictures of megabytes each. Its
+    own sizes tell nothing of them: a picture that stands again counts once there."""
+    import pyarrow as pa
+
+    def holds_files(kind: pa.DataType) -> bool:
+        if pa.types.is_nested(kind):
+            return any(holds_files(kind.field(at).type) for at in range(kind.num_fields))
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    return FILES_AT_ONCE if any(map(holds_files, schema.types)) else most
 
 
 def _webdataset(file: Path) -> Content:
@@ -264,7 +294,7 @@ _MEMBERS: dict[str, tuple[str, Callable[[bytes], Any]]] = {
 
 
 def _folder(place: Folder, base: Path) -> Iterator[Raw]:
-    folder = base / Path(place.path).expanduser()
+    folder = base / at_home(place.path)
     if not folder.is_dir():
         raise RunError(f"{place.path}: no such folder (looked for {folder.resolve()})")
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
@@ -297,7 +327,7 @@ def _picture(file: Path, name: str, root: Path) -> Good | Bad:
 
     try:
         name.encode()
-        if not file.resolve().is_relative_to(root):
+        if not Path(os.path.realpath(file)).is_relative_to(root):
             return Bad(f"image lies outside of the data's folder: {name}")
         with Image.open(file) as image:
             width, height = image.size

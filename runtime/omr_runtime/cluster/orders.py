@@ -15,6 +15,7 @@ from omr_runtime.engines.protocol import Completion, Engine, Request
 from omr_runtime.store import Media
 from omr_runtime.verify.cascade import Cascade
 from omr_runtime.work import InputRows, Work, read_rows
+from omrlang.patterns import at_home
 from omrlang.types import Engine as EngineSettings
 from omrlang.types import FolderModel, Model, ModelRef, Prompt, RowExpr, TrainedModel
 from omrlang.walk import calls
@@ -72,7 +73,7 @@ class SamplingOrder:
         if isinstance(model, TrainedModel):
             return SamplingOrder(None, work.model_folders[model.stage], *given)
         if isinstance(model.source, FolderModel):
-            path = str(Path(work.base) / Path(model.source.path).expanduser())
+            path = str(Path(work.base) / at_home(model.source.path))
             model = model.model_copy(update={"source": FolderModel(path=path)})
         return SamplingOrder(model, None, *given)
 
@@ -177,7 +178,7 @@ class VerifyingOrder:
         if isinstance(model, TrainedModel):
             return files_below(Path(self.work.model_folders[model.stage]), f"models/{model.stage}")
         source, base = model.source, Path(self.work.base)
-        if isinstance(source, FolderModel) and not Path(source.path).expanduser().is_absolute():
+        if isinstance(source, FolderModel) and not at_home(source.path).is_absolute():
             return files_below(base / source.path, f"base/{source.path}")
         return []
 

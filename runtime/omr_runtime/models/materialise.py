@@ -16,6 +16,7 @@ from omr_runtime.identity import digest
 from omr_runtime.models.fresh import make_fresh
 from omr_runtime.models.load import read_config
 from omr_runtime.models.wheel import make_from_wheel
+from omrlang.patterns import at_home
 from omrlang.types import FolderModel, Fresh, HfModel, Model, Scripted, WheelModel
 
 FORMAT = 3
@@ -90,7 +91,7 @@ def _move(beside: Path, folder: Path) -> None:
 
 
 def _given(source: FolderModel, base: Path | None) -> Path:
-    folder = (base or Path()) / Path(source.path).expanduser()
+    folder = (base or Path()) / at_home(source.path)
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; the model was to be read from it")
     read_config(folder)

@@ -6,6 +6,7 @@ give one by one, to the last id (a law of the tests); it is only had many times 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from json import JSONEncoder
@@ -25,8 +26,32 @@ LISTS = ("images", "videos", "audios", "options")
 _PATIENCE = 3
 """After so many blocks in a row that are not plain the rest of the source is not tried."""
 
-extra_as_json = JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode
-"""The columns ``extra.NAME`` of a row as the column ``extra`` keeps them."""
+_encode = JSONEncoder(ensure_ascii=False, sort_keys=True, default=str, allow_nan=False).encode
+
+
+def extra_as_json(extra: dict[str, Any]) -> str:
+    """The columns ``extra.NAME`` of a row as the column ``extra`` keeps them. JSON has no word for what is no finite number:
+    null stands for it, as in a column of its own.
+
+    >>> extra_as_json({"note": [1, float("inf")]})
+    '{"note": [1, null]}'
+    """
+    try:
+        return _encode(extra)
+    except ValueError:
+        return _encode(_finite(extra))
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case dict():
+            return {name: _finite(item) for name, item in value.items()}
+        case _:
+            return value
 
 
 @dataclass(slots=True)

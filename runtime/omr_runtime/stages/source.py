@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -145,10 +145,10 @@ def _check_columns(spec: Source, base: Path) -> None:
     """Before any row is kept: the raw columns that the recipe names exist."""
     if not spec.columns:
         return
-    found = known_columns(read_place(spec.place, base))
     wanted = [
         (column, name) for column, e in spec.columns.items() for name in sorted(_columns_of(e.tree))
     ]
+    found = known_columns(spec.place, base, {name for _, name in wanted})
     for column, name in wanted:
         if found and name not in found:
             raise RunError(
@@ -193,11 +193,11 @@ def _read_block(reader: Reader, block: Block) -> Tables:
     if len(places) == block.num_rows:
         return tables
     rest = set(range(block.num_rows)).difference(places)
-    bad = _one_by_one(reader, [block.raw(at) for at in sorted(rest)])
+    bad = _one_by_one(reader, map(block.raw, sorted(rest)))
     return {name: pa.concat_tables([tables[name], bad[name]]) for name in tables}
 
 
-def _one_by_one(reader: Reader, raws: Sequence[Raw]) -> Tables:
+def _one_by_one(reader: Reader, raws: Iterable[Raw]) -> Tables:
     made = Made()
     for raw in raws:
         ident = row_id(reader.origin, raw.file, raw.position)
@@ -315,6 +315,10 @@ def _map(reader: Reader, values: Mapping[str, Any]) -> dict[str, Any]:
         }
     except ExpressionError as error:
         raise BadRow(f"a column cannot be made: {error}") from error
+    except UnicodeEncodeError as error:
+        raise BadRow("a column cannot be made: half a character") from error
+    except RecursionError as error:
+        raise BadRow("a column cannot be made: nested too deep") from error
 
 
 def _text(name: str, value: Any) -> str | None:
@@ -332,6 +336,10 @@ def _text(name: str, value: Any) -> str | None:
             text = str(value)
         case _:
             raise BadRow(f"`{name}` is no text: {type(value).__name__}")
+    return _checked(text, name)
+
+
+def _checked(text: str, name: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -374,8 +382,9 @@ def _extra(mapped: Mapping[str, Any]) -> str | None:
         if name.startswith("extra.")
     }
     try:
-        return extra_as_json(found) if found else None
-    except ValueError as error:
+        text = extra_as_json(found) if found else None
+        return None if text is None else _checked(text, "extra")
+    except (ValueError, RecursionError) as error:
         raise BadRow(f"`extra` cannot be kept as JSON: {error}") from error
 
 
@@ -439,7 +448,7 @@ def _file_below(raw: Raw, path: str, what: str) -> Path:
     root = raw.folder.resolve()
     try:
         file = (root / path).resolve()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last of links in a circle
         raise BadRow(f"missing {what}: {path}") from error
     if Path(path).is_absolute() or not file.is_relative_to(root):
         raise BadRow(f"{what} lies outside of the data's folder: {path}")

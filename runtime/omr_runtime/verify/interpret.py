@@ -283,7 +283,10 @@ def _compare(op: str, left: Value, right: Value) -> bool:
         raise ExpressionError(
             f"`{op}` cannot compare {_kind(left)} {_shown(left)} with {_kind(right)} {_shown(right)}"
         )
-    return bool(_ORDER[op](left, right))
+    try:
+        return bool(_ORDER[op](left, right))
+    except TypeError as error:  # records, or lists of items that have no order
+        raise ExpressionError(f"`{op}` cannot order {_shown(left)} and {_shown(right)}") from error
 
 
 def _comparable(left: Value, right: Value) -> bool:
@@ -304,9 +307,8 @@ def _contains(where: Value, item: Value) -> bool:
 
 
 def _between(x: Value, lo: Value, hi: Value) -> bool:
-    if x is None or lo is None or hi is None:
-        return False
-    return _number(lo) <= _number(x) <= _number(hi)
+    low, number, high = (_finite(lambda n: n, value) for value in (lo, x, hi))
+    return low is not None and number is not None and high is not None and low <= number <= high
 
 
 def _index(x: Value, at: Value) -> Value:
@@ -314,11 +316,11 @@ def _index(x: Value, at: Value) -> Value:
     if x is None or at is None:
         return None
     if isinstance(x, dict):
-        return x.get(at)
-    place = _number(at)
+        return x.get(at) if isinstance(at, str) else None
+    place = _finite(lambda n: n, at)
     if not isinstance(x, str | list | tuple):
         raise ExpressionError(f"{_kind(x)} {_shown(x)} has no items to take by place")
-    if place != int(place) or not 0 <= place < len(x):
+    if place is None or place != int(place) or not 0 <= place < len(x):
         return None
     return x[int(place)]
 
