@@ -15,6 +15,7 @@ import drive
 import plans
 import pytest
 import torch
+from training_parts import of_a_clock
 
 from omr_runtime import lineage
 from omr_runtime.errors import Resumable
@@ -48,7 +49,7 @@ def curve(shards: Shards) -> list[tuple[int, str, float]]:
     return [
         (line["step"], line["name"], line["value"])
         for line in table(shards, "metric")
-        if not line["name"].endswith("_s")
+        if not of_a_clock(line["name"])
     ]
 
 

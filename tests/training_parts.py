@@ -84,6 +84,11 @@ def sft_work(state: Path, base: Path, rows: Sequence[dict[str, Any]], spec: Sft)
     )
 
 
+def of_a_clock(name: str) -> bool:
+    """Whether a figure of a step is of its seconds, so that no run has it twice."""
+    return name.endswith("_s") or name in ("tflops", "mfu")
+
+
 @contextmanager
 def killed_after_saving(*steps: int) -> Iterator[None]:
     """What trains here must be ended at a checkpoint of one of these steps, as soon as it is written."""

@@ -25,6 +25,7 @@ from omrlang.estimate.shapes import (
     origin_of,
     text_params,
 )
+from omrlang.flops import passes_a_parameter, passes_of_attention, passes_of_tower
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import engine_apart, num_devices
@@ -58,23 +59,6 @@ def train_flops_per_token(shape: Shape, length: float) -> float:
     47.4
     """
     return 6.0 * text_params(shape) + 6.0 * _attention_width(shape) * length
-
-
-def passes_a_parameter(spec: Sft | Rl) -> float:
-    """FLOPs of training that a token costs for each parameter of the layers: 2 forward; backward 2 to hand the gradient on
-    to what was before and 2 for the gradient of the parameter itself (Kaplan et al., section 2.1: the backward pass is two
-    matrix products for each of the forward pass), of which those that are frozen have the first alone, or nothing where
-    nothing before them is trained. LoRA's authors measured 25% more tokens a second (arXiv 2106.09685, section 4.2)."""
-    if spec.adapter is not None:
-        return 4.0
-    if "language" not in spec.freeze:
-        return 6.0
-    return 2.0 if {"vision", "projector", "embeddings"} <= {*spec.freeze} else 4.0
-
-
-def passes_of_tower(spec: Sft | Rl) -> float:
-    """Forward passes that the vision tower's training costs: backward is two; none of it where the tower is frozen."""
-    return 1.0 if spec.adapter is not None or "vision" in spec.freeze else 3.0
 
 
 def _attention_width(shape: Shape) -> float:
@@ -111,7 +95,7 @@ def train_seconds(
 def _text_flops(spec: Sft | Rl, shape: Shape, tokens: Estimate, length: Estimate) -> Estimate:
     """Of the text model: what is trained of it and what is not, and the adapters."""
     each = passes_a_parameter(spec)
-    attention = 6.0 if each > 2 else 2.0
+    attention = passes_of_attention(spec)
     inputs = {
         "tokens": tokens,
         "N": of_shape(shape, text_params(shape), "parameters", "that a text token goes through"),

@@ -9,7 +9,6 @@ from omrlang.estimate.compute import (
     of_shape,
     overhead_seconds,
     passes,
-    passes_a_parameter,
     sample_seconds,
     start_seconds,
     tail_seconds,
@@ -31,6 +30,7 @@ from omrlang.estimate.refill import refilling
 from omrlang.estimate.rows import Flow, Past, guess
 from omrlang.estimate.tokens import prompt_tokens, response_tokens, row_tokens, row_visual_tokens
 from omrlang.estimate.watching import watching
+from omrlang.flops import passes_a_parameter
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import (

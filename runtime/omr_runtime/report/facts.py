@@ -32,6 +32,8 @@ CURVES = {
     "length_stops": "share cut by length",
     "lr": "learning rate",
     "tokens_per_s": "tokens a second",
+    "tflops": "model TFLOP/s of a process",
+    "mfu": "model FLOPs utilisation",
 }
 """Figures of training and what they count, the most telling first; others follow by name."""
 FIRST = 6

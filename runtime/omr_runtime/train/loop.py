@@ -34,6 +34,7 @@ from omr_runtime.train.batching import (
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.optimizer import MasterAdamW, check_installed
 from omr_runtime.train.sharding import deepspeed_config
+from omr_runtime.train.utilisation import cost_of, speed
 from omr_runtime.work import Work
 from omrlang.schema import Rl
 from omrlang.schema.sft import Training
@@ -101,6 +102,7 @@ class Trainer:
         self.device = accelerator.device
         model.train()
         adapters.choose_trained(model, spec)
+        self.cost = cost_of(model, spec)
         if spec.recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.scorer = Scorer(model, fused, isinstance(spec, Rl) and spec.algorithm.entropy > 0)
@@ -208,6 +210,11 @@ class Trainer:
         raise RunError(f"{self.spec.name}: the {what} is not finite; {among} in the step")
 
     # ---- between processes -------------------------------------------------------------------------------------
+
+    def speed(self, flops: float, seconds: float) -> dict[str, float]:
+        """Of passes of all ranks together that took ``seconds``: their figures ``tflops`` and ``mfu``."""
+        on_gpu = self.device.type == "cuda"
+        return speed(self.spec, flops, seconds, self.num_ranks, on_gpu)
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Each value summed over all ranks."""

@@ -38,10 +38,11 @@ class UpdateFigures:
     """Of one optimiser step, over all ranks. ``rollout_kl`` is the estimated divergence (arXiv 2402.03300, equation 4) of
     the engine that rolled out from the weights that were trained, ``kl`` that from the reference. ``rollout_weight`` is the
     mean weight by which ``rollout_correction`` counts a token and ``rollout_weight_capped`` the share at its cap; None without
-    it."""
+    it. ``flops`` are those of the passes with a gradient."""
 
     loss: float
     grad_norm: float
+    flops: float
     entropy: float
     clip_fraction: float
     kl: float
@@ -87,9 +88,10 @@ class Policy:
         )
         packed = self._pack(used)
         loss, norm = self.trainer.step(packed, update.loss, lr, self.spec.temperature)
-        *figures, weight, capped = self.trainer.total(update.sums.tolist())
+        told = [*update.sums.tolist(), self.trainer.cost.of(packed)]
+        *figures, weight, capped, flops = self.trainer.total(told)
         weights = (None, None) if self.spec.rollout_correction is None else (weight, capped)
-        return UpdateFigures(loss, norm, *figures, *weights)
+        return UpdateFigures(loss, norm, flops, *figures, *weights)
 
     def _counts(self, groups: Groups) -> Counts:
         """What the step averages over: every rollout whose reward is known, also those of groups that teach nothing,

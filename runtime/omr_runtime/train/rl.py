@@ -36,6 +36,9 @@ from omrlang.schema import Rl
 
 TOO_LONG = "prompt_too_long"
 
+MEANS = tuple(name for name in UpdateFigures.__slots__ if name != "flops")
+"""Figures of an update of which a step has the mean."""
+
 
 @dataclass(slots=True)
 class Run:
@@ -203,6 +206,7 @@ def _step(run: Run, step: int, supply: Supply, policy: Policy, stop: Stop) -> bo
         "rollout_s": batch.rollout_s,
         "reward_s": batch.reward_s,
         "update_s": learned - begun,
+        **trainer.speed(sum(update.flops for update in updates), learned - begun),
         "wait_s": end - learned,
         "step_s": end - start,
     }
@@ -255,7 +259,7 @@ def _figures(trainer: Trainer, batch: Batch, updates: Sequence[UpdateFigures]) -
         if name.startswith("num known "):
             what = name.removeprefix("num known ")
             metrics[what] = total[f"sum {what}"] / total[name]
-    for name in UpdateFigures.__slots__:
+    for name in MEANS:
         values = [getattr(update, name) for update in updates]
         if None not in values:
             metrics[name] = sum(values) / len(values)

@@ -229,7 +229,8 @@ def _step(
     mine = trainer.assign([lengths[i] for i in members], spec.micro_batch or spec.pack)
     batches = [trainer.pack([rows.sample(members[k]) for k in one]) for one in mine]
     counts = [sum(b.num_weighted for b in batches), sum(b.num_tokens for b in batches)]
-    weighted, tokens, asked = trainer.total([*counts, float(stop.asked())])
+    told = [*counts, trainer.cost.of(batches), float(stop.asked())]
+    weighted, tokens, flops, asked = trainer.total(told)
     if asked:
         return None
 
@@ -245,6 +246,7 @@ def _step(
         "grad_norm": norm,
         "tokens": tokens,
         "tokens_per_s": tokens / seconds,
+        **trainer.speed(flops, seconds),
     }
 
 
