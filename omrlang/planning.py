@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from omrlang import __version__
 from omrlang.decisions import Decision, decide
 from omrlang.diagnostics import Diagnostic, listed
-from omrlang.estimate.costs import estimate, totals
+from omrlang.estimate.costs import estimate
 from omrlang.estimate.expectations import shown, verdicts
 from omrlang.estimate.simulate import percentile
+from omrlang.estimate.totals import totals
 from omrlang.hir import Budget, Recipe
 from omrlang.lints import lint
 from omrlang.lock import lock_of, pinned

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from omrlang.diff.report import Price
-from omrlang.estimate.costs import totals
 from omrlang.estimate.ranges import scaled, scaled_money
+from omrlang.estimate.totals import totals
 from omrlang.fingerprint import fingerprint
 from omrlang.plan import Costs, Plan, PlanStage, Totals
 from omrlang.schema import Sample
