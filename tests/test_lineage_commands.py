@@ -88,6 +88,19 @@ def test_a_number_of_rows_is_one(ran: Path, capsys: pytest.CaptureFixture[str]) 
     assert "`-1` is no number of rows" in told
 
 
+def test_a_query_while_a_run_takes_the_artifact_away(
+    ran: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark, _ = story.find_stage(State(ran), "both")
+    gone = State(ran).artifact(mark) / "shard-00077.json"
+    gone.symlink_to("gone")
+    try:
+        for arguments in (("show", "rows", "both"), ("sql", "select 1")):
+            assert "missing or damaged" in said(capsys, *arguments, "--state", str(ran), code=5)
+    finally:
+        gone.unlink()
+
+
 def test_a_state_folder_whose_name_is_a_pattern(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -187,12 +187,15 @@ class Shards:
         self.folder = Path(folder)
 
     def read(self) -> list[Shard]:
-        """All finished shards, by number. Raises DamagedArtifact for a manifest that cannot be read."""
+        """All finished shards, by number. Raises DamagedArtifact for a manifest that cannot be read or is just gone."""
         found = []
         for manifest in sorted(self.folder.glob("shard-*.json")):
             try:
                 data = json.loads(manifest.read_text())
-            except ValueError as error:
+            except (
+                FileNotFoundError,
+                ValueError,
+            ) as error:  # the one where a run takes it away meanwhile
                 raise DamagedArtifact(manifest) from error
             files = {table: self.folder / name for table, name in data["files"].items()}
             found.append(Shard(data["number"], files, data["num_rows"]))
