@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -179,6 +178,7 @@ def _steps(args: argparse.Namespace) -> int:
 
 def _rows(args: argparse.Namespace) -> int:
     from omr_runtime import story
+    from omr_runtime.strict_json import json_line
 
     if args.name is None:
         print("error: `omr show rows` needs the name of a stage", file=sys.stderr)
@@ -218,6 +218,8 @@ def _flat(value: Any) -> str:
 def print_records(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """A table, or one JSON object a line."""
     if as_json:
+        from omr_runtime.strict_json import json_line
+
         for row in rows:
             print(json_line(row))
         return
@@ -250,27 +252,3 @@ def _cell(value: Any) -> str:
             return f"{value:,}"
         case _:
             return str(value)
-
-
-def json_line(row: dict[str, Any]) -> str:
-    """The row as JSON, which has no word for what is not finite: null stands for it.
-
-    >>> json_line({"a": [float("nan"), 1.5]})
-    '{"a": [null, 1.5]}'
-    """
-    try:
-        return json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(row), ensure_ascii=False, default=str)
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case dict():
-            return {name: _finite(item) for name, item in value.items()}
-        case _:
-            return value

@@ -6,10 +6,8 @@ give one by one, to the last id (a law of the tests); it is only had many times 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from json import JSONEncoder
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -17,6 +15,7 @@ import pyarrow as pa
 
 from omr_runtime.blocks import Block
 from omr_runtime.identity import content_hashes, row_ids
+from omr_runtime.strict_json import encoder
 from omr_runtime.work import ROW
 from omrlang.schema import Source
 from omrlang.types import Col
@@ -26,32 +25,8 @@ LISTS = ("images", "videos", "audios", "options")
 _PATIENCE = 3
 """After so many blocks in a row that are not plain the rest of the source is not tried."""
 
-_encode = JSONEncoder(ensure_ascii=False, sort_keys=True, default=str, allow_nan=False).encode
-
-
-def extra_as_json(extra: dict[str, Any]) -> str:
-    """The columns ``extra.NAME`` of a row as the column ``extra`` keeps them. JSON has no word for what is no finite number:
-    null stands for it, as in a column of its own.
-
-    >>> extra_as_json({"note": [1, float("inf")]})
-    '{"note": [1, null]}'
-    """
-    try:
-        return _encode(extra)
-    except ValueError:
-        return _encode(_finite(extra))
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case dict():
-            return {name: _finite(item) for name, item in value.items()}
-        case _:
-            return value
+extra_as_json = encoder(sort_keys=True)
+"""The columns ``extra.NAME`` of a row as the column ``extra`` keeps them."""
 
 
 @dataclass(slots=True)
