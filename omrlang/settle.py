@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from omrlang.schema import Eval, Rl, Sft, Spec
+from omrlang.schema.sft import Training
 from omrlang.schema.stage import StageSpec
 from omrlang.types import (
     Algorithm,
@@ -76,7 +77,7 @@ def gpus_of_an_engine(spec: Rl) -> int | None:
     return None if engine is None else engine.tensor_parallel
 
 
-def num_devices(spec: Sft | Rl) -> int:
+def num_devices(spec: Training) -> int:
     """How many processes train: one a GPU that no engine has for itself, or ``processes`` on a machine without one."""
     if spec.hardware is None:
         return spec.processes

@@ -23,7 +23,6 @@ from omr_runtime.stages.sft import run
 from omr_runtime.train import adapters, policy, rl
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.loop import Trainer, open_accelerator
-from omr_runtime.train.rollout import everyones_weights
 from omr_runtime.train.sft import _rows, copy_companions
 from omr_runtime.work import Work
 from omrlang.estimate.shapes import adapter_params, part_params, shape_of
@@ -274,7 +273,7 @@ def test_an_engine_apart_is_given_what_the_adapters_come_to(tmp_path: Path, base
     trainer = opened(base, rl_spec(adapter=LORA))
     randomised(trainer.model)
     apart: Any = load(base).model
-    missing, unknown = apart.load_state_dict(dict(everyones_weights(trainer)), strict=False)
+    missing, unknown = apart.load_state_dict(dict(trainer.weights()), strict=False)
     assert not missing
     assert not unknown
     ids = torch.arange(5, 60)[None]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from omr_runtime.train.launch import command, num_processes, ranks_of_a_node
+from omr_runtime.train.launch import command, ranks_of_a_node
 from omr_runtime.work import Work
 from omrlang.cli import main
 from omrlang.compiler import load
@@ -80,7 +80,7 @@ def test_so_many_train_and_so_many_draw(
 ) -> None:
     rest = f"engine = vllm(apart = true, tensor_parallel = {tensor_parallel})"
     spec = spec_of(stage_of(tmp_path, rest, count))
-    assert num_devices(spec) == num_processes(spec) == train
+    assert num_devices(spec) == train
     drawing = drawing_hardware(spec)
     assert drawing is not None
     assert drawing.count == train * tensor_parallel
@@ -166,7 +166,7 @@ def test_on_a_machine_without_a_gpu_it_is_another_process_and_nothing_else(tmp_p
     recipe, found = load(path)
     assert recipe is not None, render(found)
     stage = make_plan(recipe, tmp_path / "state", path).stage("reasoner")
-    assert num_processes(spec_of(stage)) == num_devices(spec_of(stage)) == 2
+    assert num_devices(spec_of(stage)) == 2
     assert "engine_apart" not in costs_of(stage).extra
 
 

@@ -178,6 +178,34 @@ def test_the_first_two_steps_draw_with_the_starting_weights(tmp_path: Path, base
     assert drawn[0][32:48] != drawn[2][32:48]
 
 
+def test_the_record_says_who_drew(tmp_path: Path, base: Path) -> None:
+    """Also of a batch that came out of a checkpoint."""
+    work = behind(tmp_path, base)
+    with killed_after_saving(2):
+        rl.train(work)
+    rl.train(work)
+    for line in table(work, "rollout"):
+        assert line["first_step"] == max(1, line["step"] - 1)
+        older = line["step"] > 1
+        assert line["carried_tokens"] == (line["num_tokens"] if older else 0)
+
+
+def test_the_times_of_a_step_add_up(tmp_path: Path, base: Path) -> None:
+    """In turn an engine is given weights, draws, and the step learns; behind, the drawing is beside the rest but for the first."""
+    for name, ahead in (("turn", 0), ("behind", 1)):
+        work = behind(tmp_path / name, base, behind=ahead)
+        rl.train(work)
+        parts = {
+            part: metric(work, f"{part}_s")
+            for part in ("push", "rollout", "update", "wait", "step")
+        }
+        for step in range(4):
+            push, roll, update, wait, whole = (parts[part][step] for part in parts)
+            told = push + update + wait + (roll if not ahead or step == 0 else 0.0)
+            assert told == pytest.approx(whole, rel=0.1, abs=0.05)
+        assert (parts["push"][2] > 0) == bool(ahead), "its own weights need not be pushed"
+
+
 def test_the_ratio_is_to_who_drew(tmp_path: Path, base: Path) -> None:
     """One update of a batch moves the policy from its rollouts: the clip acts from the second step on. With a correction the
     ratio is to the trainer's own, and the weight has what lies between."""
@@ -200,7 +228,7 @@ def test_it_learns_and_tells_its_times(tmp_path: Path, base: Path) -> None:
     rl.train(work)
     reward = metric(work, "reward")
     assert reward[-1] > reward[0] + 0.15
-    for name in ("rollout_s", "reward_s", "update_s", "wait_s", "step_s"):
+    for name in ("push_s", "rollout_s", "reward_s", "update_s", "wait_s", "step_s"):
         assert len(metric(work, name)) == 12
 
 

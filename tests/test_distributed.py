@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -14,10 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from omr_runtime.errors import RunError
 from omr_runtime.models import load
+from omr_runtime.train import loop
 from omr_runtime.train.checkpoint import FINAL, Checkpoints
 from omr_runtime.train.launch import command
 from omr_runtime.work import Shards, Work
+from omrlang.settle import num_devices
 from omrlang.types import (
     AdamW,
     Amount,
@@ -199,6 +204,50 @@ def test_text_rows_and_image_rows_on_a_sharded_vision_model(tmp_path: Path, base
     work = sft_work(state, base, rows, spec)
     done = _launch(work, state)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize(("on_gpu", "backend"), [(True, "nccl"), (False, "gloo")])
+def test_ranks_wait_for_one_that_takes_its_time(
+    monkeypatch: pytest.MonkeyPatch, on_gpu: bool, backend: str
+) -> None:
+    """One draws a long answer or asks a judge while the others are where they meet; torch would end them after ten minutes."""
+    given: dict[str, Any] = {}
+
+    def opened(**settings: Any) -> Any:
+        given.update(settings)
+        return SimpleNamespace(num_processes=2)
+
+    monkeypatch.setattr(loop, "Accelerator", opened)
+    monkeypatch.setattr(loop, "set_seed", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    loop.open_accelerator(sft_spec(processes=2))
+    (handler,) = given["kwargs_handlers"]
+    assert handler.backend == backend
+    assert handler.timeout >= timedelta(hours=12)
+    assert handler.to_kwargs()["timeout"] == handler.timeout, "accelerate passes it on"
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(
+        RunError, match="tuned: more processes train on this machine than it has GPUs, 2; set"
+    ):
+        loop.open_accelerator(sft_spec(processes=3))
+
+
+def test_as_many_are_started_as_the_plan_counts(tmp_path: Path) -> None:
+    """Also on a declared machine without a GPU, where the larger number counts."""
+    for count, processes in ((1, 3), (3, 1), (3, 3)):
+        desk = Hardware(name="desk", gpu=None, count=count)
+        spec = sft_spec(hardware=desk, processes=processes)
+        assert num_devices(spec) == 3
+        argv, _ = command(sft_work(tmp_path, tmp_path, [], spec), "w.json")
+        assert "--nproc-per-node=3" in argv
 
 
 def test_commands(tmp_path: Path) -> None:

@@ -8,19 +8,68 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from training_parts import fresh_folder
 
 from omr_runtime.engines import vllm
-from omr_runtime.engines.decode import Ask
+from omr_runtime.engines.decode import Ask, Draw
 from omr_runtime.errors import RunError
 from omr_runtime.models import load_tokenizer
+from omrlang.types import Vllm
 
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"
 )
+
+
+def test_as_many_at_once_as_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And twice as many under way, whoever sized the engine."""
+    limits = vllm.VllmLimits(64)
+    for on_gpu, default in ((True, 256), (False, 64)):
+        monkeypatch.setattr(vllm, "_has_gpu", lambda on_gpu=on_gpu: on_gpu)
+        assert limits.at_once(Vllm()) == default
+        assert limits.at_once(Vllm(max_num_seqs=512)) == 512
+        assert vllm.VllmLimits(64, 4).at_once(Vllm()) == 4
+
+    class Core:
+        added = 0
+
+        def add_request(self, *_: Any) -> None:
+            Core.added += 1
+
+    engine: Any = object.__new__(vllm.VllmEngine)
+    engine.at_once, engine.num_requests = limits.at_once(Vllm(max_num_seqs=150)), 0
+    engine.llm = SimpleNamespace(llm_engine=Core())
+    ask = Ask([1, 2], tuple(range(1000)))
+    samples = ((0, k, ask) for k in range(1000))
+    monkeypatch.setattr(vllm, "_params", lambda *_: None)
+    engine._top_up(samples, {}, Draw(1.0, 8, frozenset()), None)
+    assert Core.added == 300
+
+
+def test_an_engine_of_a_rank_stands_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM alone would take the first GPU of the machine in every process; one that is no rank is left alone."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert vllm._among_ranks() == {}
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert vllm._among_ranks() == {}
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert vllm._among_ranks() == {"distributed_executor_backend": "external_launcher"}
+
+
+@needs_vllm
+def test_what_stands_on_the_device_of_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM itself has it."""
+    from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
+
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    executor = object.__new__(ExecutorWithExternalLauncher)
+    assert executor._distributed_args()[1:] == (5, 3)
+
 
 # One engine a process: vLLM does not give its memory back before the process ends.
 SCRIPT = """

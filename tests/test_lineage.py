@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -241,6 +242,39 @@ def test_why_tells_the_whole_path(ran: Path) -> None:
     assert 'answer != "3": yes' in text
     assert "mix.both      unique = exact: yes" in text
     assert "its duplicate" in text
+
+
+@pytest.mark.parametrize(
+    ("first", "carried", "told"),
+    [
+        (5, 0, "20 tokens, finish stop"),
+        (None, None, "20 tokens, finish stop"),
+        (3, 8, "20 tokens, 8 of them by older weights, at the earliest those with which step 3 began, finish stop"),
+        (4, 20, "20 tokens, drawn by the weights with which step 4 began, finish stop"),
+    ],
+)  # fmt: skip
+def test_why_tells_whose_weights_drew_a_rollout(
+    ran: Path, tmp_path: Path, first: int | None, carried: int | None, told: str
+) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(ran, state)
+    row = story.rows(ran, "both", 1)[0]["id"]
+    line = {
+        "id": "r0", "step": 5, "row": row, "sample_index": 0, "reward": 1.0, "advantage": 0.5, "num_tokens": 20,
+        "finish": "stop", "first_step": first, "carried_tokens": carried,
+    }  # fmt: skip
+    shards = Shards(tmp_path / "rolled")
+    shards.write(99, {"rollout": [line]})
+    with lineage.read(State(state).lineage) as reader:
+        (stage,) = (one for one in reader.stages() if one["name"] == "both")
+    with lineage.write(State(state).lineage, "run") as writer:
+        writer.add_shard(stage["fingerprint"], shards.read()[0])
+    text = "\n".join(story.why(state, "r0"))
+    assert f"rollout at step 5: reward 1, advantage 0.5, {told}" in text
+    of_row = "\n".join(story.why(state, row))
+    older = first not in (None, 5)
+    begun = f", at the earliest by the weights with which step {first} began" if older else ""
+    assert f"1 rollouts at step 5{begun}, mean reward 1" in of_row
 
 
 def test_why_not_names_the_rule(ran: Path) -> None:

@@ -176,15 +176,11 @@ def test_it_learns_what_is_rewarded(tmp_path: Path, base: Path) -> None:
     reward = metric(work, "reward")
     assert len(reward) == 12
     assert reward[-1] > reward[0] + 0.2
-    for name in (
-        "response_tokens",
-        "entropy",
-        "clip_fraction",
-        "grad_norm",
-        "rollout_kl",
-        "reward_s",
-    ):
+    for name in ("response_tokens", "clip_fraction", "grad_norm", "reward_s"):
         assert len(metric(work, name)) == 12
+    reads = [flat < 4 for flat in metric(work, "zero_variance_groups")]
+    for name in ("entropy", "rollout_kl"):
+        assert len(metric(work, name)) == sum(reads), "where nothing is read nothing is known"
     assert max(metric(work, "rollout_kl")) < 1e-6
     assert max(metric(work, "clip_fraction")) == 0
 
@@ -279,6 +275,31 @@ def test_what_the_engine_draws_is_weighed_and_told(
     plain = made(tmp_path / "plain", base, steps=1)
     rl.train(plain)
     assert not metric(plain, "rollout_weight")
+
+
+def test_groups_that_are_not_read_dilute_no_mean(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that tells half of each probability: each token that is read is as far from the trainer and counts twice."""
+    draw_all = rollout.draw_all
+
+    def halved(*given: Any) -> list[Drawn]:
+        drawn = draw_all(*given)
+        for one in drawn:
+            one.sampled.logprobs[:] = [x - math.log(2) for x in one.sampled.logprobs]
+        return drawn
+
+    monkeypatch.setattr(rollout, "draw_all", halved)
+    # Responses of one token are often as long as each other.
+    settings: dict[str, Any] = {"group": 2, "max_response": 1, "lr": Constant(peak=1e-6)}
+    work = made(tmp_path, base, rollout_correction=TokenTruncated(cap=4.0), **settings)
+    rl.train(work)
+    assert any(0 < flat < 4 for flat in metric(work, "zero_variance_groups"))
+    assert metric(work, "rollout_kl")
+    for found in metric(work, "rollout_kl"):
+        assert found == pytest.approx(1 - math.log(2), abs=1e-3)
+    for found in metric(work, "rollout_weight"):
+        assert found == pytest.approx(2.0, abs=1e-3)
 
 
 def test_groups_without_spread_and_unknown_rewards_are_left_out() -> None:

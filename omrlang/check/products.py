@@ -98,7 +98,12 @@ def _on_gpus(spec: Spec, hardware: Hardware) -> Iterator[Product]:
         yield Product("engine", node, one, "each that trains has an engine apart beside it")
     elif isinstance(spec, Sample | Eval | Rl) and isinstance(spec.engine, Vllm):
         parallel = ("tensor_parallel", spec.engine.tensor_parallel)
-        yield Product("engine", devices, parallel, "engines are of equal size")
+        if isinstance(spec, Rl):
+            devices = ("devices of a training process", 1)
+            why = "its engine draws on these; with `apart = true` it has GPUs of its own"
+        else:
+            why = "engines are of equal size"
+        yield Product("engine", devices, parallel, why)
 
 
 def _span(stage: Stage, key: str) -> Span:

@@ -130,15 +130,15 @@ def _recipe(args: argparse.Namespace) -> int:
 
 def _sharding_text(recipe: Recipe, args: argparse.Namespace) -> str:
     """Of each training stage what DeepSpeed or FSDP2 is given."""
-    from omr_runtime.train.launch import num_processes
     from omr_runtime.train.sharding import configuration
     from omrlang.schema.sft import Training
+    from omrlang.settle import num_devices
 
     parts = []
     for spec in (stage.spec for stage in recipe.stages):
         if isinstance(spec, Training):
             library, config = configuration(spec)
-            count = num_processes(spec)
+            count = num_devices(spec)
             fact = {"stage": spec.name, "processes": count, "library": library, "config": config}
             head = f"{spec.kind} {spec.name}: {library}, {count} process{'es' * (count > 1)}"
             text = f"{head}\n{json.dumps(config, indent=2)}" if config else head

@@ -29,12 +29,9 @@ from omrlang.flops import passes_a_parameter, passes_of_attention, passes_of_tow
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import engine_apart, num_devices
-from omrlang.types import Gpu, Hardware, Shape
+from omrlang.types import VLLM_AT_ONCE, Gpu, Hardware, Shape
 
 NO_SHAPE = unknown("s", "the model's shape is not declared")
-
-DECODED_AT_ONCE = 256
-"""Sequences that vLLM decodes at once where their cache has room (its default ``max_num_seqs``)."""
 
 
 def start_seconds(kind: str) -> Estimate:
@@ -264,7 +261,7 @@ def _decode_rate(shape: Shape, gpu: Gpu, devices: int, context: Estimate) -> Est
         room: float, cache: float, context: float, weights: float, bandwidth: float,
         reach: float, N: float, peak: float, fixed: float,
     ) -> float:  # fmt: skip
-        width = max(1.0, min(float(DECODED_AT_ONCE), room / (cache * max(context, 1.0))))
+        width = max(1.0, min(float(VLLM_AT_ONCE), room / (cache * max(context, 1.0))))
         read = (weights + width * context * cache) / (bandwidth * reach)
         return width / (max(read, 2 * N * width / (peak / 2)) + fixed)
 
@@ -274,7 +271,7 @@ def _decode_rate(shape: Shape, gpu: Gpu, devices: int, context: Estimate) -> Est
     return derive(
         "tokens/s",
         f"width / (max((weights + width x context x cache) / (bandwidth x reach), 2 N width / (peak / 2)) + fixed),"
-        f" width = min({DECODED_AT_ONCE}, room / (context x cache))",
+        f" width = min({VLLM_AT_ONCE}, room / (context x cache))",
         rate,
         falling=["context", "cache", "weights", "N", "fixed"],
         room=exact(

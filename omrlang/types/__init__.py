@@ -26,6 +26,7 @@ from omrlang.types.expect import (
     Metric,
 )
 from omrlang.types.models import (
+    VLLM_AT_ONCE,
     Engine,
     FolderModel,
     Fresh,
@@ -128,6 +129,7 @@ __all__ = [
     "METRIC_DOCS",
     "METRIC_UNITS",
     "UNITS",
+    "VLLM_AT_ONCE",
     "AdamW",
     "Aggregate",
     "Algorithm",

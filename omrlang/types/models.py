@@ -8,6 +8,9 @@ from pydantic import Field
 
 from omrlang.types.setting import Frozen, Setting
 
+VLLM_AT_ONCE = 256
+"""Sequences that vLLM decodes at once on a GPU where ``max_num_seqs`` does not say, if their cache has room."""
+
 
 class Vllm(Frozen):
     kind: Literal["vllm"] = "vllm"
@@ -16,7 +19,7 @@ class Vllm(Frozen):
     ] = 0.9
     max_num_seqs: Annotated[
         int | None,
-        Setting("sequences decoded at once; none is vLLM's own choice", cls="speed", ge=1),
+        Setting("sequences decoded at once; none is 256, on a CPU 64", cls="speed", ge=1),
     ] = None
     max_num_batched_tokens: Annotated[
         int | None,

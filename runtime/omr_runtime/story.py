@@ -295,9 +295,18 @@ def _made(state: State, reader: Reader, known: dict[str, Stage], row: str) -> It
     for rollout in reader.rollout(row):
         stage = known[rollout["stage"]]
         text = f"rollout at step {rollout['step']:,}: reward {_figure(rollout['reward'])}, advantage {_figure(rollout['advantage'])}"
-        yield Event(
-            stage, 0, f"{text}, {rollout['num_tokens']:,} tokens, finish {rollout['finish']}"
-        )
+        end = f"{rollout['num_tokens']:,} tokens{_older(rollout)}, finish {rollout['finish']}"
+        yield Event(stage, 0, f"{text}, {end}")
+
+
+def _older(rollout: dict[str, Any]) -> str:
+    """By which steps' weights it was drawn, where not by those of its own step alone. An earlier lineage does not know."""
+    first, carried = rollout["first_step"], rollout["carried_tokens"]
+    if first is None or first == rollout["step"]:
+        return ""
+    if carried == rollout["num_tokens"]:
+        return f", drawn by the weights with which step {first:,} began"
+    return f", {carried:,} of them by older weights, at the earliest those with which step {first:,} began"
 
 
 def _sampled(stage: Stage, row: dict[str, Any]) -> str:
@@ -354,7 +363,13 @@ def _used(reader: Reader, known: dict[str, Stage], row: str) -> Iterator[Event]:
     for mark, steps in by_stage.items():
         for step in steps[:_MAX_LISTED]:
             unused = f", left out: {step['left_out']}" if step["left_out"] else ""
-            text = f"{step['num']} rollouts at step {step['step']:,}, mean reward {_figure(step['mean_reward'])}{unused}"
+            first, own = step["first_step"], step["step"]
+            older = (
+                ""
+                if first in (None, own)
+                else f", at the earliest by the weights with which step {first:,} began"
+            )
+            text = f"{step['num']} rollouts at step {own:,}{older}, mean reward {_figure(step['mean_reward'])}{unused}"
             yield Event(known[mark], 5, text)
 
 

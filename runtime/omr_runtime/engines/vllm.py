@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from omr_runtime.chat import tokens_of
 from omr_runtime.engines.asking import answer
@@ -25,9 +26,11 @@ from omr_runtime.engines.protocol import Done, EngineDied, Request, Weights
 from omr_runtime.engines.spread import reload_in_workers
 from omr_runtime.errors import RunError
 from omr_runtime.models import Loaded
-from omrlang.types import Vllm
+from omrlang.types import VLLM_AT_ONCE, Vllm
 
 KV_CACHE_GIB = "2"
+ON_A_CPU = 64
+"""Sequences at once on a CPU, unless the recipe says otherwise."""
 NEEDED = {"smolvlm": ("num2words",)}
 """Packages that a model's processor wants in transformers, by the model's type."""
 SEED_APART = 0x9E3779B97F4A7C15
@@ -88,10 +91,16 @@ def _has_gpu() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class VllmLimits:
-    """What the engine is sized by: the longest prompt with its response, and how many sequences run at once."""
+    """What the engine is sized by: the longest prompt with its response, and how many sequences run at once where the recipe
+    does not say."""
 
     max_length: int
-    max_num_seqs: int = 64
+    max_num_seqs: int | None = None
+
+    def at_once(self, settings: Vllm) -> int:
+        return (
+            settings.max_num_seqs or self.max_num_seqs or (VLLM_AT_ONCE if _has_gpu() else ON_A_CPU)
+        )
 
 
 class VllmEngine:
@@ -106,6 +115,8 @@ class VllmEngine:
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.version = importlib.metadata.version(_distribution())
         settings = settings or Vllm()
+        self.at_once = limits.at_once(settings)
+        self.is_guest = dist.is_initialized()
         self.llm = _start(loaded, precision, limits, settings)
         self.is_spread = settings.tensor_parallel > 1
         self.can_rest = _has_gpu()
@@ -150,7 +161,7 @@ class VllmEngine:
     ) -> bool:
         """Add requests until two batches are in flight; whether any were added."""
         before = len(under_way)
-        while len(under_way) < 2 * self.limits.max_num_seqs:
+        while len(under_way) < 2 * self.at_once:
             entry = next(waiting, None)
             if entry is None:
                 break
@@ -200,9 +211,25 @@ class VllmEngine:
 
     def close(self) -> None:
         """Let go of the engine. vLLM frees its memory when the process ends."""
-        shutdown = getattr(self.llm.llm_engine.engine_core, "shutdown", None)
-        if shutdown is not None:
-            shutdown()
+        core = self.llm.llm_engine.engine_core
+        if self.is_guest:
+            if self.can_rest and not self.is_resting:
+                self.rest()  # the model is still to be written
+            _close_guest(core)
+        elif hasattr(core, "shutdown"):
+            core.shutdown()
+
+
+def _close_guest(core: Any) -> None:
+    """Close an engine among processes that train: shut down as usual it would end their group with its own, and they could not
+    save what they have learned."""
+    from vllm.distributed import destroy_model_parallel
+    from vllm.distributed.parallel_state import get_world_group
+
+    core._finalizer.detach()
+    core.engine_core.model_executor.shutdown()
+    destroy_model_parallel()
+    get_world_group().destroy()
 
 
 def _distribution() -> str:
@@ -226,7 +253,7 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         "model": str(loaded.folder),
         "dtype": "bfloat16" if precision == "bf16" else "float32",
         "max_model_len": limits.max_length,
-        "max_num_seqs": settings.max_num_seqs or limits.max_num_seqs,
+        "max_num_seqs": limits.at_once(settings),
         "enforce_eager": not on_gpu,
         "tensor_parallel_size": settings.tensor_parallel,
         "logprobs_mode": "processed_logprobs",
@@ -234,6 +261,7 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         "disable_log_stats": True,
         "seed": 0,
     }
+    options |= _among_ranks()
     if not on_gpu:
         options |= _cpu_options(limits, settings)
     else:
@@ -246,6 +274,14 @@ def _start(loaded: Loaded, precision: str, limits: VllmLimits, settings: Vllm) -
         raise EngineDied(
             f"vLLM did not start with {loaded.folder}: {_first_line(error)}"
         ) from error
+
+
+def _among_ranks() -> dict[str, Any]:
+    """A rank's engine stands on the rank's own device: left to itself, vLLM takes the first of the machine on each of them. Ranks
+    start their engines together, since all have as much room for keys as the one with the least."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return {}
+    return {"distributed_executor_backend": "external_launcher"}
 
 
 def _cpu_options(limits: VllmLimits, settings: Vllm) -> dict[str, Any]:

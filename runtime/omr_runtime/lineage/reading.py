@@ -101,7 +101,8 @@ class Reader:
     def rollouts_of(self, row: str) -> list[dict[str, Any]]:
         """The rollouts of a prompt row, counted by step."""
         return self.ask(
-            """select stage, step, left_out, count(*) as num, avg(reward) as mean_reward from rollout where "row" = ?
+            """select stage, step, left_out, count(*) as num, avg(reward) as mean_reward, min(first_step) as first_step
+               from rollout where "row" = ?
                group by all order by stage, step, left_out nulls first""",
             row,
         )

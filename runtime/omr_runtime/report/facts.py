@@ -34,6 +34,12 @@ CURVES = {
     "tokens_per_s": "tokens a second",
     "tflops": "model TFLOP/s of a process",
     "mfu": "model FLOPs utilisation",
+    "push_s": "seconds to give the engine weights",
+    "rollout_s": "seconds to draw and score",
+    "reward_s": "seconds of these that wait for scores",
+    "update_s": "seconds to learn",
+    "wait_s": "seconds of waiting for the next rollouts",
+    "step_s": "seconds of a step",
 }
 """Figures of training and what they count, the most telling first; others follow by name."""
 FIRST = 6

@@ -117,6 +117,7 @@ def _kept(rollout: Rollout) -> dict[str, Any]:
         "scored": (scored.value, scored.parts, scored.final_answer),
         "advantage": rollout.advantage,
         "flat": rollout.flat,
+        "versions": list(rollout.versions),
     }
 
 
@@ -132,4 +133,5 @@ def _rollout(kept: dict[str, Any], member: Member, questions: Questions) -> Roll
         Scored(*kept["scored"]),
         kept["advantage"],
         kept["flat"],
+        versions=tuple((step, count) for step, count in kept.get("versions", ())),
     )

@@ -6,7 +6,7 @@ belong to the whole, and are gathered while it computes, so that the output laye
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -98,40 +98,19 @@ def let_go(whole: nn.Module) -> None:
 # ---- whole weights ---------------------------------------------------------------------------------------------------
 
 
-class Whole(Mapping[str, Tensor]):
-    """The weights and buffers of a model that is cut up, each gathered when it is asked for, in the precision of the pass. All
-    ranks must ask for the same ones in the same order."""
+def gathering(precision: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Part of a weight to the whole, in the precision of the pass."""
+    dtype: torch.dtype = getattr(torch, PASS[precision])
 
-    def __init__(self, model: nn.Module, precision: str, device: torch.device) -> None:
-        self._parts: dict[str, Tensor] = model.state_dict(keep_vars=True)
-        self._dtype: torch.dtype = getattr(torch, PASS[precision])
-        self._device = device
+    def gathered(part: Tensor) -> Tensor:
+        own = part.detach()
+        if not isinstance(own, DTensor):
+            return own
+        moved: Any = own.to(dtype).to(device.type)
+        whole: Tensor = moved.full_tensor()
+        return whole
 
-    def __getitem__(self, name: str) -> Tensor:
-        part = self._parts[name].detach()
-        if not isinstance(part, DTensor):
-            return part
-        moved: Any = part.to(self._dtype).to(self._device.type)
-        gathered: Tensor = moved.full_tensor()
-        return gathered
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._parts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def on_host(self, keep: bool) -> dict[str, Tensor]:
-        """All of them on the host, one that has two names once; nothing where they are not to be kept."""
-        found: dict[int, Tensor] = {}
-        for name, part in self._parts.items():
-            if id(part) not in found:
-                gathered = self[name]
-                found[id(part)] = gathered.cpu() if keep else gathered.new_empty(0)
-        return {name: found[id(part)] for name, part in self._parts.items()} if keep else {}
+    return gathered
 
 
 # ---- the optimiser ---------------------------------------------------------------------------------------------------

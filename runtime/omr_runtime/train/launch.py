@@ -14,7 +14,7 @@ from pathlib import Path
 from omr_runtime.errors import RunError
 from omr_runtime.work import Work
 from omrlang.schema.sft import Training
-from omrlang.settle import gpus_a_process
+from omrlang.settle import gpus_a_process, num_devices
 from omrlang.types import Hardware, Zero
 
 MODULE = "omr_runtime.stages"
@@ -22,20 +22,11 @@ TASK = "omr_runtime.train.task"
 """The same as a task of a Slurm step."""
 
 
-def num_processes(spec: Training) -> int:
-    """One process a GPU that no engine has for itself, else the setting ``processes`` (or what a machine without a GPU
-    declares)."""
-    hardware = spec.hardware
-    if hardware is None:
-        return spec.processes
-    return hardware.count if hardware.gpu is None else hardware.count // gpus_a_process(spec)
-
-
 def ranks_of_a_node(spec: Training) -> int:
     """Processes that train on one machine."""
     if spec.hardware is None:
         return spec.processes
-    return num_processes(spec) // per_node_and_nodes(spec.hardware, spec.name)[1]
+    return num_devices(spec) // per_node_and_nodes(spec.hardware, spec.name)[1]
 
 
 def per_node_and_nodes(hardware: Hardware, address: str) -> tuple[int, int]:
@@ -57,7 +48,7 @@ def command(work: Work, work_path: str | Path) -> tuple[list[str], dict[str, str
     """
     spec = work.stage.spec
     assert isinstance(spec, Training), "only training stages are launched here"
-    count, nodes = num_processes(spec), 1
+    count, nodes = num_devices(spec), 1
     if spec.hardware is not None:
         nodes = per_node_and_nodes(spec.hardware, work.stage.address)[1]
     if count == 1 and spec.sharding is None:

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,6 +36,7 @@ from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.optimizer import MasterAdamW, check_installed
 from omr_runtime.train.sharding import deepspeed_config
 from omr_runtime.train.utilisation import cost_of, speed
+from omr_runtime.train.whole import Whole, gathered_by_zero
 from omr_runtime.work import Work
 from omrlang.schema import Rl
 from omrlang.schema.sft import Training
@@ -45,14 +47,21 @@ LossOf: TypeAlias = Callable[[PackedBatch, Tensor, Tensor], Tensor]
 
 MAX_NAMED_ROWS = 5
 
+PATIENCE = timedelta(days=1)
+"""How long ranks wait for one that draws, asks a judge or fetches a model. Who starts them ends all when one ends, so nobody
+waits for the dead; torch itself would give up after 10 minutes on GPUs."""
+
 
 def open_accelerator(spec: Training) -> Accelerator:
     """Join the other processes. To be called before a model or an inference engine is made: an engine in this process
     would otherwise set up torch.distributed for itself. RunError where what the optimiser needs is not installed."""
     check_installed(spec.name, spec.optimizer)
     on_gpu = torch.cuda.is_available() and (spec.hardware is None or spec.hardware.gpu is not None)
+    if on_gpu:
+        _check_gpus(spec.name, int(os.environ.get("LOCAL_RANK", "0")))
     alone = "WORLD_SIZE" not in os.environ
-    handlers = [] if on_gpu or alone else [InitProcessGroupKwargs(backend="gloo")]
+    backend = "nccl" if on_gpu else "gloo"
+    handlers = [] if alone else [InitProcessGroupKwargs(backend=backend, timeout=PATIENCE)]
     if isinstance(spec.sharding, Zero):
         # Without the gloo handler each process believes that it is alone, and never with cpu=True.
         plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(spec))
@@ -65,6 +74,16 @@ def open_accelerator(spec: Training) -> Accelerator:
     )
     set_seed(spec.seed % 2**32)
     return accelerator
+
+
+def _check_gpus(name: str, local_rank: int) -> None:
+    """RunError on a rank for which the machine has no GPU."""
+    there = torch.cuda.device_count()
+    if local_rank >= there:
+        raise RunError(
+            f"{name}: more processes train on this machine than it has GPUs, {there}; "
+            "set `processes`, or the devices of its hardware, to what is there"
+        )
 
 
 def starting_folder(work: Work, spec: Training, accelerator: Accelerator) -> Path:
@@ -100,6 +119,8 @@ class Trainer:
         self.num_ranks = accelerator.num_processes
         self.is_main = accelerator.is_main_process
         self.device = accelerator.device
+        self.version = 0
+        """Grows whenever the weights change."""
         model.train()
         adapters.choose_trained(model, spec)
         self.cost = cost_of(model, spec)
@@ -162,6 +183,7 @@ class Trainer:
         norm = self._sharded_step(lr) if self.engine is not None else self._plain_step(lr, batches)
         if not math.isfinite(norm):
             self._stop("gradient", [id for batch in batches for id in batch.ids])
+        self.version += 1
         return loss, norm
 
     def _backward(
@@ -246,25 +268,26 @@ class Trainer:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """All weights under the names of the transformers model, whole, adapters merged in. Every rank must call it and run
-        it to its end; under ZeRO-3 only the main process gets any, under FSDP each is gathered when its turn comes."""
+        it to its end: of a model that is cut up each is gathered when its turn comes."""
         yield from adapters.merged(self._whole(), self.spec.adapter)
 
     def _whole(self) -> Mapping[str, Tensor]:
-        """All weights as they are trained; under ZeRO-3 on the main process alone, under FSDP on each that asks."""
-        if isinstance(self.spec.sharding, Fsdp):
-            fsdp.let_go(self.scorer)
-            return fsdp.Whole(self.model, self.spec.precision, self.device)
-        if self.spec.sharding is None or not self.spec.sharding.cuts_weights:
+        """All weights as they are trained."""
+        sharding = self.spec.sharding
+        if sharding is None or not sharding.cuts_weights:
             own: dict[str, Tensor] = self.model.state_dict()
             return own
-        whole = self.accelerator.get_state_dict(self.engine) or {}
-        return {name.removeprefix("model."): tensor for name, tensor in whole.items()}
+        if isinstance(sharding, Fsdp):
+            fsdp.let_go(self.scorer)
+            return Whole(self.model, fsdp.gathering(self.spec.precision, self.device))
+        self.engine.optimizer.checkpoint_event_prologue()  # what a pass gathered is let go
+        return Whole(self.model, gathered_by_zero)
 
     def save_model(self, folder: Path) -> None:
         """Write the model in Hugging Face format, from the main process; every rank must call it. Of adapters the model has
         what they come to, and they lie beside it."""
         whole = self._whole()
-        if isinstance(whole, fsdp.Whole):
+        if isinstance(whole, Whole):
             whole = whole.on_host(keep=self.is_main)
         if self.is_main:
             weights = dict(adapters.merged(whole, self.spec.adapter))
@@ -305,6 +328,7 @@ class Trainer:
             self.model.load_state_dict(state["buffers"], strict=False)
             del state
             gc.collect()
+        self.version += 1
         random = folder / f"random-{self.rank}.pt"
         if random.exists():
             _set_random_state(torch.load(random, weights_only=True))

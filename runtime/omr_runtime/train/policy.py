@@ -35,18 +35,20 @@ Reference: TypeAlias = Callable[[], AbstractContextManager[Scorer]]
 
 @dataclass(frozen=True, slots=True)
 class UpdateFigures:
-    """Of one optimiser step, over all ranks. ``rollout_kl`` is the estimated divergence (arXiv 2402.03300, equation 4) of
-    the engine that rolled out from the weights that were trained, ``kl`` that from the reference. ``rollout_weight`` is the
+    """Of one optimiser step, over all ranks. ``clip_fraction`` and ``kl``, the divergence from the reference, are over all
+    tokens that the step's mean is over. The others are over those that were read again, which groups without spread are not
+    where they teach nothing; None where no token was. ``rollout_kl`` is the estimated divergence (arXiv 2402.03300, equation 4)
+    of the engine that rolled out from the weights that were trained. ``rollout_weight`` is the
     mean weight by which ``rollout_correction`` counts a token and ``rollout_weight_capped`` the share at its cap; None without
     it. ``flops`` are those of the passes with a gradient."""
 
     loss: float
     grad_norm: float
     flops: float
-    entropy: float
+    entropy: float | None
     clip_fraction: float
     kl: float
-    rollout_kl: float
+    rollout_kl: float | None
     rollout_weight: float | None
     rollout_weight_capped: float | None
 
@@ -88,10 +90,25 @@ class Policy:
         )
         packed = self._pack(used)
         loss, norm = self.trainer.step(packed, update.loss, lr, self.spec.temperature)
-        told = [*update.sums.tolist(), self.trainer.cost.of(packed)]
-        *figures, weight, capped, flops = self.trainer.total(told)
-        weights = (None, None) if self.spec.rollout_correction is None else (weight, capped)
-        return UpdateFigures(loss, norm, flops, *figures, *weights)
+        read = sum(len(rollout.token_ids) for rollout in used)
+        told = [self.trainer.cost.of(packed), float(read), *update.sums.tolist()]
+        return self._figures(loss, norm, *self.trainer.total(told))
+
+    def _figures(
+        self,
+        loss: float,
+        norm: float,
+        flops: float,
+        read: float,
+        clipped: float,
+        kl: float,
+        *sums: float,
+    ) -> UpdateFigures:
+        """``sums`` are over the ``read`` tokens."""
+        entropy, apart, weight, capped = (total / read if read else None for total in sums)
+        if self.spec.rollout_correction is None:
+            weight = capped = None
+        return UpdateFigures(loss, norm, flops, entropy, clipped, kl, apart, weight, capped)
 
     def _counts(self, groups: Groups) -> Counts:
         """What the step averages over: every rollout whose reward is known, also those of groups that teach nothing,
@@ -197,11 +214,8 @@ class _Update:
         found = [entropy_N.detach(), apart_N]
         if correction is not None and weight_N is not None:
             found += [weight_N, (weight_N >= correction.cap).float()]
-        entropy, apart, *weights = [
-            (x_N * batch.weight).sum().double() / self.counts.num_tokens for x_N in found
-        ]
-        clipped = terms.clipped_low + terms.clipped_high
-        figures = [entropy, clipped, terms.kl, apart, *weights]
+        sums = [(x_N * batch.weight).sum() for x_N in found]
+        figures = [terms.clipped_low + terms.clipped_high, terms.kl, *sums]
         self.sums[: len(figures)] += torch.stack([x.double() for x in figures])
 
     def _old(self, batch: PackedBatch) -> Tensor | None:

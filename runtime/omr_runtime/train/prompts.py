@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omr_runtime.train.batching import order_key
-from omr_runtime.train.launch import num_processes
 from omrlang.schema import Rl
-from omrlang.settle import prompts_asked
+from omrlang.settle import num_devices, prompts_asked
 from omrlang.types import Amount, Descending
 
 
@@ -113,4 +112,4 @@ def prompts_beyond(spec: Rl) -> int:
 
 
 def _whole(amount: Amount, spec: Rl) -> int:
-    return round(amount.value) * (num_processes(spec) if amount.unit.endswith("/ gpu") else 1)
+    return round(amount.value) * (num_devices(spec) if amount.unit.endswith("/ gpu") else 1)

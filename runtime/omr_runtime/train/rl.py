@@ -17,7 +17,6 @@ from omr_runtime.shortage import in_step
 from omr_runtime.store import ImageStore
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
 from omr_runtime.train.fill import UNFINISHED, Batch, reason_unused
-from omr_runtime.train.launch import num_processes
 from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder, where_to_load
 from omr_runtime.train.metrics import RunLog
 from omr_runtime.train.policy import Policy, UpdateFigures, open_policy
@@ -33,6 +32,7 @@ from omr_runtime.verify.asking import cascade_for
 from omr_runtime.verify.reward import Reward
 from omr_runtime.work import Work, finish, read_rows
 from omrlang.schema import Rl
+from omrlang.settle import num_devices
 
 TOO_LONG = "prompt_too_long"
 
@@ -135,7 +135,7 @@ def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints, stop: Stop) -
             _look(run, rollouts, watcher)
         for step in range(run.totals["step"], run.prompts.num_steps):
             with in_step(step + 1, run.prompts.num_steps):
-                asked = _step(run, step, supply, policy, stop)
+                asked = _step(run, step, rollouts, supply, policy, stop)
                 _look(run, rollouts, watcher)
             asked = asked and step + 1 < run.prompts.num_steps
             if asked or _saves(run, step + 1):
@@ -169,8 +169,7 @@ def _look(run: Run, rollouts: Rollouts, watcher: Watcher | None) -> None:
     step = run.totals["step"]
     if watcher is None or not watcher.is_due(step):
         return
-    if step > 0:
-        rollouts.refresh(run.trainer)
+    rollouts.refresh(run.trainer)
     found = watcher.look(rollouts)
     run.log.figures(step, found)
     shown = {name.removeprefix(f"{WATCHED}/"): value for name, value in found.items()}
@@ -186,9 +185,12 @@ def _log_too_long(run: Run) -> None:
         run.log.add("verdict", [verdict])
 
 
-def _step(run: Run, step: int, supply: Supply, policy: Policy, stop: Stop) -> bool:
+def _step(
+    run: Run, step: int, rollouts: Rollouts, supply: Supply, policy: Policy, stop: Stop
+) -> bool:
     """Make the updates of one batch of rollouts; whether any rank was asked to stop meanwhile."""
     trainer, first, start = run.trainer, run.totals["asked"], time.perf_counter()
+    pushed = rollouts.push_s
     batch = supply.batch(step, first)
     supply.begin(step + 1, first + batch.num_asked)
     begun = time.perf_counter()
@@ -203,6 +205,7 @@ def _step(run: Run, step: int, supply: Supply, policy: Policy, stop: Stop) -> bo
         "prompts": batch.num_asked,
         "spread_share": batch.num_teaching / max(1, batch.num_judged),
         "tokens_per_s": metrics["tokens"] / (end - start),
+        "push_s": rollouts.push_s - pushed,
         "rollout_s": batch.rollout_s,
         "reward_s": batch.reward_s,
         "update_s": learned - begun,
@@ -260,8 +263,8 @@ def _figures(trainer: Trainer, batch: Batch, updates: Sequence[UpdateFigures]) -
             what = name.removeprefix("num known ")
             metrics[what] = total[f"sum {what}"] / total[name]
     for name in MEANS:
-        values = [getattr(update, name) for update in updates]
-        if None not in values:
+        values = [value for update in updates if (value := getattr(update, name)) is not None]
+        if values:
             metrics[name] = sum(values) / len(values)
     return metrics
 
@@ -307,6 +310,6 @@ def _summary(run: Run) -> dict[str, Any]:
         "tokens": int(totals["tokens"]),
         "mean_response_tokens": totals.get("response_tokens"),
         "spread_share": totals["teaching"] / max(1, totals["judged"]),
-        "rates": {f"rl/{name}/{num_processes(spec)}": rate},
+        "rates": {f"rl/{name}/{num_devices(spec)}": rate},
         "metrics": metrics | {name: totals.get(name) for name in kept} | watched,
     }

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-import torch.distributed as dist
 from accelerate.utils import set_seed
-from torch import Tensor
 
 from omr_runtime import chat
 from omr_runtime.engines.asking import placeholders, response_of
@@ -101,34 +100,30 @@ class Questions:
 @dataclass(slots=True)
 class Rollouts:
     """A roller and how it comes by weights: ``shares`` is true where it generates with the trainer's own, and ``let_rest`` has it
-    leave the device's memory to the trainer until it is given new ones. Once ``given_up`` is set nobody wants what it draws."""
+    leave the device's memory to the trainer until it is given new ones. It begins with those that training starts from. Once
+    ``given_up`` is set nobody wants what it draws. ``push_s`` is how long giving it weights has taken so far."""
 
     roller: Roller
     shares: bool
     let_rest: Callable[[], None] | None = None
     given_up: threading.Event = field(default_factory=threading.Event)
+    push_s: float = 0.0
+    _version: int | None = 0
 
     def refresh(self, trainer: Trainer) -> None:
-        """Give the roller the trainer's present weights. Every rank must call it."""
-        if not self.shares:
-            self.roller.update_weights(everyones_weights(trainer))
+        """Give the roller the trainer's present weights, unless it has them. Every rank must call it."""
+        if self.shares or self._version == trainer.version:
+            return
+        start = time.perf_counter()
+        self.roller.update_weights(trainer.weights())
+        self._version = trainer.version
+        self.push_s += time.perf_counter() - start
 
     def rest(self) -> None:
         """Nothing is drawn before the next ``refresh``."""
         if self.let_rest is not None:
             self.let_rest()
-
-
-def everyones_weights(trainer: Trainer) -> Iterable[tuple[str, Tensor]]:
-    """All weights on every rank: under ZeRO-3 only the main process holds them whole, and hands them on."""
-    sharding = trainer.spec.sharding
-    all_have_them = not isinstance(sharding, Zero) or not sharding.cuts_weights
-    if all_have_them or trainer.num_ranks == 1:
-        return trainer.weights()
-    box: list[Any] = [list(trainer.weights())]
-    dist.broadcast_object_list(box, src=0)
-    found: list[tuple[str, Tensor]] = box[0]
-    return found
+            self._version = None
 
 
 def open_rollouts(spec: Rl, trainer: Trainer, loaded: Loaded, longest: int) -> Rollouts:
@@ -145,20 +140,25 @@ def open_rollouts(spec: Rl, trainer: Trainer, loaded: Loaded, longest: int) -> R
             reason = refusal(loaded)
             if reason is not None:
                 raise RunError(f"{spec.name}: {reason}")
-            return _with_vllm(spec, loaded, longest)
+            return _with_vllm(spec, trainer, loaded, longest)
         case Transformers():
             return _with_transformers(spec, trainer, loaded, spec.engine.batch)
         case None:
             if refusal(loaded) is None:
-                return _with_vllm(spec, loaded, longest)
+                return _with_vllm(spec, trainer, loaded, longest)
             return _with_transformers(spec, trainer, loaded, SHARED_BATCH)
 
 
-def _with_vllm(spec: Rl, loaded: Loaded, longest: int) -> Rollouts:
-    settings = spec.engine if isinstance(spec.engine, Vllm) else None
+def _with_vllm(spec: Rl, trainer: Trainer, loaded: Loaded, longest: int) -> Rollouts:
+    settings = spec.engine if isinstance(spec.engine, Vllm) else Vllm()
     limits = VllmLimits(longest)
-    if settings is not None and settings.apart:
+    if settings.apart:
         rollouts = Rollouts(vllm_apart(spec, loaded, settings, limits), shares=False)
+    elif settings.tensor_parallel > 1 and trainer.num_ranks > 1:
+        raise RunError(
+            f"{spec.name}: {trainer.num_ranks} processes train, and an engine in each would be spread over the GPUs of "
+            f"{settings.tensor_parallel}; `apart = true` gives each engine GPUs of its own"
+        )
     else:
         engine = VllmEngine(loaded, spec.precision, limits, settings)
         rest = engine.rest if engine.can_rest and not spec.behind else None

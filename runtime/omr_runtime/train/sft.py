@@ -20,7 +20,6 @@ from omr_runtime.shortage import in_step
 from omr_runtime.store import ImageStore
 from omr_runtime.train.batching import PackedBatch, PackPlan, Sample, make_sample, steps_of
 from omr_runtime.train.checkpoint import Checkpoints, default_interval, open_checkpoints
-from omr_runtime.train.launch import num_processes
 from omr_runtime.train.loop import Trainer, open_accelerator, starting_folder, where_to_load
 from omr_runtime.train.losses import cross_entropy
 from omr_runtime.train.metrics import RunLog
@@ -28,6 +27,7 @@ from omr_runtime.train.schedule import learning_rate
 from omr_runtime.train.stopping import Stop, listening, stopped
 from omr_runtime.work import Work, finish, read_rows
 from omrlang.schema import Sft
+from omrlang.settle import num_devices
 from omrlang.types import Prompt
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def plan_steps(ids: Sequence[str], lengths: Sequence[int], spec: Sft) -> Steps:
 def batch_units(spec: Sft) -> int:
     """Packs or rows of one optimiser step, over all processes."""
     per_process = spec.batch.unit == "packs / gpu"
-    return round(spec.batch.value) * (num_processes(spec) if per_process else 1)
+    return round(spec.batch.value) * (num_devices(spec) if per_process else 1)
 
 
 def train(work: Work) -> None:
@@ -277,6 +277,6 @@ def _summary(spec: Sft, totals: dict[str, Any], num_in: int) -> dict[str, Any]:
     return {
         "num_in": num_in,
         "tokens": int(totals["tokens"]),
-        "rates": {} if rate is None else {f"sft/{name}/{num_processes(spec)}": rate},
+        "rates": {} if rate is None else {f"sft/{name}/{num_devices(spec)}": rate},
         "metrics": metrics,
     }

@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
@@ -85,10 +85,9 @@ class InTurn:
         self._drawing = drawing
 
     def batch(self, step: int, first: int) -> Batch:
-        drawing, start = self._drawing, time.perf_counter()
-        waited = drawing.reward.waited_s
-        if step > 0:
-            drawing.rollouts.refresh(drawing.trainer)
+        drawing = self._drawing
+        drawing.rollouts.refresh(drawing.trainer)
+        start, waited = time.perf_counter(), drawing.reward.waited_s
 
         def take(asked: int, count: int) -> Sequence[Member]:
             return drawing.prompts.take(first, first + asked, count)
@@ -129,10 +128,9 @@ class Oversampled:
         self._groups: list[UnderWay] = []
 
     def batch(self, step: int, first: int) -> Batch:
-        drawing, start = self._drawing, time.perf_counter()
-        waited = drawing.reward.waited_s
-        if step > 0:
-            drawing.rollouts.refresh(drawing.trainer)
+        drawing = self._drawing
+        drawing.rollouts.refresh(drawing.trainer)
+        start, waited = time.perf_counter(), drawing.reward.waited_s
         num_new = self._begin(step, first)
         share = prompts_of_step(drawing.spec) // drawing.trainer.num_ranks
         wanted = min(share, len(self._groups))
@@ -220,8 +218,7 @@ class OneAhead:
         if step >= drawing.prompts.num_steps:
             return
         trainer = drawing.trainer
-        if step > 1:  # before, the trainer has the weights that the engine began with
-            drawing.rollouts.refresh(trainer)
+        drawing.rollouts.refresh(trainer)
         members = drawing.prompts.take(first, first, prompts_of_step(drawing.spec))
         mine = members[trainer.rank :: trainer.num_ranks]
         thread = _Thread(lambda: drawing.roll(mine, step), drawing.reward, trainer.device)
@@ -232,7 +229,7 @@ class OneAhead:
             return
         (step, members, thread), self._under_way = self._under_way, None
         drawing, groups = self._drawing, thread.result()
-        batch = one_round(drawing.spec, drawing.trainer, members, groups)
+        batch = one_round(drawing.spec, drawing.trainer, members, drawn_behind(groups, step))
         batch.rollout_s, batch.reward_s = thread.rollout_s, thread.reward_s
         self._ready = step, batch
 
@@ -249,6 +246,14 @@ class OneAhead:
         if self._under_way is not None:
             self._drawing.rollouts.given_up.set()
             self._under_way[2].wait()
+
+
+def drawn_behind(groups: Sequence[Group], step: int) -> list[Group]:
+    """The groups that step ``step`` (from 0) learns from, with who drew them: the weights with which the step before began."""
+    return [
+        [replace(one, versions=((max(1, step), len(one.token_ids)),)) for one in group]
+        for group in groups
+    ]
 
 
 class _Thread:
