@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_rl import launch, rl_spec, rl_work, table, weights
+from test_rl import launch, metric, rl_spec, rl_work, table, weights
 from training_parts import drawn_rows, fresh_folder
 
 from omr_runtime.engines.apart.engine import EngineApart
@@ -37,10 +37,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def work_of(state: Path, base: Path, *, apart: bool, steps: int = 4, behind: int = 0) -> Work:
+def work_of(
+    state: Path, base: Path, *, apart: bool, steps: int = 4, behind: int = 0, processes: int = 1
+) -> Work:
     spec = rl_spec(
         steps=steps,
         behind=behind,
+        processes=processes,
         engine=Vllm(apart=apart),
         precision="bf16",
         lr=Constant(peak=3e-3),
@@ -67,6 +70,26 @@ def test_it_draws_and_learns_what_it_does_in_the_trainers_process(
         assert theirs["mean_logprob"] == pytest.approx(mine["mean_logprob"], abs=1e-3)
     for name, tensor in weights(here).items():
         torch.testing.assert_close(weights(there)[name], tensor, atol=1e-3, rtol=0)
+
+
+def test_two_processes_have_an_engine_each(tmp_path: Path, base: Path) -> None:
+    """Inside or apart: each draws for its own process, is given that one's weights, and the model is saved at the end."""
+    here, there = (
+        work_of(tmp_path / name, base, apart=apart, steps=3, processes=2)
+        for name, apart in (("here", False), ("there", True))
+    )
+    for work in (here, there):
+        launch(work)
+        assert weights(work)
+        found = metric(work, "rollout_kl")
+        assert found
+        assert max(found) < 5e-3, "each engine has the weights that are trained"
+    key = ("step", "row", "sample_index", "response", "num_tokens", "reward")
+    one, other = (
+        [[line[k] for k in key] for line in table(work, "rollout")] for work in (here, there)
+    )
+    assert len(one) == 3 * 4 * 4
+    assert one == other
 
 
 def greedy(folder: Path, tensor_parallel: int, push: Path | None) -> list[Sampled]:
