@@ -248,14 +248,8 @@ def test_other_algorithms_run(tmp_path: Path, base: Path, algorithm: Grpo | DrGr
         assert parts.get(OVERLONG) == (None if over is None else -max(0.0, over))
 
 
-def test_what_the_engine_draws_is_weighed_and_told(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An engine that tells half of each probability: its tokens count twice, or what the cap allows."""
-    work = made(tmp_path / "same", base, steps=2, rollout_correction=TokenTruncated())
-    rl.train(work)
-    assert metric(work, "rollout_weight") == pytest.approx([1.0, 1.0], abs=1e-4)
-    assert metric(work, "rollout_weight_capped") == [0.0, 0.0]
+def tell_half(patch: pytest.MonkeyPatch) -> None:
+    """The engine tells half of each token's probability."""
     draw_all = rollout.draw_all
 
     def halved(*given: Any) -> list[Drawn]:
@@ -264,7 +258,18 @@ def test_what_the_engine_draws_is_weighed_and_told(
             one.sampled.logprobs[:] = [x - math.log(2) for x in one.sampled.logprobs]
         return drawn
 
-    monkeypatch.setattr(rollout, "draw_all", halved)
+    patch.setattr(rollout, "draw_all", halved)
+
+
+def test_what_the_engine_draws_is_weighed_and_told(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that tells half of each probability: its tokens count twice, or what the cap allows."""
+    work = made(tmp_path / "same", base, steps=2, rollout_correction=TokenTruncated())
+    rl.train(work)
+    assert metric(work, "rollout_weight") == pytest.approx([1.0, 1.0], abs=1e-4)
+    assert metric(work, "rollout_weight_capped") == [0.0, 0.0]
+    tell_half(monkeypatch)
     for cap, mean, share in ((4.0, 2.0, 0.0), (1.5, 1.5, 1.0)):
         changes = {"minibatch": Amount(value=2, unit="prompts")} if cap == 4 else {}
         spec = TokenTruncated(cap=cap)
@@ -281,15 +286,7 @@ def test_groups_that_are_not_read_dilute_no_mean(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine that tells half of each probability: each token that is read is as far from the trainer and counts twice."""
-    draw_all = rollout.draw_all
-
-    def halved(*given: Any) -> list[Drawn]:
-        drawn = draw_all(*given)
-        for one in drawn:
-            one.sampled.logprobs[:] = [x - math.log(2) for x in one.sampled.logprobs]
-        return drawn
-
-    monkeypatch.setattr(rollout, "draw_all", halved)
+    tell_half(monkeypatch)
     # Responses of one token are often as long as each other.
     settings: dict[str, Any] = {"group": 2, "max_response": 1, "lr": Constant(peak=1e-6)}
     work = made(tmp_path, base, rollout_correction=TokenTruncated(cap=4.0), **settings)

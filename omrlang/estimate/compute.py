@@ -39,6 +39,18 @@ def start_seconds(kind: str) -> Estimate:
     return guess(assumptions.START_S[kind], "s", f"start of a process ({kind})")
 
 
+def seconds_at(rows: Estimate, rate: Estimate) -> Estimate:
+    """Time of rows through a program."""
+    return derive(
+        "s",
+        "rows / rows a second",
+        lambda rows, rate: rows / rate,
+        falling=["rate"],
+        rows=rows,
+        rate=rate,
+    )
+
+
 def of_shape(shape: Shape, value: float, unit: str, formula: str) -> Estimate:
     """A number that follows from a model's shape, as good as the shape."""
     return exact(value, unit, origin_of(shape), formula)

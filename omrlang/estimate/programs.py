@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import assert_never
 
 from omrlang.estimate import assumptions
-from omrlang.estimate.compute import start_seconds
+from omrlang.estimate.compute import seconds_at, start_seconds
 from omrlang.estimate.near import near_seconds
 from omrlang.estimate.passing import Pass
-from omrlang.estimate.ranges import added, derive
+from omrlang.estimate.ranges import added
 from omrlang.estimate.rows import Flow, Past, filter_rows, guess, measured, mix_rows, source_rows
 from omrlang.estimate.stage_costs import NO_TOKENS, stage_costs
 from omrlang.estimate.tokens import pixels, question_tokens, source_response
@@ -23,14 +23,7 @@ def of_program(stage: Lowered, spec: Source | Mix | Filter, before: Past, walk: 
     flow = measured(flow, before)
     walk.flows[spec.name] = flow
     rate = guess(_rows_a_second(spec), "rows/s", "through a program on this machine")
-    work = derive(
-        "s",
-        "rows / rows a second",
-        lambda rows, rate: rows / rate,
-        falling=["rate"],
-        rows=rows_in,
-        rate=rate,
-    )
+    work = seconds_at(rows_in, rate)
     parts = {"start": start_seconds("light"), "work": work}
     if isinstance(spec, Filter | Mix) and isinstance(spec.unique, Near):
         parts |= near_seconds(spec.unique, rows_in)

@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import replace
 
 from omrlang.estimate import assumptions
-from omrlang.estimate.compute import sample_seconds, start_seconds
+from omrlang.estimate.compute import sample_seconds, seconds_at, start_seconds
 from omrlang.estimate.judges import token_dollars
 from omrlang.estimate.passing import Pass, like_seconds, rows_together
 from omrlang.estimate.probed import own_probe, probed_peak, probed_tokens
@@ -112,14 +112,7 @@ def _writing_time(
         rate = guess(assumptions.SCRIPTED_ROWS_PER_S, "rows/s", "a program writes")
         return {
             "start": start_seconds("light"),
-            "write": derive(
-                "s",
-                "rows / rows a second",
-                lambda rows, rate: rows / rate,
-                falling=["rate"],
-                rows=rows,
-                rate=rate,
-            ),
+            "write": seconds_at(rows, rate),
         }
     if engine == "openai" and hardware is None:
         return {
