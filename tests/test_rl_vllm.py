@@ -29,7 +29,8 @@ def test_pushed_weights_keep_engine_and_trainer_together(
     rollouts = table(work, "rollout")
     assert len(rollouts) == 4 * 4 * 4
     apart = metric(work, "rollout_kl")
-    assert len(apart) == 4
+    # A step all of whose groups lack spread reads none, and has no such figure.
+    assert len(apart) == sum(flat < 4 for flat in metric(work, "zero_variance_groups")) > 0
     assert max(apart) < 5e-3
     by_step = [
         sum(line["mean_logprob"] for line in rollouts if line["step"] == step) for step in (1, 4)
