@@ -168,15 +168,15 @@ def test_new_weights_are_drawn_with(opened: Opened) -> None:
 
 
 def test_a_model_never_stands_there_a_second_time() -> None:
-    """256 MiB go over in halves of one."""
+    """512 MiB go over in halves of one, a tensor of 8 at a time; what an allocator keeps of those that are gone differs by machine."""
     one = 2**20
     engine = EngineApart(scripted_roller.Forgets, {"PYTHONPATH": PATH}, one)
     try:
         before = drawn(engine, asks(1))[0].token_ids[0]
         engine.update_weights(
-            (str(n), torch.full((8 * one,), n, dtype=torch.uint8)) for n in range(32)
+            (str(n), torch.full((8 * one,), n, dtype=torch.uint8)) for n in range(64)
         )
-        assert drawn(engine, asks(1))[0].token_ids[0] - before < 32 * one
+        assert drawn(engine, asks(1))[0].token_ids[0] - before < 64 * one
     finally:
         engine.close()
 

@@ -371,9 +371,9 @@ def test_parquet_rows_are_counted_in_the_footer(tmp_path: Path) -> None:
 def test_cost_of_planning_grows_with_the_stages_and_not_with_their_square() -> None:
     def seconds(num: int) -> float:
         specs = [made.puzzles(), *(made.questions(name=f"mix_{n}") for n in range(num))]
-        start = time.perf_counter()
+        start = time.process_time()
         planned(*specs)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds(50)
     assert seconds(2000) < 40 * max(seconds(200), 0.02)
