@@ -211,7 +211,8 @@ def rl(out: Out) -> None:
     maker, drawn = Maker(size), lengths(PROMPTS * GROUP, MEDIAN, SIGMA, MOST)
     prompts = [maker.tokens(PROMPT_TOKENS) for _ in range(PROMPTS)]
     trainer = open_trainer(build(size), spec_of("rl", BUDGET, True))
-    (mine,) = micro_batches([PROMPT_TOKENS + n for n in drawn], BUDGET, 1)
+    tokens = [PROMPT_TOKENS + n for n in drawn]
+    (mine,) = micro_batches(tokens, tokens, BUDGET, 1)
     samples = [_rollout(maker, i, prompts[i // GROUP], n, n) for i, n in enumerate(drawn)]
     packed = [pack([samples[i] for i in one]).to(DEVICE) for one in mine]
     width = max(drawn)
@@ -241,7 +242,8 @@ def _shared(samples: Sequence[Sample]) -> list[PackedBatch]:
     """As `Policy` packs them: the prompt of a group stands once in a batch."""
     grouped = [replace(s, group=f"g{i // GROUP}") for i, s in enumerate(samples)]
     units = [[grouped[i] for i in unit] for unit in together(grouped, BUDGET)]
-    (mine,) = micro_batches([shared_tokens(unit) for unit in units], BUDGET, 1)
+    tokens = [shared_tokens(unit) for unit in units]
+    (mine,) = micro_batches(tokens, tokens, BUDGET, 1)
     return [pack([sample for k in one for sample in units[k]]).to(DEVICE) for one in mine]
 
 

@@ -136,15 +136,17 @@ def omr_update(setting: Setting) -> dict[str, float]:
     spec = _spec(setting)
     loaded = loaded_model(setting)
     trainer = Trainer(open_accelerator(spec), loaded.model, spec)
-    policy = open_policy(spec, trainer, loaded)
     prompts, completions = drawn(setting)
+    asks = {f"p{number}": Ask(ids, ()) for number, ids in enumerate(prompts)}
+    policy = open_policy(spec, trainer, loaded, asks.__getitem__)
 
     def group(number: int) -> list[Rollout]:
         at = number * setting.group
         mine = completions[at : at + setting.group]
         rewards = [reward_of(one) for one in mine]
         advantages = group_advantages(rewards, True).values
-        row, ask = {"id": f"p{number}"}, Ask(prompts[number], ())
+        row = {"id": f"p{number}"}
+        ask = asks[row["id"]]
         return [
             Rollout(row, i, ask, ids, [0.0] * len(ids), True, "", Scored(reward, {}, None), advantage, False)
             for i, (ids, reward, advantage) in enumerate(zip(mine, rewards, advantages, strict=True))

@@ -79,7 +79,7 @@ def reference(work: Work, base: Path) -> tuple[list[Batch], dict[str, torch.Tens
     questions = Questions(rows, loaded, spec, ImageStore(Path(work.state)))
     prompts = plan_prompts([row["id"] for row in rows], questions.lengths(trainer), spec)
     rollouts = Rollouts(TransformersEngine(older, 64), shares=False)
-    policy = open_policy(spec, trainer, loaded)
+    policy = open_policy(spec, trainer, loaded, questions.ask_of)
     batches: list[Batch] = []
     with Reward(cascade_for(work, spec.reward, spec.prompt, 1)) as reward:
         before = {name: tensor.clone() for name, tensor in trainer.weights()}

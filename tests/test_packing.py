@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -333,15 +334,32 @@ def test_bins_hold_all_and_keep_to_their_size(lengths: list[int]) -> None:
 def test_ranks_get_as_many_micro_batches_and_all_rows(
     lengths: list[int], ranks: int, budget: int
 ) -> None:
-    parts = micro_batches(lengths, budget, ranks)
-    assert len({len(part) for part in parts}) == 1
+    costs = [float(length**2) for length in lengths]
+    parts = micro_batches(lengths, costs, budget, ranks)
+    fewest = len(first_fit_decreasing(lengths, max(budget, *lengths)))
+    assert {len(part) for part in parts} == {-(-fewest // ranks)}
     assert sorted(i for part in parts for one in part for i in one) == list(range(len(lengths)))
+    sizes = [sum(lengths[i] for i in one) for part in parts for one in part]
+    assert max(sizes) <= max(budget, *lengths)
 
 
-def test_ranks_are_balanced() -> None:
-    parts = split_by_cost([9.0, 1.0, 1.0, 8.0, 7.0, 6.0], 2)
-    sums = [sum([9.0, 1.0, 1.0, 8.0, 7.0, 6.0][i] for i in part) for part in parts]
-    assert max(sums) <= 17
+def test_ranks_and_each_of_their_micro_batches_cost_alike() -> None:
+    """Rows with a long tail of lengths on 8 ranks; filled one after another, the last micro-batches would be nearly empty."""
+    rng = random.Random(3)
+    lengths = [min(4_000, round(rng.lognormvariate(6, 1))) for _ in range(512)]
+    costs = [length * (1 + length / 16_384) for length in lengths]
+    parts = micro_batches(lengths, costs, 8_192, 8)
+    of_ranks = [[sum(costs[i] for i in one) for one in part] for part in parts]
+    assert len(of_ranks[0]) > 1
+    for met in zip(*of_ranks, strict=True):
+        assert max(met) < 1.02 * min(met)
+
+
+def test_no_part_holds_more_than_its_capacity() -> None:
+    assert split_by_cost([9.0, 1.0, 1.0, 8.0, 7.0, 6.0], [1] * 6, 2, 3) == [[0, 5, 1], [3, 4, 2]]
+    assert split_by_cost([9.0, 5.0, 1.0], [3, 2, 1], 2, 3) == [[0], [1, 2]]
+    assert split_by_cost([9.0, 5.0, 1.0], [3, 2, 2], 2, 3) is None
+    assert split_by_cost([], [], 2, 3) == [[], []]
 
 
 def _plan(num: int = 50) -> PackPlan:

@@ -238,32 +238,43 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     return bins
 
 
-def cost(num_tokens: int) -> float:
-    """Relative cost of a sample: linear layers plus the attention that grows with its square."""
-    return num_tokens + num_tokens * num_tokens / 8192
-
-
-def split_by_cost(costs: Sequence[float], num_parts: int) -> list[list[int]]:
-    """Indices in ``num_parts`` parts of like total cost: dearest first, each to the cheapest part so far."""
+def split_by_cost(
+    costs: Sequence[float], sizes: Sequence[int], num_parts: int, capacity: int
+) -> list[list[int]] | None:
+    """Indices in ``num_parts`` parts of like total cost, none of which holds more than ``capacity``: dearest first, each to the cheapest
+    part with room for its size. None where one finds no room."""
     parts: list[list[int]] = [[] for _ in range(num_parts)]
-    totals = [0.0] * num_parts
+    totals, room = np.zeros(num_parts), np.full(num_parts, capacity)
     for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
-        cheapest = min(range(num_parts), key=lambda p: (totals[p], len(parts[p]), p))
-        parts[cheapest].append(i)
-        totals[cheapest] += costs[i]
-    return [sorted(part) for part in parts]
+        has_room = room >= sizes[i]
+        if not has_room.any():
+            return None
+        at = int(np.where(has_room, totals, np.inf).argmin())
+        parts[at].append(i)
+        totals[at] += costs[i]
+        room[at] -= sizes[i]
+    return parts
 
 
-def micro_batches(lengths: Sequence[int], budget: int, num_ranks: int) -> list[list[list[int]]]:
-    """For each rank its micro-batches as lists of indices, each of at most ``budget`` tokens (one sample may be longer).
+def micro_batches(
+    lengths: Sequence[int], costs: Sequence[float], budget: int, num_ranks: int
+) -> list[list[list[int]]]:
+    """For each rank its micro-batches as lists of indices, each of at most ``budget`` tokens (one sample may be longer); dearest first,
+    since under sharding ranks meet at each.
 
-    Every rank gets the same number of micro-batches, since ranks meet at each under sharding: an empty one stands for
-    a dummy.
+    Every rank gets the same number, the fewest that hold all: an empty one stands for a dummy. Among several ranks they are
+    not filled one after another, but of like cost.
     """
-    bins = first_fit_decreasing(lengths, max(budget, max(lengths, default=0)))
-    parts = split_by_cost([sum(cost(lengths[i]) for i in one) for one in bins], num_ranks)
-    most = max(len(part) for part in parts)
-    return [[bins[k] for k in part] + [[]] * (most - len(part)) for part in parts]
+    capacity = max(budget, max(lengths, default=0))
+    bins = first_fit_decreasing(lengths, capacity)
+    if num_ranks == 1:
+        return [bins]
+    each = -(-len(bins) // num_ranks)
+    bins = split_by_cost(costs, lengths, each * num_ranks, capacity) or bins
+    totals = [sum(costs[i] for i in one) for one in bins]
+    parts = split_by_cost(totals, [1] * len(bins), num_ranks, each)
+    assert parts is not None, "as many places as bins"
+    return [[bins[k] for k in part] + [[]] * (each - len(part)) for part in parts]
 
 
 def together(samples: Sequence[Sample], budget: int) -> list[list[int]]:

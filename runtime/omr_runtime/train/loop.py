@@ -153,7 +153,8 @@ class Trainer:
 
     def assign(self, lengths: Sequence[int], budget: int) -> list[list[int]]:
         """This rank's micro-batches of a step, as indices of ``lengths``; as many as every other rank has."""
-        return micro_batches(lengths, budget, self.num_ranks)[self.rank]
+        costs = [self.cost.of_text(length) for length in lengths]
+        return micro_batches(lengths, costs, budget, self.num_ranks)[self.rank]
 
     def pack(self, samples: Sequence[Sample]) -> PackedBatch:
         """One micro-batch on this process's device; a dummy without samples."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from omr_runtime.models import Loaded
 from omr_runtime.train.advantage import leaves_out_flat_groups, needs_flat_groups
-from omr_runtime.train.batching import PackedBatch, micro_batches, shared_tokens, together
+from omr_runtime.train.batching import PackedBatch
 from omr_runtime.train.logprobs import Scorer
 from omr_runtime.train.loop import Trainer
 from omr_runtime.train.losses import (
@@ -23,6 +23,7 @@ from omr_runtime.train.losses import (
     truncated_weights,
 )
 from omr_runtime.train.rollout import Rollout, every, load_whole
+from omr_runtime.train.share import AskOf, Learned, share_out
 from omrlang.schema import Rl
 from omrlang.settle import pass_tokens, ratio_to_engine, response_norm
 
@@ -54,12 +55,26 @@ class UpdateFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What this rank trains of an update, and what all ranks' losses are divided by."""
+
+    counts: Counts
+    micro_batches: Sequence[Sequence[Learned]]
+
+    @property
+    def by_name(self) -> dict[str, Learned]:
+        return {one.sample.id: one for batch in self.micro_batches for one in batch}
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """The trainer, and the frozen reference where the recipe weights the divergence from it."""
+    """The trainer, the frozen reference where the recipe weights the divergence from it, and the prompts of rollouts that another
+    rank drew."""
 
     spec: Rl
     trainer: Trainer
     reference: Reference | None
+    ask_of: AskOf
 
     def update(self, batches: Sequence[Groups], lr: float) -> list[UpdateFigures]:
         """One optimiser step for each of this rank's ``batches``, with ratios r = p / p_old of the policy that is trained.
@@ -71,26 +86,32 @@ class Policy:
         ``rollout_correction`` beside it the two roles of p_old are apart: the clip range holds r = p / p_old for the policy at
         the step's begin, and each token counts min(p_old / q, cap) times (decoupled PPO: Hilton et al., arXiv 2110.00641,
         section 2; for language models AReaL, arXiv 2505.24298, section 5.2)."""
+        shares = [self._share(groups) for groups in batches]
         old: LogProbs | None = None
         if ratio_to_engine(self.spec):
-            old = self._drawn_logprobs(batches)
+            old = self._drawn_logprobs(shares)
         elif len(batches) > 1:
-            old = self._old_logprobs(batches)
-        return [self._update(groups, lr, old) for groups in batches]
+            old = self._old_logprobs(shares)
+        return [self._update(share, lr, old) for share in shares]
 
-    def _drawn_logprobs(self, batches: Sequence[Groups]) -> LogProbs:
+    def _share(self, groups: Groups) -> Share:
+        trainer, budget = self.trainer, pass_tokens(self.spec)
+        mine = share_out(_used(groups, self.spec), trainer, self.ask_of, budget)
+        return Share(self._counts(groups), mine)
+
+    def _drawn_logprobs(self, shares: Sequence[Share]) -> LogProbs:
         device = self.trainer.device
-        used = [rollout for groups in batches for rollout in _used(groups, self.spec)]
-        return {one.name: torch.tensor(one.logprobs, device=device) for one in used}
+        return {
+            name: torch.tensor(one.logprobs, device=device)
+            for share in shares
+            for name, one in share.by_name.items()
+        }
 
-    def _update(self, groups: Groups, lr: float, old: LogProbs | None) -> UpdateFigures:
-        used = _used(groups, self.spec)
-        update = _Update(
-            self, {rollout.name: rollout for rollout in used}, self._counts(groups), old
-        )
-        packed = self._pack(used)
+    def _update(self, share: Share, lr: float, old: LogProbs | None) -> UpdateFigures:
+        update = _Update(self, share, old)
+        packed = self._pack(share)
         loss, norm = self.trainer.step(packed, update.loss, lr, self.spec.temperature)
-        read = sum(len(rollout.token_ids) for rollout in used)
+        read = sum(one.sample.num_response for one in share.by_name.values())
         told = [self.trainer.cost.of(packed), float(read), *update.sums.tolist()]
         return self._figures(loss, norm, *self.trainer.total(told))
 
@@ -122,37 +143,30 @@ class Policy:
         sequences, tokens = self.trainer.total([len(counted), sum(counted)])
         return Counts(max(sequences, 1.0), max(tokens, 1.0), response_norm(self.spec))
 
-    def _pack(self, used: Sequence[Rollout]) -> list[PackedBatch]:
-        """This rank's micro-batches, as many as the rank with the most has; a group reads its prompt once."""
-        trainer, budget = self.trainer, pass_tokens(self.spec)
-        samples = [rollout.sample(trainer.layout) for rollout in used]
-        units = [[samples[i] for i in unit] for unit in together(samples, budget)]
-        (mine,) = micro_batches([shared_tokens(unit) for unit in units], budget, 1)
-        most = max(trainer.gather(max(1, len(mine))))
-        mine += [[]] * (most - len(mine))
-        return [trainer.pack([sample for k in one for sample in units[k]]) for one in mine]
+    def _pack(self, share: Share) -> list[PackedBatch]:
+        return [self.trainer.pack([one.sample for one in batch]) for batch in share.micro_batches]
 
-    def _old_logprobs(self, batches: Sequence[Groups]) -> LogProbs:
+    def _old_logprobs(self, shares: Sequence[Share]) -> LogProbs:
         found: LogProbs = {}
-        for groups in batches:
-            for batch in self._pack(_used(groups, self.spec)):
+        for share in shares:
+            for batch in self._pack(share):
                 logp_N, _ = self.trainer.score(batch, self.spec.temperature)
                 lengths = torch.bincount(batch.segment, minlength=batch.num_samples).tolist()
                 found |= zip(batch.ids, torch.split(logp_N, lengths), strict=True)
         return found
 
 
-def open_policy(spec: Rl, trainer: Trainer, loaded: Loaded) -> Policy:
+def open_policy(spec: Rl, trainer: Trainer, loaded: Loaded, ask_of: AskOf) -> Policy:
     """The policy to train. Where ``kl`` is above 0 its reference is what it started from: itself without its adapters, or else a
     second copy."""
     if not spec.algorithm.kl:
-        return Policy(spec, trainer, None)
+        return Policy(spec, trainer, None, ask_of)
     if spec.adapter is not None:
-        return Policy(spec, trainer, trainer.at_the_start)
+        return Policy(spec, trainer, trainer.at_the_start, ask_of)
     start = load_whole(spec, trainer, loaded).model
     assert start is not None, "weights were asked for"
     scorer = Scorer(start.requires_grad_(False))
-    return Policy(spec, trainer, lambda: nullcontext(scorer))
+    return Policy(spec, trainer, lambda: nullcontext(scorer), ask_of)
 
 
 def _used(groups: Groups, spec: Rl) -> list[Rollout]:
@@ -168,16 +182,15 @@ def _used(groups: Groups, spec: Rl) -> list[Rollout]:
 class _Update:
     """The loss of one optimiser step, and the sums behind its figures."""
 
-    def __init__(
-        self, policy: Policy, by_name: dict[str, Rollout], counts: Counts, old: LogProbs | None
-    ) -> None:
-        self.policy, self.by_name, self.counts, self.old = policy, by_name, counts, old
+    def __init__(self, policy: Policy, share: Share, old: LogProbs | None) -> None:
+        self.policy, self.old = policy, old
+        self.by_name, self.counts = share.by_name, share.counts
         self.sums = torch.zeros(6, dtype=torch.float64, device=policy.trainer.device)
 
     def loss(self, batch: PackedBatch, logp_N: Tensor, entropy_N: Tensor) -> Tensor:
         """This micro-batch's part of the step's loss. A dummy has advantage and weight 0."""
         rollouts = [self.by_name.get(name) for name in batch.ids]
-        advantages = [(r.advantage or 0.0) if r is not None else 0.0 for r in rollouts]
+        advantages = [r.advantage if r is not None else 0.0 for r in rollouts]
         drawn_N = logp_N.new_tensor([x for r in rollouts for x in (r.logprobs if r else [0.0])])
         old_N = self._old(batch)
         weight_N = self._rollout_weights(logp_N if old_N is None else old_N, drawn_N)

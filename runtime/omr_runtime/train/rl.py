@@ -124,7 +124,7 @@ def _all_steps(run: Run, loaded: Loaded, checkpoints: Checkpoints, stop: Stop) -
         longest = max(spec.max_prompt + spec.max_response, watcher.longest if watcher else 0)
         rollouts = open_rollouts(spec, trainer, loaded, longest)
         stack.callback(rollouts.roller.close)
-        policy = open_policy(spec, trainer, loaded)
+        policy = open_policy(spec, trainer, loaded, run.questions.ask_of)
         reward = stack.enter_context(Reward(cascade))
         supply = open_supply(Drawing(spec, trainer, run.questions, run.prompts, rollouts, reward))
         stack.callback(supply.close)

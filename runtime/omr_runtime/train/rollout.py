@@ -57,17 +57,27 @@ class Questions:
     images: ImageStore
     _cache: dict[int, Ask] = field(default_factory=dict)
     _cached_bytes: int = 0
+    _places: dict[str, int] = field(init=False)
+    _alone: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._places = {row["id"]: i for i, row in enumerate(self.rows)}
 
     def ask(self, i: int) -> Ask:
-        """Row ``i`` as an encoded prompt without seeds."""
-        if i not in self._cache:
-            ask = self._encode(self.rows[i])
-            size = num_bytes(ask.inputs)
-            if self._cached_bytes + size > CACHE_BYTES:
-                return ask
-            self._cache[i] = ask
-            self._cached_bytes += size
-        return self._cache[i]
+        """Row ``i`` as an encoded prompt without seeds. One thread may draw while another trains."""
+        with self._alone:
+            if i not in self._cache:
+                ask = self._encode(self.rows[i])
+                size = num_bytes(ask.inputs)
+                if self._cached_bytes + size > CACHE_BYTES:
+                    return ask
+                self._cache[i] = ask
+                self._cached_bytes += size
+            return self._cache[i]
+
+    def ask_of(self, id: str) -> Ask:
+        """The same of the row with this id."""
+        return self.ask(self._places[id])
 
     def _encode(self, row: dict[str, Any]) -> Ask:
         spec = self.spec

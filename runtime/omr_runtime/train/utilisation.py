@@ -42,6 +42,10 @@ class Cost:
         patches = sum(self._patches(batch) for batch in batches)
         return self.token * tokens + self.pair * pairs + self.image_patch * patches
 
+    def of_text(self, num_tokens: int, seen: int = 0) -> float:
+        """FLOPs of both passes over a text, which goes on from ``seen`` tokens that were read before."""
+        return num_tokens * (self.token + self.pair * (num_tokens / 2 + seen))
+
     def _patches(self, batch: PackedBatch) -> float:
         pixels = (batch.images or {}).get("pixel_values")
         if pixels is None:
