@@ -32,6 +32,7 @@ class Record(Tolerant):
     status: Literal["done", "partial", "failed"] = "partial"
     num_rows: int | None = None
     num_dropped: int | None = None
+    by_reason: dict[str, int] = Field(default_factory=dict)
     rows_by_source: dict[str, int] = Field(default_factory=dict)
     mean_response_tokens: float | None = None
     mean_prompt_tokens: float | None = None

@@ -55,6 +55,39 @@ def test_a_run_is_held_against_its_plan(tmp_path: Path, capsys: pytest.CaptureFi
     assert "measured" in capsys.readouterr().out
 
 
+SOURCE = """omr 1
+
+source numbers from jsonl("numbers.jsonl") {{
+  columns {{ question = text(n) }}
+  where = number(question) < 50
+  take  = {take}
+  assume {{ keep = 60% }}
+}}
+"""
+
+
+def test_rows_that_were_not_read_say_nothing_of_where(tmp_path: Path) -> None:
+    """``take`` comes before ``where``, in a plan as in a run; and another ``take`` is planned by what ``where`` kept of the first."""
+    lines = "".join(f'{{"n": {n}}}\n' for n in range(100))
+    (tmp_path / "numbers.jsonl").write_text(lines)
+    recipe, state = tmp_path / "r.omr", tmp_path / ".omr"
+
+    def rows(take: int) -> Estimate:
+        recipe.write_text(SOURCE.format(take=take))
+        plan = load_plan(recipe, state, [])
+        assert plan is not None
+        costs = plan.stage("numbers").costs
+        assert costs is not None
+        return costs.rows_out
+
+    assert (rows(40).mid, rows(40).origin) == (24, "declared")
+    assert main(["run", str(recipe), "--state", str(state)]) == 0
+    kept = rows(40).mid
+    assert rows(40).origin == "measured"
+    assert kept is not None
+    assert (rows(60).mid, rows(60).origin) == (pytest.approx(60 * kept / 40), "calibrated")
+
+
 def test_an_error_is_a_share_of_what_was_measured() -> None:
     number = Input("seconds", 1.0, 2.0, 3.0, "s", "assumed")
     inside, outside = Compared("a", number, 2.5), Compared("b", number, 4.0)

@@ -80,17 +80,19 @@ def measured(flow: Flow, past: Past) -> Flow:
 
 
 def source_rows(spec: Source, pin: Pin | None, past: Past) -> Estimate:
-    """Rows that a source gives: counted, declared or unknown, then ``take`` and ``where``."""
+    """Rows that a source gives: counted, declared or unknown, then those that ``take`` reads and of these ``where`` keeps."""
     rows = _raw_rows(spec, pin)
-    if spec.where is not None:
-        rows = derive(
-            "rows",
-            "raw rows x share for which `where` is true",
-            product,
-            rows=rows,
-            rate=_where_rate(spec, past),
-        )
-    return rows if spec.take is None else _smaller(rows, setting(spec.take, "rows", "take"))
+    if spec.take is not None:
+        rows = _smaller(rows, setting(spec.take, "rows", "take"))
+    if spec.where is None:
+        return rows
+    return derive(
+        "rows",
+        "rows that are read x share for which `where` is true",
+        product,
+        rows=rows,
+        rate=_where_rate(spec, past),
+    )
 
 
 def _smaller(rows: Estimate, limit: Estimate) -> Estimate:
@@ -125,10 +127,10 @@ def _where_rate(spec: Source, past: Past) -> Estimate:
 
 
 def _measured_rate(past: Past) -> Estimate | None:
-    """Kept over asked in the last run of this name."""
+    """Kept over asked in the last run of this name. Rows that ``take`` left unread were not asked."""
     for record, origin in ((past.same, "measured"), (past.earlier, "calibrated")):
         if record is not None and record.num_rows is not None and record.num_dropped is not None:
-            asked = record.num_rows + record.num_dropped
+            asked = record.num_rows + record.num_dropped - record.by_reason.get("take", 0)
             if asked:
                 return exact(
                     record.num_rows / asked,

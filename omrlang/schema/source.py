@@ -44,7 +44,7 @@ class Source(StageSpec):
             cls="rows",
             unit="rows",
             ge=1,
-            doc="read only the rows with the lowest sha256(seed, id): a subset that nests",
+            doc="read only the rows with the lowest sha256(seed, id): a subset that nests, of which `where` keeps some",
         ),
     ] = None
     label: Annotated[
