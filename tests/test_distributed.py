@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 
 from omr_runtime.errors import RunError
 from omr_runtime.models import load
-from omr_runtime.train import loop
+from omr_runtime.train import launch, loop
 from omr_runtime.train.checkpoint import FINAL, Checkpoints
 from omr_runtime.train.launch import command
 from omr_runtime.work import Shards, Work
+from omrlang.cli import main
 from omrlang.settle import num_devices
 from omrlang.types import (
     AdamW,
@@ -248,6 +249,58 @@ def test_as_many_are_started_as_the_plan_counts(tmp_path: Path) -> None:
         assert num_devices(spec) == 3
         argv, _ = command(sft_work(tmp_path, tmp_path, [], spec), "w.json")
         assert "--nproc-per-node=3" in argv
+
+
+ON_A_GPU = """omr 1
+
+use std.formats
+use std.gpus
+
+hardware card = 1 * gpus.h100_80gb
+
+model teacher = scripted("shapes", right = 100%)
+
+model tiny = fresh("qwen2_5_vl", layers = 1, hidden = 32, heads = 2, vision_layers = 1, vision_hidden = 32) {
+  precision = fp32
+}
+
+source puzzles from synthetic("shapes", n = 4, seed = 1)
+
+sample traces from puzzles with teacher {
+  n           = 1
+  prompt      = formats.think_answer_short
+  temperature = 1.0
+  max_tokens  = 64
+}
+
+sft tuned from traces with tiny on card {
+  prompt    = formats.think_answer_short
+  pack      = 512
+  batch     = 1 pack
+  steps     = 1
+  lr        = constant(1e-3)
+  precision = fp32
+}
+"""
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_who_counts_on_a_gpu_is_told_where_there_is_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    there: bool,
+) -> None:
+    """It trains all the same: a small recipe is tried on a laptop. GPUs are files here."""
+    monkeypatch.setattr(launch, "GPU_FILES", (str(tmp_path / "nvidia[0-9]*"),))
+    if there:
+        (tmp_path / "nvidia0").touch()
+    recipe = tmp_path / "r.omr"
+    recipe.write_text(ON_A_GPU)
+    assert main(["run", str(recipe), "--state", str(tmp_path / ".omr")]) == 0
+    said = "tuned trains on the CPU: this machine has no GPU, its hardware `card` has 1"
+    told = capsys.readouterr()
+    assert (said in told.out + told.err) == (not there)
 
 
 def test_commands(tmp_path: Path) -> None:

@@ -25,8 +25,10 @@ from omr_runtime.order import write_work
 from omr_runtime.progress import Display, display
 from omr_runtime.record import Record
 from omr_runtime.store import State, mark_damaged, read_index, write_index
+from omr_runtime.train import launch
 from omr_runtime.work import Shards
 from omrlang.plan import Plan, PlanStage
+from omrlang.schema.sft import Training
 
 _POLL_S = 0.05
 _COMMIT_EVERY_S = 1.0
@@ -230,6 +232,8 @@ def _forget(run: Run, stage: PlanStage) -> None:
 
 def _work(run: Run, stage: PlanStage, started: float) -> None:
     """Run the worker; commit its shards while it runs. Raises what the worker left as its reason."""
+    if isinstance(stage.spec, Training) and (said := launch.without_gpu(stage.spec)) is not None:
+        run.show.message(said)
     command, env = write_work(run.plan, stage, run.state)
     worker = supervise.start(
         command, env, run.state.log(stage.name), run.lock.descriptor, run.state.lock

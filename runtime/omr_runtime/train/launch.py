@@ -5,6 +5,7 @@ Imports nothing heavy: the driver calls it.
 
 from __future__ import annotations
 
+import glob
 import os
 import socket
 import subprocess
@@ -20,6 +21,17 @@ from omrlang.types import Hardware, Zero
 MODULE = "omr_runtime.stages"
 TASK = "omr_runtime.train.task"
 """The same as a task of a Slurm step."""
+
+GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+"""What Linux has where there is a GPU: NVIDIA's, AMD's, that of a Windows host."""
+
+
+def without_gpu(spec: Training) -> str | None:
+    """What somebody should know who counts on GPUs where this machine has none; None elsewhere."""
+    hardware = spec.hardware
+    if hardware is None or hardware.gpu is None or any(map(glob.glob, GPU_FILES)):
+        return None
+    return f"{spec.name} trains on the CPU: this machine has no GPU, its hardware `{hardware.name}` has {hardware.count}"
 
 
 def ranks_of_a_node(spec: Training) -> int:
