@@ -17,7 +17,7 @@ from PIL import Image
 from omr_runtime import blocks
 from omr_runtime.errors import RunError
 from omr_runtime.order import work_order
-from omr_runtime.places import batch_rows
+from omr_runtime.places import Good, batch_rows, read_outline, read_place
 from omr_runtime.stages import source as stage
 from omr_runtime.store import ImageStore, State
 from omr_runtime.work import Shards, read_rows
@@ -386,6 +386,69 @@ def test_parquet_with_files_in_it_is_read_few_rows_at_a_time(tmp_path: Path) -> 
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
     sizes = [b.num_rows for b in blocks.read_blocks(Parquet(path="d.parquet"), tmp_path)]
     assert sizes == [25, 25, 10]
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_columns_of_parquet_that_nobody_asks_for_are_not_read(tmp_path: Path, mapped: bool) -> None:
+    """Theirs are broken here. Pictures among them do not cut the rows into small parts either."""
+    names = ["q", "picture"] if mapped else ["question", "picture"]
+    table = pa.table([[f"{n}?" for n in range(60)], [bytes([n]) * 999 for n in range(60)]], names)
+    pq.write_table(table, tmp_path / "d.parquet", compression="none", use_dictionary=False)
+    data = bytearray((tmp_path / "d.parquet").read_bytes())
+    start = pq.read_metadata(tmp_path / "d.parquet").row_group(0).column(1).data_page_offset
+    data[start : start + 64] = b"\xff" * 64
+    (tmp_path / "d.parquet").write_bytes(data)
+    place = Parquet(path="d.parquet")
+    with pytest.raises(RunError, match=r"cannot be read|not readable as Parquet"):
+        list(blocks.read_blocks(place, tmp_path))
+    columns = {"question": plans.column("q")} if mapped else {}
+    rows, _ = read(tmp_path, plans.source("s", place, columns=columns, take=50))
+    assert len(rows) == 50
+    assert [b.num_rows for b in blocks.read_blocks(place, tmp_path, {names[0]}.__contains__)] == [
+        60
+    ]
+
+
+def test_a_column_of_parquet_is_asked_for_by_its_whole_name(tmp_path: Path) -> None:
+    """Arrow takes a name with a dot for a part of a column as well. Without a column that is asked for there are rows still."""
+    rows = [{"a.b": "whole", "a": {"b": "part", "c": 1}, "a.c": "other"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    place = Parquet(path="d.parquet")
+
+    def asked(*names: str) -> Any:
+        (block,) = blocks.read_blocks(place, tmp_path, names.__contains__)
+        (raw,) = block.raws()
+        assert isinstance(raw.row, Good)
+        return {k: v for k, v in raw.row.values.items() if k in names}
+
+    for names in (["a.b"], ["a"], ["a", "a.b"], ["a.c", "a.b"]):
+        assert asked(*names) == {name: rows[0][name] for name in names}
+    assert asked("nothing") == {}
+
+
+def test_a_name_twice_in_parquet_stays_odd(tmp_path: Path) -> None:
+    table = pa.table([["x"], ["y"], ["z"]], names=["q", "q", "other"])
+    pq.write_table(table, tmp_path / "d.parquet")
+    (block,) = blocks.read_blocks(Parquet(path="d.parquet"), tmp_path, {"q"}.__contains__)
+    assert block.columns(["q"], []) is None, "such rows are looked at one by one"
+
+
+def test_rows_are_counted_as_they_are_read(tmp_path: Path) -> None:
+    """What ``take`` picks from is listed without what rows hold."""
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"q": 1}\n\n  \n{broken\n{"q": 2}')
+    (tmp_path / "b.jsonl").write_text('{"q": 3}\n\n')
+    (tmp_path / "c.json").write_text('[{"q": 1}, 2]')
+    table = pa.table({"q": list(range(7))})
+    for name in ("d", "e"):
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=3)
+    pq.write_table(table.slice(0, 0), tmp_path / "f.parquet")
+    for place in (Jsonl(path="*.jsonl"), Json(path="c.json"), Parquet(path="*.parquet")):
+        listed, read = (
+            [(raw.file, raw.position) for raw in how(place, tmp_path)]
+            for how in (read_outline, read_place)
+        )
+        assert listed == read
+        assert listed
 
 
 def test_puzzlevqa(tmp_path: Path, shared_data: Path) -> None:

@@ -58,15 +58,18 @@ class Block:
         return (self.raw(at) for at in range(self.num_rows))
 
 
-def read_blocks(place: Place, base: Path) -> Iterator[Block]:
-    """All rows of the place in order. The same files give the same blocks."""
+def read_blocks(
+    place: Place, base: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[Block]:
+    """All rows of the place in order. The same files give the same blocks. Columns of Parquet that are not ``wanted`` may be left
+    unread, as if they were not there."""
     match place:
         case Jsonl(path=path):
             for file in find_files(path, base):
                 yield from _lines(file)
         case Parquet(path=path):
             for file in find_files(path, base):
-                yield from _batches(file)
+                yield from _batches(file, wanted)
         case _:
             for chunk in _cut(read_place(place, base), NUM_ROWS, _size_of_raw):
                 yield Block(len(chunk), chunk.__getitem__)
@@ -176,11 +179,15 @@ def _is_one_object(line: bytes) -> bool:
 # ---- Parquet ---------------------------------------------------------------------------------------------------
 
 
-def _batches(file: Path) -> Iterator[Block]:
+def _batches(file: Path, wanted: Callable[[str], bool]) -> Iterator[Block]:
     position = 0
     try:
         with pq.ParquetFile(file) as data:
-            for batch in data.iter_batches(batch_size=batch_rows(data.schema_arrow, NUM_ROWS)):
+            schema = data.schema_arrow
+            # A batch of no columns has no rows.
+            read = pa.schema(field for field in schema if wanted(field.name)) or schema
+            names, num = [*dict.fromkeys(read.names)], batch_rows(read, NUM_ROWS)
+            for batch in data.iter_batches(batch_size=num, columns=names):
                 yield _block_of_batch(file, batch, position)
                 position += batch.num_rows
     except pa.ArrowException as error:

@@ -10,6 +10,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, assert_never
@@ -20,6 +21,7 @@ from omrlang.types import Csv, Folder, HfData, Json, Jsonl, Parquet, Place, Synt
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from omrlang.tars import TarSample
 
@@ -39,6 +41,9 @@ class Bad:
     """``reason`` is why this row cannot be read, without its place."""
 
     reason: str
+
+
+_NOTHING = Good({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +96,22 @@ def read_place(place: Place, base: Path) -> Iterator[Raw]:
             assert_never(place)
 
 
+def read_outline(place: Place, base: Path) -> Iterator[Raw]:
+    """The same without what rows hold, where that need not be read to count them."""
+    match place:
+        case Jsonl(path=path):
+            yield from _files(path, base, "line", _jsonl_lines)
+        case Parquet(path=path):
+            yield from _files(path, base, "row", _parquet_rows)
+        case _:
+            yield from read_place(place, base)
+
+
 def known_columns(place: Place, base: Path, wanted: Set[str]) -> list[str]:
     """The columns of the first rows, in their order; those of many rows where each row names its own and some ``wanted`` are
     in none of the first."""
+    if isinstance(place, Parquet):
+        return _columns_of_parquet(find_files(place.path, base))
     found: dict[str, None] = {}
     most = _PEEK_FAR if isinstance(place, Jsonl | Json | Webdataset) else _PEEK
     for number, raw in zip(range(most), read_place(place, base), strict=False):
@@ -101,6 +119,18 @@ def known_columns(place: Place, base: Path, wanted: Set[str]) -> list[str]:
             break
         if isinstance(raw.row, Good):
             found.update(dict.fromkeys(raw.row.values))
+    return list(found)
+
+
+def _columns_of_parquet(files: Sequence[Path]) -> list[str]:
+    found: dict[str, None] = {}
+    num_rows = 0
+    for file in files:
+        with _opened_parquet(file) as table:
+            found.update(dict.fromkeys(table.schema_arrow.names))
+            num_rows += table.metadata.num_rows
+        if num_rows >= _PEEK:
+            break
     return list(found)
 
 
@@ -142,6 +172,12 @@ def _jsonl(file: Path) -> Content:
     with open(file, "rb") as data:
         for position, line in numbered_lines(data):
             yield position, parse_line(line)
+
+
+def _jsonl_lines(file: Path) -> Content:
+    with open(file, "rb") as data:
+        for position, _ in numbered_lines(data):
+            yield position, _NOTHING
 
 
 def numbered_lines(data: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -218,13 +254,27 @@ def _csv_row(row: dict[str | Any, Any], num_columns: int) -> Good | Bad:
     return Good(row)
 
 
-def _parquet(file: Path) -> Content:
+@contextmanager
+def _opened_parquet(file: Path) -> Iterator[pq.ParquetFile]:
+    """RunError where it cannot be opened."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    try:
+        table = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        said = str(error).splitlines()[0]
+        raise RunError(f"{file}: not readable as Parquet ({said})") from error
+    with table:
+        yield table
+
+
+def _parquet(file: Path) -> Content:
+    import pyarrow as pa
+
     position = 0
     try:
-        with pq.ParquetFile(file) as table:
+        with _opened_parquet(file) as table:
             for batch in table.iter_batches(batch_size=batch_rows(table.schema_arrow, 256)):
                 for values in batch.to_pylist():
                     position += 1
@@ -233,6 +283,12 @@ def _parquet(file: Path) -> Content:
         raise RunError(
             f"{file}: not readable as Parquet after row {position} ({str(error).splitlines()[0]})"
         ) from error
+
+
+def _parquet_rows(file: Path) -> Content:
+    with _opened_parquet(file) as table:
+        num_rows = table.metadata.num_rows
+    yield from ((position, _NOTHING) for position in range(1, num_rows + 1))
 
 
 def batch_rows(schema: pa.Schema, most: int) -> int:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from omr_runtime.blocks import Block, read_blocks
 from omr_runtime.errors import RunError, is_disk_full
 from omr_runtime.identity import content_hash, digest, row_id
-from omr_runtime.places import Bad, Raw, known_columns, read_place
+from omr_runtime.places import Bad, Raw, known_columns, read_outline
 from omr_runtime.stages.plain import LISTS, TEXTS, Plain, extra_as_json
 from omr_runtime.store import MEDIA, ImageStore, Media, MediaStore
 from omr_runtime.verify.interpret import Count, ExpressionError, evaluate
@@ -112,7 +112,7 @@ def _read(reader: Reader, base: Path, shards: Shards, progress: Progress) -> int
     finished, size = shards.numbers(), PLAIN_SLICE if reader.plain else SLICE
     number = num_read = end = 0
     made: list[Tables] = []
-    for block in read_blocks(reader.spec.place, base):
+    for block in read_blocks(reader.spec.place, base, _wanted(reader.spec)):
         if number not in finished:
             made.append(_read_block(reader, block))
         num_read += block.num_rows
@@ -156,6 +156,14 @@ def _check_columns(spec: Source, base: Path) -> None:
             )
 
 
+def _wanted(spec: Source) -> Callable[[str], bool]:
+    """Whether rows are made of a raw column."""
+    if not spec.columns:
+        return lambda name: name in COLUMNS or name.startswith("extra.")
+    names = set[str]().union(*(_columns_of(e.tree) for e in spec.columns.values()))
+    return names.__contains__
+
+
 def _columns_of(tree: ExprNode) -> set[str]:
     """The raw columns that an expression reads."""
     own = {tree.name} if isinstance(tree, Col) else set()
@@ -176,7 +184,7 @@ def _taken(spec: Source, base: Path) -> frozenset[str] | None:
     """The rows that ``take`` picks: lowest sha256 of seed and place, so that subsets nest and columns do not matter."""
     if spec.take is None:
         return None
-    keys = [_key(raw.file, raw.position) for raw in read_place(spec.place, base)]
+    keys = [_key(raw.file, raw.position) for raw in read_outline(spec.place, base)]
     if spec.take > len(keys):
         raise RunError(f"take = {spec.take:,}: there are only {len(keys):,} rows in {_shown(spec)}")
     order = sorted(keys, key=lambda key: sha256(f"{spec.seed}|take|{key}".encode()).digest())
