@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omr_runtime.engines.decode import Ask
@@ -87,6 +87,7 @@ def cost(one: Learned) -> float:
 GROUPS = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=5), max_size=12)
 
 
+@settings(deadline=None)
 @given(GROUPS, st.integers(1, 4), st.integers(1, 200), st.data())
 def test_every_rollout_is_trained_once_as_it_was_drawn(
     groups: list[list[int]], ranks: int, budget: int, data: st.DataObject
@@ -125,8 +126,25 @@ def test_ranks_train_alike_whoever_drew_the_long_ones() -> None:
     assert max(costs) < 1.1 * min(costs)
 
 
+def test_a_row_that_two_ranks_drew_keeps_all_its_responses() -> None:
+    """Asked twice in a batch: the second group counts on."""
+    first, second = group(3, [4] * 3), group(3, [9] * 3)
+    second = [replace(one, index=one.index + 3) for one in second]
+    (one, other) = shared([first, second], 200)
+    trained = [learned.sample for part in (one, other) for batch in part for learned in batch]
+    assert sorted((sample.id, sample.num_response) for sample in trained) == [
+        (f"3/{k}", 4 if k < 3 else 9) for k in range(6)
+    ]
+
+
 def test_a_group_stays_together_where_it_fits() -> None:
+    """Its pictures stand once, also where it was drawn elsewhere."""
     parts = shared([group(1, [9] * 4) + group(2, [9] * 4), group(3, [9] * 4)], 64)
+    for part in parts:
+        for batch in part:
+            assert len({one.sample.group for one in batch}) == len(
+                {id(one.sample.images) for one in batch}
+            )
     trained = [
         (rank, number, one.sample.group)
         for rank, part in enumerate(parts)

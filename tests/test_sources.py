@@ -409,6 +409,21 @@ def test_columns_of_parquet_that_nobody_asks_for_are_not_read(tmp_path: Path, ma
     ]
 
 
+def test_options_are_shuffled_alike_in_every_format(tmp_path: Path) -> None:
+    """By the raw `id`, which no expression names."""
+    data = [{"id": f"r{n}", "q": "?", "o": ["yes", "no", "maybe"]} for n in range(20)]
+    lines(tmp_path, *data)
+    pq.write_table(pa.Table.from_pylist(data), tmp_path / "d.parquet")
+    shuffled = plans.expression(Call(fn="shuffled", args=(Col(name="o"),)), "shuffled(o)")
+    columns = {"question": plans.column("q"), "options": shuffled}
+    orders = []
+    for place in (Jsonl(path="data.jsonl"), Parquet(path="d.parquet")):
+        rows, _ = read(tmp_path, plans.source(place.kind, place, columns=columns))
+        orders.append([row["options"] for row in rows])
+    assert orders[0] == orders[1]
+    assert len(set(map(tuple, orders[0]))) > 3
+
+
 def test_a_column_of_parquet_is_asked_for_by_its_whole_name(tmp_path: Path) -> None:
     """Arrow takes a name with a dot for a part of a column as well. Without a column that is asked for there are rows still."""
     rows = [{"a.b": "whole", "a": {"b": "part", "c": 1}, "a.c": "other"}]

@@ -232,9 +232,9 @@ def _forget(run: Run, stage: PlanStage) -> None:
 
 def _work(run: Run, stage: PlanStage, started: float) -> None:
     """Run the worker; commit its shards while it runs. Raises what the worker left as its reason."""
+    command, env = write_work(run.plan, stage, run.state)
     if isinstance(stage.spec, Training) and (said := launch.without_gpu(stage.spec)) is not None:
         run.show.message(said)
-    command, env = write_work(run.plan, stage, run.state)
     worker = supervise.start(
         command, env, run.state.log(stage.name), run.lock.descriptor, run.state.lock
     )

@@ -36,6 +36,7 @@ PLAIN_SLICE = 50_000
 TAKE = "take"
 
 COLUMNS = (*TEXTS, *LISTS)
+UNNAMED = frozenset({"id", "extra"})
 _LETTER = re.compile(r"\s*\(?([A-Za-z])\)?[.:]?\s*")
 
 
@@ -157,10 +158,10 @@ def _check_columns(spec: Source, base: Path) -> None:
 
 
 def _wanted(spec: Source) -> Callable[[str], bool]:
-    """Whether rows are made of a raw column."""
+    """Whether rows are made of a raw column; also by what an expression looks for without its being named (`shuffled`)."""
     if not spec.columns:
         return lambda name: name in COLUMNS or name.startswith("extra.")
-    names = set[str]().union(*(_columns_of(e.tree) for e in spec.columns.values()))
+    names = UNNAMED.union(*(_columns_of(e.tree) for e in spec.columns.values()))
     return names.__contains__
 
 

@@ -22,8 +22,14 @@ MODULE = "omr_runtime.stages"
 TASK = "omr_runtime.train.task"
 """The same as a task of a Slurm step."""
 
-GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
-"""What Linux has where there is a GPU: NVIDIA's, AMD's, that of a Windows host."""
+GPU_FILES = (
+    "/dev/nvidia[0-9]*",
+    "/proc/driver/nvidia/gpus/*",
+    "/dev/nvhost-gpu",
+    "/dev/kfd",
+    "/dev/dxg",
+)
+"""What Linux has where there is a GPU: NVIDIA's, also before anybody used it, and on a Jetson; AMD's; that of a Windows host."""
 
 
 def without_gpu(spec: Training) -> str | None:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from omr_runtime.engines.decode import Ask
 from omr_runtime.models.families import Layout
@@ -48,20 +52,18 @@ Unit: TypeAlias = Sequence[Learned]
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """The same on its way to another rank, without its prompt."""
+    """The same on its way to another rank, without its prompt. Every rank is sent all, and makes lists of what it trains alone."""
 
     name: str
     row: str
-    token_ids: Sequence[int]
-    logprobs: Sequence[float]
+    token_ids: NDArray[np.int32]
+    logprobs: NDArray[np.float64]
     advantage: float
 
     def arrived(self, layout: Layout, ask_of: AskOf) -> Learned:
-        ask = ask_of(self.row)
-        sample = make_sample(
-            self.name, ask.input_ids, self.token_ids, layout, ask.inputs, group=self.row
-        )
-        return Learned(sample, self.logprobs, self.advantage)
+        ask, response = ask_of(self.row), self.token_ids.tolist()
+        sample = make_sample(self.name, ask.input_ids, response, layout, ask.inputs, group=self.row)
+        return Learned(sample, self.logprobs.tolist(), self.advantage)
 
 
 def share_out(
@@ -87,12 +89,13 @@ def share_out(
 def _exchanged(
     here: Mapping[Place, Unit], wanted: Set[Place], ranks: Ranks, ask_of: AskOf
 ) -> dict[Place, Unit]:
-    """The units that this rank wants of others, which it gives its own for."""
+    """The units that this rank wants of others, which it gives its own for. Pictures stand once for all responses to them."""
+    ask_once = cache(ask_of)
     sent = {
         place: [_sent(one) for one in unit] for place, unit in here.items() if place not in wanted
     }
     return {
-        place: [one.arrived(ranks.layout, ask_of) for one in unit]
+        place: [one.arrived(ranks.layout, ask_once) for one in unit]
         for part in ranks.gather(sent)
         for place, unit in part.items()
         if place in wanted
@@ -107,8 +110,9 @@ def _learned(rollout: Rollout, layout: Layout) -> Learned:
 def _sent(one: Learned) -> _Sent:
     sample = one.sample
     assert sample.group is not None, "a rollout has its prompt in common with others"
-    response = sample.input_ids[sample.num_prompt :]
-    return _Sent(sample.id, sample.group, response, one.logprobs, one.advantage)
+    response = np.array(sample.input_ids[sample.num_prompt :], np.int32)
+    logprobs = np.array(one.logprobs, np.float64)
+    return _Sent(sample.id, sample.group, response, logprobs, one.advantage)
 
 
 def _size(unit: Unit, cost: Cost) -> tuple[int, float]:
