@@ -25,6 +25,9 @@ from omrlang.types import (
 )
 
 ANSWER_MATCHES = construct(Call, fn="answer_matches")
+SHARED_BATCH = 512
+"""Sequences that an `rl` decodes at once with the trainer's own weights, unless the recipe says otherwise."""
+
 DEFAULT_SCORE = construct(
     RowExpr,
     text="answer_matches",

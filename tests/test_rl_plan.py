@@ -144,6 +144,19 @@ def test_one_step_behind_the_engine_has_weights_of_its_own(tmp_path: Path) -> No
     assert "engine weights" not in share.parts, "they are within its share"
 
 
+def test_memory_counts_the_sequences_that_are_decoded_at_once(tmp_path: Path) -> None:
+    """256 rollouts of a step; without `engine` as many at once as there are, up to 512."""
+
+    def engine(rest: str) -> float:
+        memory = costs(tmp_path, rest=rest).memory
+        assert memory is not None
+        return memory.parts["engine"].mid or 0.0
+
+    sixteen = engine("engine = transformers(batch = 16)")
+    assert engine("engine = transformers(batch = 64)") == pytest.approx(4 * sixteen)
+    assert engine("") == pytest.approx(16 * sixteen)
+
+
 def test_what_does_not_fit_one_step_behind_may_fit_in_turn() -> None:
     shape = Shape(
         num_params=1_500_000_000, layers=28, hidden=1536, heads=12, kv_heads=2, head_dim=128,

@@ -3,7 +3,7 @@
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "error: the recipe, the data or the machine is not as it must be",
-    2: "changes exist (only `omr plan --detailed-exitcode`)",
+    2: "changes exist (only with `--detailed-exitcode`, of `omr plan` and `omr diff`)",
     3: "a limit is breached: over budget, does not fit, or comes out otherwise than expected",
     4: "stale plan: what it was made of has moved",
     5: "interrupted or undecided; the same command goes on where it stopped",

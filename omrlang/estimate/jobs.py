@@ -12,6 +12,7 @@ from omrlang.estimate.shapes import MATRICES, kv_bytes_per_token, moments_bytes,
 from omrlang.plan import Estimate, Memory, Verdict
 from omrlang.schema import Rl, Sft
 from omrlang.settle import (
+    SHARED_BATCH,
     beyond_batch,
     drawing_hardware,
     engine_apart,
@@ -20,7 +21,7 @@ from omrlang.settle import (
     settled_amount,
 )
 from omrlang.state import Record
-from omrlang.types import Fsdp, Shape, Vllm, Zero
+from omrlang.types import Fsdp, Shape, Transformers, Vllm, Zero
 
 CPU_CACHE_BYTES = 2 * GIB
 """What vLLM is given for keys and values on a CPU."""
@@ -95,7 +96,8 @@ def _engine_bytes(spec: Rl, shape: Shape, engine: str | None) -> float:
         * spec.group
         / num_devices(spec)
     )
-    at_once = min(rollouts, getattr(spec.engine, "batch", 64))
+    batch = spec.engine.batch if isinstance(spec.engine, Transformers) else SHARED_BATCH
+    at_once = min(rollouts, batch)
     return at_once * kv_bytes_per_token(shape) * (spec.max_prompt + spec.max_response)
 
 

@@ -32,13 +32,11 @@ from omr_runtime.train.loop import Trainer
 from omr_runtime.train.prompts import Member
 from omr_runtime.verify.reward import Reward, Scored
 from omrlang.schema import Rl
+from omrlang.settle import SHARED_BATCH
 from omrlang.types import OpenAI, Transformers, Vllm, Zero
 
 CACHE_BYTES = 2 << 30
 """Pixels that are kept between steps; beyond it images are read again."""
-
-SHARED_BATCH = 512
-"""Sequences decoded at once with the trainer's own weights, unless the recipe says otherwise."""
 
 OVERLONG = "overlong"
 """The name of the penalty for length among the parts of a reward."""
