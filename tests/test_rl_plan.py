@@ -41,20 +41,22 @@ rl reasoner from questions with models.smollm2_135m {
   REST
 }
 """
+DAPO = "dapo(clip = [0.2, 0.28]REFILL)"
 BATCHES = 10 * 32 * 8
 
 
-def planned(folder: Path, refill: str = "", rest: str = "") -> Plan:
+def planned(folder: Path, refill: str = "", rest: str = "", algorithm: str = "") -> Plan:
     path = folder / "recipe.omr"
     given = f", refill = {refill}" if refill else ""
-    path.write_text(RECIPE.replace("REFILL", given).replace("REST", rest))
+    text = RECIPE.replace(DAPO, algorithm or DAPO)
+    path.write_text(text.replace("REFILL", given).replace("REST", rest))
     recipe, found = load(path)
     assert recipe is not None, render(found)
     return make_plan(recipe, folder / "state", path)
 
 
-def costs(folder: Path, refill: str = "", rest: str = "") -> Costs:
-    found = planned(folder, refill, rest).stage("reasoner").costs
+def costs(folder: Path, refill: str = "", rest: str = "", algorithm: str = "") -> Costs:
+    found = planned(folder, refill, rest, algorithm).stage("reasoner").costs
     assert found is not None
     return found
 
@@ -142,6 +144,39 @@ def test_one_step_behind_the_engine_has_weights_of_its_own(tmp_path: Path) -> No
     share = costs(tmp_path, rest="behind = 1 steps, engine = vllm()").memory
     assert share is not None
     assert "engine weights" not in share.parts, "they are within its share"
+
+
+def test_the_reference_of_a_divergence_is_another_pass_and_another_model(tmp_path: Path) -> None:
+    """Of adapters it is the model without them."""
+
+    def of(kl: str, rest: str = "") -> Costs:
+        return costs(tmp_path, rest=rest, algorithm=f"grpo(clip = [0.2, 0.2]{kl})")
+
+    plain, with_kl = of(""), of(", kl = 0.01")
+    assert plain.memory is not None
+    assert with_kl.memory is not None
+    assert "seconds_reference" not in plain.extra
+    update = with_kl.extra["seconds_update"].mid or 0.0
+    assert with_kl.extra["seconds_reference"].mid == pytest.approx(update / 3)
+    assert (with_kl.seconds.mid or 0) > (plain.seconds.mid or 0)
+    assert "reference" not in plain.memory.parts
+    assert with_kl.memory.parts["reference"].mid == plain.memory.parts["weights"].mid
+    adapted = of(", kl = 0.01", "adapter = lora(rank = 8, alpha = 16)")
+    assert adapted.memory is not None
+    assert "reference" not in adapted.memory.parts
+    assert "seconds_reference" in adapted.extra
+
+
+@pytest.mark.parametrize(
+    ("sharding", "copied"), [("zero(2)", False), ("zero(3)", True), ("fsdp()", True)]
+)
+def test_transformers_draws_with_a_copy_of_weights_that_are_cut_up(
+    tmp_path: Path, sharding: str, copied: bool
+) -> None:
+    rest = f"sharding = {sharding}, processes = 2, engine = transformers()"
+    memory = costs(tmp_path, rest=rest).memory
+    assert memory is not None
+    assert ("engine weights" in memory.parts) == copied
 
 
 def test_memory_counts_the_sequences_that_are_decoded_at_once(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def job_of(spec: Sft | Rl, shape: Shape, images: Estimate, engine: str | None) -
         engine=_engine_beside(spec, engine),
         engine_bytes=_engine_bytes(spec, shape, engine) if isinstance(spec, Rl) else 0.0,
         engine_writes=isinstance(spec, Rl) and spec.behind > 0,
+        kl=isinstance(spec, Rl) and spec.algorithm.kl > 0,
         capacity=capacity(spec),
     )
 

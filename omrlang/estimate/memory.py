@@ -44,7 +44,7 @@ class Job:
     ``tokens`` are of one forward pass, of which a share ``images`` stands for images. ``zero`` is the ZeRO stage, 0 none,
     over ``processes``, or ``fsdp`` what cuts up. ``lora`` is the rank of adapters on the matrices ``targets``, 0 where the
     weights are trained, all but the parts ``frozen``. ``engine`` is what rolls out in the same place: ``engine_bytes`` are set aside for it where it is
-    vLLM; with ``engine_writes`` it writes while the model learns.
+    vLLM; with ``engine_writes`` it writes while the model learns. With ``kl`` the divergence from what training started from is weighted.
     """
 
     shape: Shape
@@ -64,12 +64,15 @@ class Job:
     engine: str | None = None
     engine_bytes: float = 0.0
     engine_writes: bool = False
+    kl: bool = False
     capacity: float | None = None
 
 
 def measure(job: Job) -> Memory:
     """Per device, at its peak. The verdict is ``fits`` where the whole range is below what can be used of the device."""
     parts = dict(_states(job))
+    if job.kl and not job.lora:
+        parts["reference"] = _whole_weights(job)
     parts |= {name: part for name, part in _passing(job).items() if part.hi}
     parts["context"] = guess(
         assumptions.CPU_PROCESS_BYTES if job.on_cpu else assumptions.CONTEXT_BYTES,
@@ -79,6 +82,8 @@ def measure(job: Job) -> Memory:
     parts["fragments"] = _fragments(dict(parts))
     if job.engine not in (None, APART):
         parts |= _writing(job) if job.engine_writes else _engine(job, _passing(job))
+        if job.engine != "vllm" and (job.engine_writes or job.zero == 3 or job.fsdp is not None):
+            parts["engine weights"] = _whole_weights(job)
     total = added("bytes", " + ".join(parts), parts)
     return Memory(
         parts=parts,
@@ -316,7 +321,7 @@ def _engine(job: Job, passing: dict[str, Estimate]) -> dict[str, Estimate]:
 
 
 def _writing(job: Job) -> dict[str, Estimate]:
-    """An engine that writes while the model learns: all that it has counts, and it has weights of its own."""
+    """An engine that writes while the model learns: all that it has counts."""
     if job.engine == "vllm":
         share = exact(job.engine_bytes, "bytes", "formula", "the engine's share, weights among it")
         return {"engine": share}
@@ -324,14 +329,19 @@ def _writing(job: Job) -> dict[str, Estimate]:
     cache = between(
         0.25 * whole, 0.5 * whole, whole, "bytes", "assumed", "cache of what is written"
     )
-    weights = derive(
+    return {"engine": cache}
+
+
+def _whole_weights(job: Job) -> Estimate:
+    """The model once more, which no sharding cuts up: what `transformers` draws with where the trainer's weights are cut up or change
+    meanwhile, or the reference of a divergence."""
+    return derive(
         "bytes",
         "parameters x bytes of one: every process has them whole",
         product,
         parameters=exact(job.shape.num_params, "parameters", origin_of(job.shape), "of the shape"),
         each=exact(4.0 if job.precision == "fp32" else 2.0, "bytes", "formula", job.precision),
     )
-    return {"engine": cache, "engine weights": weights}
 
 
 def flips(job: Job, found: Memory) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ from omrlang.types import Amount, Shape
 
 WATCH = "watch"
 """The part of the seconds that validation takes."""
-GENERATION, LEARNING = "generation", ("old log-probs", "update")
+GENERATION, LEARNING = "generation", ("old log-probs", "reference", "update")
 """The parts of a step that `behind` puts beside each other."""
 
 
@@ -191,8 +191,8 @@ def rl_work(
     past: Past,
     like: Estimate | None,
 ) -> Work:
-    """Steps x (generation with its tail + old log-probs where they are needed + update + weights to the engine), and the
-    validation over ``watched``."""
+    """Steps x (generation with its tail + old log-probs and those of a reference where they are needed + update + weights to
+    the engine), and the validation over ``watched``."""
     made = _rollouts(spec, flow, shape, past, like)
     prompts = setting(settled_amount(spec.batch, num_devices(spec)).value, "prompts", "batch")
     a_pass = ratio("steps", "rows / prompts of a batch", flow.rows, prompts)
@@ -272,14 +272,20 @@ def _rl_parts(
     update = _update(spec, shape, made, share)
     generation = _generation(spec, shape, engine, made)
     parts = {GENERATION: generation, "update": update, "sync": _sync(spec, shape, made.steps)}
+    forward = _forward_alone(spec, update)
     if updates_per_batch(spec) > 1 and not ratio_to_engine(spec):
-        each = passes_a_parameter(spec)
-        part = exact(2 / each, "", "formula", "a forward pass of forward and backward")
-        what = "a third" if each == 6 else f"2/{each:g}"
-        parts["old log-probs"] = derive(
-            "s", f"{what} of update", product, update=update, third=part
-        )
+        parts["old log-probs"] = forward
+    if spec.algorithm.kl:
+        parts["reference"] = forward
     return parts
+
+
+def _forward_alone(spec: Rl, update: Estimate) -> Estimate:
+    """Seconds to score all rollouts once more, without a gradient."""
+    each = passes_a_parameter(spec)
+    part = exact(2 / each, "", "formula", "a forward pass of forward and backward")
+    what = "a third" if each == 6 else f"2/{each:g}"
+    return derive("s", f"{what} of update", product, update=update, third=part)
 
 
 def _beside(parts: dict[str, Estimate], spec: Rl) -> dict[str, Estimate]:
