@@ -18,7 +18,7 @@ from omrlang.estimate.compute import sample_seconds, train_flops_per_token
 from omrlang.estimate.ranges import between, exact
 from omrlang.plan import Costs, Estimate
 from omrlang.planning import make_plan
-from omrlang.types import Gpu, Hardware, Shape
+from omrlang.types import Engine, Gpu, Hardware, Shape, Transformers, Vllm
 
 H100 = Gpu(name="h100", memory_gib=80, tflops=989, bandwidth_tb_s=3.35)
 A100 = Gpu(name="a100", memory_gib=80, tflops=312, bandwidth_tb_s=2.04)
@@ -57,6 +57,30 @@ def test_published_output_rates_lie_in_the_range(
     assert found.lo is not None
     assert found.hi is not None
     assert 1e6 / found.hi <= rate <= 1e6 / found.lo
+
+
+def test_what_an_engine_is_told_sets_its_pace() -> None:
+    """Its share of the memory, how many sequences at once, over how many GPUs; on a CPU how many at once alone."""
+    tokens = exact(1e6, "tokens", "declared", "as many read as written")
+    context = exact(4_000, "tokens", "declared", "long enough to fill the memory")
+
+    def seconds(engine: Engine | None, gpu: Gpu | None = H100, count: int = 1) -> float:
+        hardware = Hardware(name="pod", gpu=gpu, count=count)
+        kind = engine.kind if engine is not None else "vllm"
+        shape = shapes()["qwen3_14b"]
+        found = sample_seconds(shape, hardware, kind, tokens, tokens, context, settings=engine)
+        assert found.mid is not None
+        return found.mid
+
+    plain = seconds(None)
+    assert seconds(Vllm()) == plain
+    assert seconds(Vllm(max_num_seqs=256)) == plain
+    assert plain < seconds(Vllm(gpu_memory=0.5)) < seconds(Vllm(max_num_seqs=4))
+    assert seconds(Transformers(batch=4)) == seconds(Vllm(max_num_seqs=4))
+    # Weights stand once on four GPUs, which leaves more for the cache.
+    assert seconds(Vllm(tensor_parallel=4), count=4) < seconds(Vllm(), count=4)
+    assert seconds(Vllm(), gpu=None) == seconds(Vllm(max_num_seqs=64), gpu=None)
+    assert seconds(Vllm(max_num_seqs=8), gpu=None) > seconds(Vllm(), gpu=None)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from omrlang.flops import passes_a_parameter, passes_of_attention, passes_of_tow
 from omrlang.plan import Estimate
 from omrlang.schema import Rl, Sft
 from omrlang.settle import engine_apart, num_devices
-from omrlang.types import VLLM_AT_ONCE, Gpu, Hardware, Shape
+from omrlang.types import VLLM_AT_ONCE, Engine, Gpu, Hardware, Shape, Transformers, Vllm
 
 NO_SHAPE = unknown("s", "the model's shape is not declared")
 
@@ -195,6 +195,9 @@ def passes(spec: Sft | Rl, tokens: Estimate, per_pass: int) -> Estimate:
     )
 
 
+CPU_AT_ONCE = 64
+"""Sequences that are decoded at once on a CPU, unless vLLM is told otherwise."""
+
 # ---- sampling --------------------------------------------------------------------------------------------------------
 
 
@@ -206,19 +209,29 @@ def sample_seconds(
     responses: Estimate,
     context: Estimate,
     split: int | None = None,
+    settings: Engine | None = None,
 ) -> Estimate:
     """Time to write ``responses`` tokens after reading ``prompts`` tokens, at a mean context of so many tokens. ``split`` is
-    over how many devices an engine is spread, where that is not to be guessed."""
+    over how many devices an engine is spread, where that is not to be guessed; of its ``settings`` those of memory and of sequences at once count."""
     if shape is None:
         return NO_SHAPE
+    vllm = settings if isinstance(settings, Vllm) else Vllm()
+    most = settings.batch if isinstance(settings, Transformers) else vllm.max_num_seqs
     if hardware is None or hardware.gpu is None:
-        return _cpu_sample(shape, engine, prompts, responses)
+        return _cpu_sample(shape, engine, most or CPU_AT_ONCE, prompts, responses)
+    if split is None and vllm.tensor_parallel > 1:
+        split = vllm.tensor_parallel
     devices = split or gpus_of_a_replica(shape, hardware, hardware.gpu)
-    return _gpu_sample(shape, hardware, hardware.gpu, devices, prompts, responses, context)
+    rate = _decode_rate(
+        shape, hardware.gpu, devices, vllm.gpu_memory, most or VLLM_AT_ONCE, context
+    )
+    return _gpu_sample(shape, hardware, hardware.gpu, devices, rate, prompts, responses)
 
 
-def _cpu_sample(shape: Shape, engine: str, prompts: Estimate, responses: Estimate) -> Estimate:
-    """A step writes one token for each of 64 sequences; its time is fixed cost plus 2 N a token."""
+def _cpu_sample(
+    shape: Shape, engine: str, width: int, prompts: Estimate, responses: Estimate
+) -> Estimate:
+    """A step writes one token for each of ``width`` sequences; its time is fixed cost plus 2 N a token."""
 
     def seconds(
         prompts: float, responses: float, N: float, width: float, rate: float, fixed: float
@@ -233,7 +246,7 @@ def _cpu_sample(shape: Shape, engine: str, prompts: Estimate, responses: Estimat
         prompts=prompts,
         responses=responses,
         N=of_shape(shape, text_params(shape), "parameters", "that a text token goes through"),
-        width=exact(64, "sequences", "formula", "decoded at once"),
+        width=exact(width, "sequences", "formula", "decoded at once"),
         rate=guess(assumptions.CPU_DECODE_FLOPS[engine], "FLOP/s", f"{engine} on two cores"),
         fixed=guess(assumptions.CPU_DECODE_STEP_S, "s", "fixed time of a step"),
     )
@@ -244,9 +257,9 @@ def _gpu_sample(
     hardware: Hardware,
     gpu: Gpu,
     devices: int,
+    rate: Estimate,
     prompts: Estimate,
     responses: Estimate,
-    context: Estimate,
 ) -> Estimate:
     """Engines decode side by side; ``mix`` is what prefill between steps and ragged ends leave of a full engine's rate."""
     split = f"{hardware.count} {gpu.name}, {devices} an engine"
@@ -258,36 +271,41 @@ def _gpu_sample(
         ),
         falling=["rate", "mix", "engines"],
         responses=responses,
-        rate=_decode_rate(shape, gpu, devices, context),
+        rate=rate,
         mix=guess(assumptions.DECODE_MIX, "", "what prefill and ragged ends leave"),
         prefill=_prefill_seconds(shape, gpu, devices, prompts),
         engines=exact(max(1, hardware.count // devices), "", "formula", split),
     )
 
 
-def _decode_rate(shape: Shape, gpu: Gpu, devices: int, context: Estimate) -> Estimate:
-    """Tokens a second of one full engine. As many sequences are decoded at once as their cache has room for; a step is
-    bound by reading the weights and the cache, or by 2 N a token at half the peak."""
+def _decode_rate(
+    shape: Shape, gpu: Gpu, devices: int, share: float, most: int, context: Estimate
+) -> Estimate:
+    """Tokens a second of one full engine. As many sequences are decoded at once as their cache has room for in its share of the
+    memory, at most ``most``; a step is bound by reading the weights and the cache, or by 2 N a token at half the peak."""
 
     def rate(
         room: float, cache: float, context: float, weights: float, bandwidth: float,
         reach: float, N: float, peak: float, fixed: float,
     ) -> float:  # fmt: skip
-        width = max(1.0, min(float(VLLM_AT_ONCE), room / (cache * max(context, 1.0))))
+        width = max(1.0, min(float(most), room / (cache * max(context, 1.0))))
         read = (weights + width * context * cache) / (bandwidth * reach)
         return width / (max(read, 2 * N * width / (peak / 2)) + fixed)
 
     weights = 2.0 * shape.num_params
-    free = 0.9 * gpu.memory_gib * 2**30 - assumptions.ENGINE_BYTES
+    free = share * gpu.memory_gib * 2**30 - assumptions.ENGINE_BYTES
     room = max(0.0, free * devices - weights)
     return derive(
         "tokens/s",
         f"width / (max((weights + width x context x cache) / (bandwidth x reach), 2 N width / (peak / 2)) + fixed),"
-        f" width = min({VLLM_AT_ONCE}, room / (context x cache))",
+        f" width = min({most}, room / (context x cache))",
         rate,
         falling=["context", "cache", "weights", "N", "fixed"],
         room=exact(
-            room, "bytes", "formula", f"90% of {devices} {gpu.name}, less the weights and 4 GB each"
+            room,
+            "bytes",
+            "formula",
+            f"{share:.0%} of {devices} {gpu.name}, less the weights and 4 GB each",
         ),
         weights=of_shape(shape, weights, "bytes", "in bf16, all of them read in a step"),
         context=context,

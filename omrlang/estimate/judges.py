@@ -93,7 +93,8 @@ def _seconds(
         return unknown("s", "the judge is served elsewhere, at a speed that nobody declared")
     kind = engine.kind if engine is not None else "transformers"
     length = exact(assumptions.JUDGE_INSTRUCTION_TOKENS, "tokens", "formula", "of a short call")
-    return sample_seconds(shape_of(judge), hardware, kind, read, written, length)
+    shape = shape_of(judge)
+    return sample_seconds(shape, hardware, kind, read, written, length, settings=engine)
 
 
 def token_dollars(

@@ -414,7 +414,8 @@ def _waited(spec: Rl, tail: Estimate) -> Estimate:
 def _generation(spec: Rl, shape: Shape, engine: str, made: _Rollouts) -> Estimate:
     """The work of all rollouts, or in each round the longest of them, whichever takes longer."""
     hardware, split = drawing_hardware(spec), gpus_of_an_engine(spec)
-    work = sample_seconds(shape, hardware, engine, made.read, made.written, made.length, split)
+    given = (made.read, made.written, made.length, split, spec.engine)
+    work = sample_seconds(shape, hardware, engine, *given)
     far = between(
         spec.max_response * 0.3,
         spec.max_response * 0.8,

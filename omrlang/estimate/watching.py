@@ -59,7 +59,8 @@ def watching(
     written = derive("tokens", "answers x response", product, answers=answers, response=each)
     length = added("tokens", "prompt + response", {"prompt": prompt, "response": each})
     hardware, split = drawing_hardware(spec), gpus_of_an_engine(spec)
-    seconds = sample_seconds(shape, hardware, engine, read, written, length, split)
+    given = (read, written, length, split, spec.engine)
+    seconds = sample_seconds(shape, hardware, engine, *given)
     return Watching(looks, answers, seconds)
 
 

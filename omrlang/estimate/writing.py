@@ -44,13 +44,12 @@ def of_writing(spec: Sample | Eval, before: Past, walk: Pass) -> Costs:
         prompt=prompt,
         response=response,
     )
-    engine = engine_of(spec, root, spec.hardware)
-    parts = _writing_time(engine, root, _serving(spec), read, written, context, flow.rows)
+    engine, chosen = engine_of(spec, root, spec.hardware), _settings(spec, root)
+    parts = _writing_time(engine, chosen, root, _serving(spec), read, written, context, flow.rows)
     extra = {"prompt_tokens": read, "tokens_per_prompt": prompt, "tokens_per_response": response}
     parts = like_seconds(spec, root, walk, written, own) or parts
     extra |= probed_peak(own) | _left_undrawn(spec, parent)
     costs = stage_costs(spec, before, parent.rows, flow, written, parts, extra)
-    chosen = spec.engine or (root.engine if root is not None else None)
     if _serving(spec) is None and isinstance(chosen, OpenAI):
         usd = dollars(token_dollars(root, chosen, read, written))
         return costs.model_copy(update={"usd": usd})
@@ -86,7 +85,7 @@ def _serving(spec: Sample | Eval) -> Hardware | None:
 
 def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware | None) -> str:
     """Who will write: what the recipe says, else vLLM where it is installed (on a CPU for text only), else transformers."""
-    chosen: Engine | None = spec.engine or (root.engine if root is not None else None)
+    chosen = _settings(spec, root)
     if root is not None and isinstance(root.source, Scripted):
         return "scripted"
     if chosen is not None:
@@ -99,8 +98,14 @@ def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware |
     return "vllm" if can and importlib.util.find_spec("vllm") is not None else "transformers"
 
 
+def _settings(spec: Sample | Eval | Rl, root: Model | None) -> Engine | None:
+    """What the recipe says of who writes."""
+    return spec.engine or (root.engine if root is not None else None)
+
+
 def _writing_time(
     engine: str,
+    settings: Engine | None,
     root: Model | None,
     hardware: Hardware | None,
     read: Estimate,
@@ -120,9 +125,6 @@ def _writing_time(
         }
     start = start_seconds("vllm" if engine == "vllm" else "torch")
     shape = shape_of(root) if root is not None else None
-    return {
-        "start": start,
-        "write": sample_seconds(
-            shape, hardware, "vllm" if engine != "transformers" else engine, read, written, context
-        ),
-    }
+    kind = "vllm" if engine != "transformers" else engine
+    write = sample_seconds(shape, hardware, kind, read, written, context, settings=settings)
+    return {"start": start, "write": write}
