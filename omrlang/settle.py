@@ -15,11 +15,13 @@ from omrlang.types import (
     Dapo,
     DrGrpo,
     Drop,
+    Engine,
     Hardware,
     LrSchedule,
     OnSpread,
     RowExpr,
     Rule,
+    Transformers,
     Vllm,
     construct,
 )
@@ -72,6 +74,18 @@ def drawing_hardware(spec: Rl) -> Hardware | None:
     if engine is None or hardware is None or hardware.gpu is None:
         return hardware
     return hardware.model_copy(update={"count": num_devices(spec) * engine.tensor_parallel})
+
+
+def has_reference(spec: Rl) -> bool:
+    """Whether rollouts are scored by what training started from too. Where the weight of the divergence is unpublished nobody knows."""
+    return spec.algorithm.kl > 0 and "algorithm.kl" not in spec.unpublished
+
+
+def drawing_engine(spec: Rl, kind: str) -> Engine | None:
+    """What draws rollouts, as far as it is set; the trainer's own weights, where the recipe says nothing else."""
+    if spec.engine is None and kind == "transformers":
+        return Transformers(batch=SHARED_BATCH)
+    return spec.engine
 
 
 def gpus_of_an_engine(spec: Rl) -> int | None:

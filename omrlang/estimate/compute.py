@@ -196,7 +196,7 @@ def passes(spec: Sft | Rl, tokens: Estimate, per_pass: int) -> Estimate:
 
 
 CPU_AT_ONCE = 64
-"""Sequences that are decoded at once on a CPU, unless vLLM is told otherwise."""
+"""Sequences that vLLM decodes at once on a CPU, unless it is told otherwise."""
 
 # ---- sampling --------------------------------------------------------------------------------------------------------
 
@@ -215,6 +215,8 @@ def sample_seconds(
     over how many devices an engine is spread, where that is not to be guessed; of its ``settings`` those of memory and of sequences at once count."""
     if shape is None:
         return NO_SHAPE
+    if settings is None and engine == "transformers":
+        settings = Transformers()
     vllm = settings if isinstance(settings, Vllm) else Vllm()
     most = settings.batch if isinstance(settings, Transformers) else vllm.max_num_seqs
     if hardware is None or hardware.gpu is None:

@@ -16,12 +16,13 @@ from omrlang.settle import (
     beyond_batch,
     drawing_hardware,
     engine_apart,
+    has_reference,
     num_devices,
     pass_tokens,
     settled_amount,
 )
 from omrlang.state import Record
-from omrlang.types import Fsdp, Shape, Transformers, Vllm, Zero
+from omrlang.types import Dapo, Fsdp, Shape, Transformers, Vllm, Zero
 
 CPU_CACHE_BYTES = 2 * GIB
 """What vLLM is given for keys and values on a CPU."""
@@ -71,7 +72,7 @@ def job_of(spec: Sft | Rl, shape: Shape, images: Estimate, engine: str | None) -
         engine=_engine_beside(spec, engine),
         engine_bytes=_engine_bytes(spec, shape, engine) if isinstance(spec, Rl) else 0.0,
         engine_writes=isinstance(spec, Rl) and spec.behind > 0,
-        kl=isinstance(spec, Rl) and spec.algorithm.kl > 0,
+        kl=isinstance(spec, Rl) and has_reference(spec),
         capacity=capacity(spec),
     )
 
@@ -92,13 +93,12 @@ def _engine_bytes(spec: Rl, shape: Shape, engine: str | None) -> float:
         share = spec.engine.gpu_memory if isinstance(spec.engine, Vllm) else Vllm().gpu_memory
         limit = capacity(spec)
         return weights + CPU_CACHE_BYTES if on_cpu(spec) or limit is None else share * limit
-    rollouts = (
-        (settled_amount(spec.batch, num_devices(spec)).value + beyond_batch(spec))
-        * spec.group
-        / num_devices(spec)
-    )
+    prompts = settled_amount(spec.batch, num_devices(spec)).value + beyond_batch(spec)
+    if isinstance(spec.algorithm, Dapo) and spec.algorithm.refill is not None:
+        generate = spec.algorithm.refill.generate
+        prompts = max(prompts, generate.value if generate is not None else prompts)
     batch = spec.engine.batch if isinstance(spec.engine, Transformers) else SHARED_BATCH
-    at_once = min(rollouts, batch)
+    at_once = min(prompts * spec.group / num_devices(spec), batch)
     return at_once * kv_bytes_per_token(shape) * (spec.max_prompt + spec.max_response)
 
 

@@ -55,6 +55,7 @@ def _each(
 def _one(
     call: Call, times: Estimate, flow: Flow, judge: Model | None, hardware: Hardware | None
 ) -> dict[str, Estimate]:
+    engine = judge.engine if judge is not None and isinstance(call.model, Model) else None
     number = derive("calls", "at most once for each", product, times=times)
     read = derive("tokens", "calls x prompt", product, calls=number, prompt=_prompt(call, flow))
     word = guess(assumptions.JUDGE_ANSWER_TOKENS, "tokens", "yes or no, and the end of it")
@@ -62,8 +63,8 @@ def _one(
     return {
         "judge_calls": number,
         "judge_tokens": added("tokens", "read + written", {"read": read, "written": written}),
-        "judge_seconds": _seconds(judge, hardware, read, written),
-        "judge_usd": token_dollars(judge, judge.engine if judge else None, read, written),
+        "judge_seconds": _seconds(judge, engine, hardware, read, written),
+        "judge_usd": token_dollars(judge, engine, read, written),
     }
 
 
@@ -85,10 +86,13 @@ def _prompt(call: Call, flow: Flow) -> Estimate:
 
 
 def _seconds(
-    judge: Model | None, hardware: Hardware | None, read: Estimate, written: Estimate
+    judge: Model | None,
+    engine: Engine | None,
+    hardware: Hardware | None,
+    read: Estimate,
+    written: Estimate,
 ) -> Estimate:
     """On the stage's machine by its shape; a server's speed is nobody's to know."""
-    engine = judge.engine if judge is not None else None
     if judge is None or isinstance(engine, OpenAI):
         return unknown("s", "the judge is served elsewhere, at a speed that nobody declared")
     kind = engine.kind if engine is not None else "transformers"

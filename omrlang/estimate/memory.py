@@ -381,7 +381,7 @@ def _alternatives(job: Job) -> dict[str, Job]:
         options[f"pack = {job.tokens // 2:_}"] = replace(job, tokens=max(8, job.tokens // 2))
     if job.engine == "vllm" and job.capacity and not job.on_cpu:
         for share in (0.3, 0.5):
-            if share * job.capacity < job.engine_bytes:
+            if 2.0 * job.shape.num_params < share * job.capacity < job.engine_bytes:
                 name = f"engine = vllm(gpu_memory = {share})"
                 options[name] = replace(job, engine_bytes=share * job.capacity)
     return options

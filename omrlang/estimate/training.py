@@ -36,9 +36,11 @@ from omrlang.schema import Rl, Sft
 from omrlang.settle import (
     beyond_batch,
     continues,
+    drawing_engine,
     drawing_hardware,
     engine_apart,
     gpus_of_an_engine,
+    has_reference,
     num_devices,
     pass_tokens,
     prompts_asked,
@@ -275,7 +277,7 @@ def _rl_parts(
     forward = _forward_alone(spec, update)
     if updates_per_batch(spec) > 1 and not ratio_to_engine(spec):
         parts["old log-probs"] = forward
-    if spec.algorithm.kl:
+    if has_reference(spec):
         parts["reference"] = forward
     return parts
 
@@ -414,7 +416,7 @@ def _waited(spec: Rl, tail: Estimate) -> Estimate:
 def _generation(spec: Rl, shape: Shape, engine: str, made: _Rollouts) -> Estimate:
     """The work of all rollouts, or in each round the longest of them, whichever takes longer."""
     hardware, split = drawing_hardware(spec), gpus_of_an_engine(spec)
-    given = (made.read, made.written, made.length, split, spec.engine)
+    given = (made.read, made.written, made.length, split, drawing_engine(spec, engine))
     work = sample_seconds(shape, hardware, engine, *given)
     far = between(
         spec.max_response * 0.3,

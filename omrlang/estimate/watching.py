@@ -10,7 +10,7 @@ from omrlang.estimate.rows import Flow, times_n
 from omrlang.estimate.tokens import prompt_tokens, row_visual_tokens
 from omrlang.plan import Estimate
 from omrlang.schema import Rl
-from omrlang.settle import drawing_hardware, gpus_of_an_engine
+from omrlang.settle import drawing_engine, drawing_hardware, gpus_of_an_engine
 from omrlang.types import Shape, Watch
 
 
@@ -59,7 +59,7 @@ def watching(
     written = derive("tokens", "answers x response", product, answers=answers, response=each)
     length = added("tokens", "prompt + response", {"prompt": prompt, "response": each})
     hardware, split = drawing_hardware(spec), gpus_of_an_engine(spec)
-    given = (read, written, length, split, spec.engine)
+    given = (read, written, length, split, drawing_engine(spec, engine))
     seconds = sample_seconds(shape, hardware, engine, *given)
     return Watching(looks, answers, seconds)
 

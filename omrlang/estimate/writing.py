@@ -99,8 +99,10 @@ def engine_of(spec: Sample | Eval | Rl, root: Model | None, hardware: Hardware |
 
 
 def _settings(spec: Sample | Eval | Rl, root: Model | None) -> Engine | None:
-    """What the recipe says of who writes."""
-    return spec.engine or (root.engine if root is not None else None)
+    """What the recipe says of who writes. How a base model is served says nothing of what is trained from it."""
+    if spec.engine is not None or isinstance(spec, Rl) or spec.model.kind != "model":
+        return spec.engine
+    return root.engine if root is not None else None
 
 
 def _writing_time(

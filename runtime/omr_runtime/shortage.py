@@ -156,7 +156,11 @@ def _options(stage: PlanStage) -> Iterator[Lower]:
     elif isinstance(spec, Rl) and engine is None:
         yield Lower("engine = vllm(gpu_memory = 0.3)", ("engine",))
     if isinstance(spec, Rl) and spec.behind:
-        yield Lower("behind = 0", ("engine", "engine weights"), alters=True)
+        stay = spec.sharding is not None and spec.sharding.cuts_weights
+        freed = ("engine",) if stay else ("engine", "engine weights")
+        yield Lower("behind = 0", freed, alters=True)
+    if isinstance(spec, Rl) and spec.algorithm.kl and spec.adapter is None:
+        yield Lower("algorithm.kl = 0", ("reference",), alters=True)
 
 
 def _of_a_pass(spec: Sft | Rl) -> Iterator[Lower]:
@@ -184,12 +188,18 @@ def _of_the_states(spec: Sft | Rl) -> Iterator[Lower]:
         at = spec.sharding.stage if spec.sharding else 0
         if at < 2:
             yield Lower("sharding = zero(2)", STATES[1:])
-        if at < 3:
+        if at < 3 and not _draws_with_its_own(spec):
             yield Lower("sharding = zero(3)", STATES)
     if spec.adapter is None:
-        yield Lower("adapter = lora(rank = 16, alpha = 32)", STATES[1:], alters=True)
+        freed = (*STATES[1:], "reference")
+        yield Lower("adapter = lora(rank = 16, alpha = 32)", freed, alters=True)
     if spec.hardware is None and count > 1:
         yield Lower(f"processes = {count // 2}", STATES)
+
+
+def _draws_with_its_own(spec: Sft | Rl) -> bool:
+    """Whether rollouts come from the weights that are trained, of which each process needs a copy once they are cut up."""
+    return isinstance(spec, Rl) and isinstance(spec.engine, Transformers)
 
 
 def _of_fsdp(sharding: Fsdp, spec: Sft | Rl) -> Iterator[Lower]:
