@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from omr_runtime import chat
 from omr_runtime.models import Loaded, load
-from omr_runtime.train.batching import PackedBatch, Sample, make_sample
+from omr_runtime.train.batching import PackedBatch, Sample, make_sample, pack_or_dummy
 from omr_runtime.train.loop import Trainer, open_accelerator
 from omrlang.types import AdamW, Fsdp, Lora, Prompt
 from tests.test_families import rows_and_images
@@ -46,7 +46,7 @@ CASES = [
     Case("text untied", "qwen2", KEPT, untied=True),
     Case("text bf16 small steps", "qwen2", AGAIN, BF16, lr=1e-6, steps=30),
     Case("8 bits", "qwen2", KEPT, {"optimizer": AdamW(moments="blockwise8")}, lr=1e-3),
-    Case("qwen2_5_vl bf16", "qwen2_5_vl", KEPT, BF16),
+    Case("qwen2_5_vl bf16", "qwen2_5_vl", KEPT, BF16, lr=1e-3),
     Case("frozen", "qwen2_5_vl", AGAIN, {"freeze": ("vision", "embeddings"), "recompute": True}),
     Case("adapters", "qwen2_5_vl", AGAIN, {"adapter": Lora(rank=4, alpha=8), **BF16}),
     Case("qwen3_vl", "qwen3_vl", AGAIN, {"recompute": True}),
@@ -104,12 +104,14 @@ class Run:
         self.scores: list[float] = []
 
     def trained(self) -> list[Tensor]:
+        """Both ways over the same batches: what is cut up adds a dummy to those without an image, which moves the rounding of bf16."""
         trainer = self.trainer
         lengths = [sample.num_tokens for sample in self.samples]
         for _ in range(self.case.steps):
             mine = trainer.assign(lengths, max(lengths) + 40)
             assert len(mine) > 1, "several micro-batches"
-            batches = [trainer.pack([self.samples[k] for k in one]) for one in mine]
+            packs = [[self.samples[k] for k in one] for one in mine]
+            batches = [pack_or_dummy(one, trainer.layout, True).to(trainer.device) for one in packs]
             self.scores.append(float(trainer.score(batches[0])[0].sum()))
             self.curve.append(trainer.step(batches, self.loss, self.case.lr))
         return masters(trainer)

@@ -146,10 +146,21 @@ def one(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Work:
 def test_two_gloo_processes_equal_one(tmp_path: Path, base: Path, one: Work) -> None:
     two = _train(tmp_path, base, processes=2)
     _check_two_ranks(two)
-    assert any("" in step["ids"] for rank in (0, 1) for step in _steps(two, rank)), (
-        "an odd number of packs needs a dummy"
-    )
+    steps = [step for rank in (0, 1) for step in _steps(two, rank)]
+    assert {step["micro"] for step in steps} == {3}, "five packs are spread over six"
     _check_same(two, one, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_a_rank_without_rows_keeps_in_step(tmp_path: Path, base: Path) -> None:
+    """One row a step: the other process has a dummy."""
+    single = {"batch": Amount(value=1, unit="rows"), "steps": 3}
+    two = _train(tmp_path / "two", base, processes=2, **single)
+    assert all(
+        "" in first["ids"] + second["ids"]
+        for first, second in zip(_steps(two, 0), _steps(two, 1), strict=True)
+    )
+    _check_same(two, _train(tmp_path / "one", base, **single), atol=2e-5)
 
 
 @pytest.mark.slow
