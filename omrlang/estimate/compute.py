@@ -195,10 +195,10 @@ def passes(spec: Sft | Rl, tokens: Estimate, per_pass: int) -> Estimate:
     )
 
 
+# ---- sampling --------------------------------------------------------------------------------------------------------
+
 CPU_AT_ONCE = 64
 """Sequences that vLLM decodes at once on a CPU, unless it is told otherwise."""
-
-# ---- sampling --------------------------------------------------------------------------------------------------------
 
 
 def sample_seconds(
